@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one clock of the program. */
+#ifndef NNC_BASE_CLOCK_H
+#define NNC_BASE_CLOCK_H
+
+#include <stdint.h>
+
+/* CLOCK_MONOTONIC in nanoseconds. Comparable between processes of one machine. */
+uint64_t nnc_clock_ns(void);
+
+/* Sleep at least ns nanoseconds, over interruptions by signals. */
+void nnc_clock_sleep_ns(uint64_t ns);
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The configuration of a run: one flat struct without pointers, so that it travels to the children in
+ * a sealed memfd exactly as it was parsed. base/config.c holds THE option table; every field here has
+ * its row there, and help, man page, completion, YAML and the saved record are made from that row.
+ *
+ * Names follow torchrun and torchvision's reference scripts. */
+#ifndef NNC_BASE_CONFIG_H
+#define NNC_BASE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define NNC_PATH_MAX  1024
+#define NNC_NAME_MAX  64
+#define NNC_MAX_RANKS 64
+
+enum nnc_data_format {
+    NNC_FORMAT_AUTO,
+    NNC_FORMAT_FOLDER, /* DIR/{train,val}/CLASS/ ** /image (torchvision ImageFolder) */
+    NNC_FORMAT_TAR,    /* WebDataset shards */
+    NNC_FORMAT_IDX,    /* MNIST's idx, also gzip */
+};
+
+enum nnc_io_method {
+    NNC_IO_AUTO, /* io_uring, pread where it is refused */
+    NNC_IO_URING,
+    NNC_IO_PREAD,
+};
+
+enum nnc_transform {
+    NNC_TRANSFORM_RANDOM_RESIZED_CROP, /* torchvision RandomResizedCrop + flip */
+    NNC_TRANSFORM_PADDED_CROP,         /* zero padding on each side, random crop, flip (CIFAR) */
+    NNC_TRANSFORM_EVAL,                /* resize shorter side, centre crop; no randomness */
+};
+
+enum nnc_on_bad {
+    NNC_ON_BAD_REPLACE, /* a deterministic substitute takes the sample's place */
+    NNC_ON_BAD_FAIL,
+};
+
+enum nnc_loss {
+    NNC_LOSS_CROSS_ENTROPY,
+    NNC_LOSS_MSE, /* squared error |y - onehot|^2, summed over classes, mean over samples */
+};
+
+enum nnc_lr_scheduler {
+    NNC_LR_CONSTANT,
+    NNC_LR_STEP,
+    NNC_LR_COSINE,
+};
+
+enum nnc_lr_warmup {
+    NNC_WARMUP_LINEAR,   /* torch LinearLR: from decay*lr up to lr */
+    NNC_WARMUP_CONSTANT, /* torch ConstantLR: decay*lr during the warm-up */
+};
+
+enum nnc_device_backend {
+    NNC_BACKEND_AUTO, /* cuda where GPUs are asked for, else onednn, else reference */
+    NNC_BACKEND_ONEDNN,
+    NNC_BACKEND_REFERENCE,
+    NNC_BACKEND_CUDA,
+};
+
+struct nnc_config {
+    /* data */
+    char data[NNC_PATH_MAX];     /* positional DIR or --data-path */
+    char val_data[NNC_PATH_MAX]; /* --val-data: validation set elsewhere */
+    int32_t format;              /* enum nnc_data_format */
+    uint32_t channels;           /* 1 or 3; 0 = as the format has it */
+    int32_t train_transform;     /* enum nnc_transform */
+    uint32_t train_crop_size;
+    uint32_t val_resize_size;
+    uint32_t val_crop_size;
+    uint32_t crop_padding;
+    double hflip_prob;
+    double crop_scale_min, crop_scale_max; /* area fraction of RandomResizedCrop */
+    double crop_ratio_min, crop_ratio_max; /* aspect ratio of RandomResizedCrop */
+    double mean[3], std[3];                /* of pixels in 0..1; IDX data uses element 0 */
+    int32_t on_bad;                        /* enum nnc_on_bad */
+    double max_bad;                        /* fraction of the data set's samples */
+    bool reindex;
+
+    /* loaders */
+    uint32_t workers; /* 0 = auto */
+    uint32_t ring_depth;
+    int32_t io;              /* enum nnc_io_method */
+    uint32_t sample_timeout; /* seconds a claim may stay open before its loader counts as hung */
+    char shm_dir[NNC_PATH_MAX];
+
+    /* devices */
+    char gpus[NNC_NAME_MAX]; /* "N", "all", "0,2", "" = none asked for */
+    uint32_t cpu_ranks;
+    uint32_t threads;        /* compute threads per CPU trainer; 0 = from the CPU budget */
+    int32_t backend;         /* enum nnc_device_backend */
+    bool deterministic;
+
+    /* model */
+    char model[NNC_PATH_MAX];      /* name in models/ or file */
+    char model_args[256];          /* "activation=Tanh,hidden=512" */
+    char weights[NNC_PATH_MAX];    /* safetensors to start from, weights only */
+    bool strict;                   /* --weights must fit exactly; --no-strict skips the head */
+
+    /* training */
+    uint32_t epochs;
+    uint32_t batch_size;   /* per rank */
+    uint32_t global_batch; /* 0 = batch_size * ranks */
+    bool drop_last;
+    uint32_t limit_train_batches; /* per epoch; 0 = all */
+    uint32_t limit_val_batches;
+    uint32_t eval_every; /* epochs; 0 = only after the last */
+    uint64_t seed;
+    int32_t loss;        /* enum nnc_loss */
+    double label_smoothing;
+    double lr, momentum, weight_decay;
+    double norm_weight_decay; /* < 0: as weight_decay */
+    double bias_weight_decay; /* < 0: as weight_decay */
+    bool nesterov;
+    int32_t lr_scheduler; /* enum nnc_lr_scheduler */
+    double lr_warmup_epochs;
+    int32_t lr_warmup_method; /* enum nnc_lr_warmup */
+    double lr_warmup_decay;
+    uint32_t lr_step_size; /* epochs */
+    double lr_gamma;
+    double lr_min;
+
+    /* state */
+    char output_dir[NNC_PATH_MAX]; /* "" = runs/<model>-<time> */
+    char resume[NNC_PATH_MAX];     /* "", "auto" or a checkpoint or run directory */
+    bool fresh;                    /* start from zero though checkpoints exist */
+    double save_every;             /* epochs between checkpoints; 0 = only at the end */
+    uint32_t snapshot_interval;    /* seconds between snapshots in memory */
+    uint32_t keep;                 /* newest checkpoints kept */
+
+    /* life cycle */
+    uint32_t grace; /* seconds a stopping child gets */
+    uint32_t max_restarts;
+
+    /* output */
+    uint32_t print_freq; /* steps between plain progress lines */
+    bool json;
+    bool quiet;
+    uint32_t verbose;
+    char audit[NNC_PATH_MAX]; /* file that receives one line per delivered sample */
+
+    /* predict, bench, models */
+    uint32_t topk;
+    bool logits;
+    char input[NNC_NAME_MAX]; /* "3x224x224" */
+    uint32_t bench_steps;     /* measured steps or batches; 0 = as the verb has it */
+    char bench_split[NNC_NAME_MAX]; /* "train" or "val" recipe for bench input */
+};
+
+/* Parsed command line: the verb, the configuration and the positional arguments after the first that
+ * became config.data (files of predict). */
+struct nnc_command {
+    char verb[NNC_NAME_MAX];    /* "train", "eval", ...; the bare form is "train" */
+    char subverb[NNC_NAME_MAX]; /* "show" in `models show`, "input" in `bench input` */
+    struct nnc_config config;
+    char **args; /* points into argv, NULL-ended; owned by the caller of main */
+    int arg_count;
+};
+
+/* Fill with the table's defaults. */
+void nnc_config_defaults(struct nnc_config *ret_config);
+
+/* Parse a whole command line with precedence defaults < YAML file (--config) < NNCOORD_* environment
+ * < command line. recipe_dir is where `--config NAME` looks for NAME.yaml. --help, --version,
+ * --print-completion print on stdout and set *ret_done, meaning: exit 0 now.
+ * Errors: -NNC_E_USAGE with a text naming the option or the file and line, and a "did you mean". */
+int nnc_command_parse(int argc, char **argv, const char *recipe_dir, struct nnc_command *ret_command,
+                      bool *ret_done);
+
+/* Read a YAML file of long option names into *config; keys that are not there keep their value.
+ * Errors: -NNC_E_USAGE naming file, line and key; *config is untouched then. */
+int nnc_config_load_yaml(const char *path, struct nnc_config *config);
+
+/* Write every option as YAML that nnc_config_load_yaml() reads back to the same struct. */
+int nnc_config_dump_yaml(const struct nnc_config *config, FILE *out);
+
+/* An environment variable, for the few that are not options (XDG_CACHE_HOME, NO_COLOR, ...). The only
+ * door to getenv(). NULL when unset or empty. */
+const char *nnc_env(const char *name);
+
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Error codes, exit statuses and the text that goes with an error.
+ *
+ * Every function that can fail returns >= 0 or a negative code: either a negative errno, or one of
+ * enum nnc_error. The code says what kind of failure it is, the text (one per thread) says which
+ * file, which place and what to do. Only main files print it and exit. */
+#ifndef NNC_BASE_ERR_H
+#define NNC_BASE_ERR_H
+
+#include <stddef.h>
+
+enum nnc_error {
+    NNC_E_USAGE = 1000, /* wrong option, impossible combination, preflight refused */
+    NNC_E_FORMAT,       /* bytes from a file or another process do not parse */
+    NNC_E_DATA_BUDGET,  /* more bad samples than --max-bad allows */
+    NNC_E_HARDWARE,     /* device failure or repeated crash of a child */
+    NNC_E_COMM,         /* collective or rendezvous failed */
+    NNC_E_NUMERIC,      /* loss or gradient is not finite */
+    NNC_E_CHECKPOINT,   /* a checkpoint cannot be written or none can be read */
+    NNC_E_STOPPED,      /* stopped by a signal after a durable checkpoint */
+    NNC_E_SANDBOX,      /* a required sandbox layer is missing */
+    NNC_E_CHILD,        /* a child process failed */
+};
+
+enum nnc_exit {
+    NNC_EXIT_OK = 0,
+    NNC_EXIT_INTERNAL = 1,
+    NNC_EXIT_USAGE = 2,
+    NNC_EXIT_DATA = 3,
+    NNC_EXIT_HARDWARE = 4,
+    NNC_EXIT_COMM = 5,
+    NNC_EXIT_NUMERIC = 6,
+    NNC_EXIT_CHECKPOINT = 74,
+    NNC_EXIT_STOPPED = 75,
+    NNC_EXIT_SANDBOX = 77,
+};
+
+/* Longest error text kept, including the terminating zero. */
+#define NNC_ERROR_TEXT_MAX 1024
+
+/* Set this thread's error text from a printf format and return code, so that a failing function can
+ * say `return nnc_fail(-EINVAL, "...")`. code must be negative. Never allocates. */
+int nnc_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
+
+/* Put "prefix: " in front of this thread's error text and return code unchanged. */
+int nnc_fail_in(int code, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
+
+/* Set the text to "WHAT: strerror(errno)" and return -errno. Call directly after the failed call. */
+int nnc_fail_errno(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
+
+/* This thread's last error text; never NULL, "" when there is none. Valid until the next nnc_fail*. */
+const char *nnc_error_text(void);
+
+/* Forget this thread's error text. */
+void nnc_error_clear(void);
+
+/* Exit status (enum nnc_exit) for a negative code as returned by any nnc function; 0 for code >= 0. */
+int nnc_error_exit_status(int code);
+
+#endif
