@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Control messages between the coordinator and one child over a SOCK_SEQPACKET socketpair: one packet
+ * a message, fixed structs, no pointers, at most NNC_MESSAGE_MAX bytes of body. */
+#ifndef NNC_IPC_CHANNEL_H
+#define NNC_IPC_CHANNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define NNC_MESSAGE_MAX 4096
+
+enum nnc_message_type {
+    /* child to coordinator */
+    NNC_MSG_HELLO = 1, /* struct nnc_msg_hello */
+    NNC_MSG_ATTACHED,  /* no body */
+    NNC_MSG_READY,     /* struct nnc_msg_ready */
+    NNC_MSG_BAD,       /* struct nnc_msg_bad + text: a sample that could not be made */
+    NNC_MSG_EVAL,      /* struct nnc_msg_eval: end of a training or validation phase */
+    NNC_MSG_SNAPSHOT,  /* struct nnc_msg_snapshot: a half of the snapshot memfd is complete */
+    NNC_MSG_SAVED,     /* struct nnc_msg_saved + path: checkpoint durable (from a saver) */
+    NNC_MSG_LOGITS,    /* struct nnc_msg_logits + floats: predict */
+    NNC_MSG_DONE,      /* struct nnc_msg_done: the schedule is finished or the stop is reached */
+    /* coordinator to child */
+    NNC_MSG_START = 64, /* no body: all are READY, run */
+    NNC_MSG_SNAP,       /* no body: take a snapshot at the next step boundary */
+    NNC_MSG_STOP,       /* no body: snapshot at the next step boundary, then DONE */
+};
+
+struct nnc_message_header {
+    uint16_t type;
+    uint16_t bytes; /* of the body */
+    uint32_t generation;
+    uint64_t number; /* counts from 0 in each direction */
+    uint32_t sum;    /* low half of XXH3-64 over header (sum = 0) and body */
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct nnc_message_header) == 24, "message header layout");
+
+struct nnc_msg_hello {
+    char build_id[64];
+    uint32_t pid;
+    uint32_t setup_bytes;
+};
+
+struct nnc_msg_ready {
+    uint64_t parameters;     /* trainer: of the model */
+    uint64_t snapshot_bytes; /* trainer: of one half, header included */
+    uint64_t device_bytes;   /* trainer: arena, weights, gradients, optimiser */
+    uint32_t uses_uring;     /* loader */
+    uint32_t reserved;
+    char note[128];          /* loader: why not io_uring; trainer: backend and ISA */
+};
+
+struct nnc_msg_bad {
+    uint32_t phase; /* enum nnc_phase: which data set */
+    uint32_t reason_bytes; /* text that follows */
+    uint64_t sample;
+};
+
+/* Sums over this rank's share; the coordinator adds ranks up. */
+struct nnc_msg_eval {
+    uint32_t phase;
+    uint32_t epoch;
+    uint64_t step; /* training steps done in this epoch */
+    uint64_t count, correct1, correct5;
+    uint64_t left_out; /* samples without a label (bad ones) */
+    double loss_sum;
+    double seconds, wait_seconds; /* of the phase; waiting for data */
+};
+
+struct nnc_msg_snapshot {
+    uint32_t half;
+    uint32_t epoch;
+    uint64_t step; /* training steps done in this epoch */
+    uint64_t hash;
+    uint32_t for_stop; /* answers NNC_MSG_STOP */
+    uint32_t reserved;
+};
+
+struct nnc_msg_saved {
+    uint64_t step; /* global step */
+    uint32_t path_bytes;
+    int32_t status; /* 0 durable, < 0 failed (text instead of path) */
+    double seconds;
+    char weights_sha256[65]; /* of model.safetensors' tensor bytes */
+    char reserved[7];
+};
+
+struct nnc_msg_logits {
+    uint64_t sample; /* in the validation index */
+    uint32_t first;  /* class of the first float */
+    uint32_t count;  /* floats that follow, at most 1,000 */
+    uint32_t bad;    /* 1: the image could not be read, no floats */
+    uint32_t reserved;
+};
+
+struct nnc_msg_done {
+    uint64_t steps;  /* training steps run by this process */
+    uint64_t images; /* consumed by this process, both phases */
+    double seconds, wait_seconds;
+    char weights_sha256[65]; /* of all weights and buffers in plain layout, rank 0 */
+    char reserved[7];
+};
+
+struct nnc_message {
+    struct nnc_message_header header;
+    uint8_t body[NNC_MESSAGE_MAX];
+};
+
+struct nnc_channel;
+
+/* Wrap one end of a socketpair; the channel closes it. generation goes into every message sent, and
+ * received messages of an older one are dropped and counted. */
+int nnc_channel_create(int fd, uint32_t generation, struct nnc_channel **ret_channel);
+void nnc_channel_destroy(struct nnc_channel *channel);
+int nnc_channel_fd(const struct nnc_channel *channel);
+
+/* Send one message. wait_ms: 0 never blocks (-EAGAIN when full), else how long a full socket may hold us
+ * (-ETIMEDOUT). -EPIPE: the other side is gone. */
+int nnc_channel_send(struct nnc_channel *channel, enum nnc_message_type type, const void *body,
+                     size_t bytes, int wait_ms);
+
+/* As send, with the body in two parts (fixed struct, then text or floats). */
+int nnc_channel_send2(struct nnc_channel *channel, enum nnc_message_type type, const void *body,
+                      size_t bytes, const void *tail, size_t tail_bytes, int wait_ms);
+
+/* Receive one message without blocking. Returns 1 with *ret_message, 0 when there is none, -EPIPE at end
+ * of file, -NNC_E_FORMAT when the packet is not ours (then the sender is to be killed). Bodies shorter
+ * than their type's struct are -NNC_E_FORMAT too. */
+int nnc_channel_receive(struct nnc_channel *channel, struct nnc_message *ret_message);
+
+#endif

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every child process does: check where it came from, map what it was given, report its states,
+ * beat its heart, and leave its last words where the coordinator finds them.
+ *
+ *   main: nnc_child_begin -> (attach) -> nnc_child_attached -> (warm up) -> nnc_child_ready
+ *         -> nnc_child_wait_start -> work, nnc_child_beat often, nnc_child_poll between steps
+ *         -> return nnc_child_end(child, code) */
+#ifndef NNC_IPC_CHILD_H
+#define NNC_IPC_CHILD_H
+
+#include "ipc/channel.h"
+#include "ipc/setup.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* What a process is doing, for the progress line and for the diagnosis of a hang. */
+enum nnc_activity {
+    NNC_DOING_SETUP,
+    NNC_DOING_DATA, /* trainer: waiting for a batch; loader: waiting for a free slot */
+    NNC_DOING_READ,
+    NNC_DOING_DECODE,
+    NNC_DOING_FORWARD,
+    NNC_DOING_BACKWARD,
+    NNC_DOING_REDUCE,
+    NNC_DOING_UPDATE,
+    NNC_DOING_EVAL,
+    NNC_DOING_SNAPSHOT,
+    NNC_DOING_SAVE,
+    NNC_DOING_COUNT,
+};
+
+/* Name as printed: "data wait", "decode", ... */
+const char *nnc_activity_name(enum nnc_activity activity);
+
+/* Counters of a loader and of a trainer; each written by one process, read by the coordinator. */
+enum nnc_counter {
+    NNC_COUNT_SAMPLES,     /* published / consumed */
+    NNC_COUNT_BYTES_READ,
+    NNC_COUNT_NS_READ,     /* waiting for or doing reads */
+    NNC_COUNT_NS_DECODE,   /* decoding */
+    NNC_COUNT_NS_TRANSFORM, /* resize, crop, flip, store */
+    NNC_COUNT_NS_WAIT,     /* loader: ring full; trainer: no batch ready */
+    NNC_COUNT_NS_OTHER,
+    NNC_COUNT_NS_BUSY,     /* trainer: computing */
+    NNC_COUNT_STEP,        /* trainer: training steps done since the run's start */
+    NNC_COUNT_EPOCH,
+    NNC_COUNT_PHASE_SAMPLES, /* in the current phase */
+    NNC_COUNT_CORRECT1,      /* in the current phase */
+    NNC_COUNT_SEQ,           /* trainer: batch in hand */
+    NNC_COUNT_COLLECTIVES,   /* all-reduces completed */
+    NNC_COUNT_MAX = 24,
+};
+
+#define NNC_PAGE_BYTES 4096
+
+/* The page of one child: memfd at NNC_FD_PAGE. Written by the child alone. */
+struct nnc_child_page {
+    _Alignas(64) _Atomic uint64_t heartbeat_ns;
+    _Atomic uint32_t activity;
+    _Atomic uint32_t phase;
+    _Alignas(64) _Atomic uint64_t counter[NNC_COUNT_MAX];
+    _Atomic uint64_t loss_sum_bits; /* double, this phase */
+    _Atomic uint64_t lr_bits;       /* double */
+    _Alignas(64) _Atomic int32_t error_code; /* 0 until the child fails; text is complete before */
+    char error_text[1024];
+};
+_Static_assert(sizeof(struct nnc_child_page) <= NNC_PAGE_BYTES, "child page fits one page");
+
+struct nnc_child;
+
+/* First call of a child's main: block all signals, ask for SIGKILL on the parent's death and check the
+ * parent is still there, map setup and page, check magic, sizes, build id and role, open the channel, set
+ * up the log, send HELLO. Errors: negative; print nnc_error_text() and exit (there is no page yet). */
+int nnc_child_begin(enum nnc_role role, struct nnc_child **ret_child);
+
+/* The setup; stays the child's. */
+const struct nnc_setup *nnc_child_setup(const struct nnc_child *child);
+struct nnc_channel *nnc_child_channel(struct nnc_child *child);
+struct nnc_child_page *nnc_child_page(struct nnc_child *child);
+
+int nnc_child_attached(struct nnc_child *child);
+int nnc_child_ready(struct nnc_child *child, const struct nnc_msg_ready *ready);
+
+/* Block until START (0) or until the coordinator is gone or says STOP (-EPIPE). */
+int nnc_child_wait_start(struct nnc_child *child);
+
+/* Heartbeat: two relaxed stores. */
+void nnc_child_beat(struct nnc_child *child, enum nnc_activity activity);
+
+/* Add to a counter. */
+void nnc_child_count(struct nnc_child *child, enum nnc_counter counter, uint64_t amount);
+void nnc_child_set(struct nnc_child *child, enum nnc_counter counter, uint64_t value);
+
+/* What the coordinator wants, without blocking: 0 nothing new, or NNC_MSG_SNAP, NNC_MSG_STOP; -EPIPE when
+ * it is gone. */
+int nnc_child_poll(struct nnc_child *child);
+
+/* Leave code and nnc_error_text() on the page when code < 0, release everything, and return the exit
+ * status for main. Takes NULL. */
+int nnc_child_end(struct nnc_child *child, int code);
+
+#endif

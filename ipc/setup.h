@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Everything a child process is told at its birth: one struct without pointers, in a sealed read-only
+ * memfd at descriptor NNC_FD_SETUP. The numbers of its other descriptors are in it. */
+#ifndef NNC_IPC_SETUP_H
+#define NNC_IPC_SETUP_H
+
+#include "base/config.h"
+#include "ipc/ring.h"
+#include "ipc/schedule.h"
+
+#include <stdint.h>
+
+#define NNC_SETUP_MAGIC   0x5055544553434e4eull /* "NNCSETUP" */
+#define NNC_SETUP_VERSION 1u
+
+/* Fixed descriptors of every child: 0 is /dev/null, 1 and 2 the log pipe. */
+enum {
+    NNC_FD_SETUP = 3,
+    NNC_FD_CHANNEL = 4,
+    NNC_FD_PAGE = 5,
+    NNC_FD_FIRST_OTHER = 6,
+};
+
+enum nnc_role {
+    NNC_ROLE_LOADER,
+    NNC_ROLE_TRAINER,
+    NNC_ROLE_SAVER, /* a trainer binary that only writes one snapshot to disk */
+};
+
+enum nnc_mode {
+    NNC_MODE_TRAIN,
+    NNC_MODE_EVAL,
+    NNC_MODE_PREDICT,
+    NNC_MODE_BENCH_INPUT, /* the trainer only gives batches back */
+    NNC_MODE_BENCH_TRAIN, /* synthetic batches, no loaders, no ring */
+    NNC_MODE_CHECK,       /* as BENCH_INPUT over each image once, in order */
+};
+
+/* One data set as the loaders see it. */
+struct nnc_setup_data {
+    uint64_t samples;      /* 0: there is none */
+    uint32_t classes;
+    int32_t index_fd;      /* sealed memfd with the index; -1: none */
+    int32_t raw_fd;        /* memfd with inflated pixels of a .gz; -1: none */
+    uint32_t reserved;
+    char root[NNC_PATH_MAX]; /* directory that names in the index are relative to */
+};
+
+/* Where a trainer's weights come from. */
+enum nnc_start {
+    NNC_START_FRESH,      /* initialised from the seed, then config.weights if given */
+    NNC_START_CHECKPOINT, /* start_path is a committed checkpoint directory */
+    NNC_START_SNAPSHOT,   /* the snapshot memfd holds the state */
+};
+
+struct nnc_setup {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t setup_bytes; /* sizeof(struct nnc_setup): catches mixed builds */
+    char build_id[64];    /* as nnc_build_id(); must be equal in all processes */
+    int32_t role;         /* enum nnc_role */
+    int32_t mode;         /* enum nnc_mode */
+    uint32_t number;      /* loader number or rank */
+    uint32_t incarnation; /* of a loader: non-zero, never used twice; 0 for others */
+    uint32_t generation;  /* of the group: counts restarts, in every message */
+    uint32_t ranks;
+    uint32_t loaders;
+    uint32_t threads; /* compute threads of this trainer */
+    uint32_t classes; /* of the model */
+    uint32_t reserved;
+    struct nnc_config config;
+    struct nnc_schedule schedule;
+    struct nnc_ring_geometry geometry;
+    struct nnc_setup_data data[2]; /* by enum nnc_phase */
+    int32_t ring_ctl_fd[NNC_MAX_RANKS]; /* loader: all ranks; trainer: its own rank's; else -1 */
+    int32_t ring_data_fd[NNC_MAX_RANKS];
+    int32_t comm_fd;     /* shared memory of the CPU all-reduce; -1: one rank */
+    int32_t snapshot_fd; /* -1: none */
+    uint64_t comm_bytes, snapshot_bytes;
+    int32_t start; /* enum nnc_start */
+    uint32_t save_half;      /* saver: which half of the snapshot */
+    uint64_t start_seq_step; /* first training step to run, within start_epoch */
+    uint32_t start_epoch;
+    uint32_t save_flags;          /* saver: NNC_SAVE_* */
+    char start_path[NNC_PATH_MAX];
+    char run_dir[NNC_PATH_MAX];   /* "" when nothing is written */
+    char model_path[NNC_PATH_MAX]; /* resolved file of config.model */
+};
+
+enum {
+    NNC_SAVE_BEST = 1, /* this one has the best validation accuracy so far */
+    NNC_SAVE_LAST = 2, /* the run ends with it */
+};
+
+/* Identifies the build of the running program: version and a hash of the shared headers' layout. */
+const char *nnc_build_id(void);
+
+#endif
