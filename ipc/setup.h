@@ -67,7 +67,7 @@ struct nnc_setup {
     uint32_t loaders;
     uint32_t threads; /* compute threads of this trainer */
     uint32_t classes; /* of the model */
-    uint32_t reserved;
+    int32_t parent_pid; /* the coordinator's: a child checks that it is not orphaned */
     struct nnc_config config;
     struct nnc_schedule schedule;
     struct nnc_ring_geometry geometry;
@@ -79,7 +79,7 @@ struct nnc_setup {
     uint64_t comm_bytes, snapshot_bytes;
     int32_t start; /* enum nnc_start */
     uint32_t save_half;      /* saver: which half of the snapshot */
-    uint64_t start_seq_step; /* first training step to run, within start_epoch */
+    uint64_t start_step; /* first training step to run, within start_epoch */
     uint32_t start_epoch;
     uint32_t save_flags;          /* saver: NNC_SAVE_* */
     char start_path[NNC_PATH_MAX];
@@ -90,6 +90,25 @@ struct nnc_setup {
 enum {
     NNC_SAVE_BEST = 1, /* this one has the best validation accuracy so far */
     NNC_SAVE_LAST = 2, /* the run ends with it */
+};
+
+/* What `nncoord-trainer --plan` answers on NNC_FD_CHANNEL (a pipe there): it builds the graph and looks for
+ * the checkpoint to resume, and runs nothing. The coordinator cannot: it knows no models. */
+struct nnc_plan_answer {
+    int32_t status;  /* 0, or the negative code; error_text is its text */
+    uint32_t classes;
+    uint32_t model_channels; /* of the model's input */
+    int32_t start;           /* enum nnc_start: FRESH or CHECKPOINT */
+    uint64_t parameters;
+    uint64_t snapshot_bytes; /* of the whole snapshot memfd, both halves */
+    uint64_t device_bytes;   /* estimate for one rank: weights, gradients, momentum, activations */
+    uint64_t comm_bytes;     /* of the all-reduce memfd; 0 for one rank */
+    uint64_t start_step;     /* training steps already done in start_epoch */
+    uint32_t start_epoch;
+    uint32_t reserved;
+    double best_acc1;        /* of the checkpoints so far; < 0: none */
+    char start_path[NNC_PATH_MAX];
+    char error_text[1024];
 };
 
 /* Identifies the build of the running program: version and a hash of the shared headers' layout. */
