@@ -15,7 +15,7 @@ struct nnc_philox_block {
 /* Philox4x32-10 of a 128-bit counter under a 64-bit key. Equal to Random123's known answers. */
 struct nnc_philox_block nnc_philox(const uint32_t counter[4], const uint32_t key[2]);
 
-/* What a stream of draws is for; part of the key, so that two uses never share numbers. */
+/* What a stream of draws is for; part of the counter, so that two uses never share numbers. */
 enum nnc_rng_use {
     NNC_RNG_PERMUTATION = 1,
     NNC_RNG_AUGMENT = 2,
@@ -28,8 +28,8 @@ enum nnc_rng_use {
 /* A stream for (seed, use, major, minor), e.g. (seed, AUGMENT, epoch, k). Draws are numbered. */
 struct nnc_rng {
     uint32_t key[2];
-    uint32_t major_minor[2];
-    uint32_t next; /* number of the next 32-bit draw */
+    uint32_t stream[3]; /* counter words 1..3: major, minor, upper minor with use */
+    uint32_t next;      /* number of the next 32-bit draw */
     struct nnc_philox_block block;
 };
 
@@ -48,9 +48,9 @@ uint32_t nnc_rng_below(struct nnc_rng *rng, uint32_t bound);
 /* Standard normal (Box-Muller, one value per two draws). */
 float nnc_rng_normal(struct nnc_rng *rng);
 
-/* An index-addressed keyed permutation of [0, count): a Feistel network on Philox over the next even
- * power of two, cycle-walked back into the range. O(1) state, no array.
- * Source: Black, Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002. */
+/* An index-addressed keyed permutation of [0, count): a Feistel network on Philox over the next
+ * even power of two (64 at least), cycle-walked back into the range. O(1) state, no array. Source:
+ * Black, Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002. */
 struct nnc_permutation {
     uint64_t count;
     uint32_t half_bits;
