@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The index of a data set: where each sample's bytes lie and which label it has. Made once by the
- * coordinator (coordinator/dataset.h), kept in a cache file, given to the loaders in a sealed memfd,
- * read through the functions here. The bytes are hostile: opening checks every number in them.
+ * coordinator (coordinator/dataset.h), kept in a cache file, given to the loaders in a sealed
+ * memfd, read through the functions here. The bytes are hostile: opening checks every number in
+ * them.
  *
  * Bytes, little endian, each table aligned to 8:
  *   0    header   struct nnc_index_header, 128 bytes
  *   then samples  struct nnc_index_sample [samples]
  *   then files    struct nnc_index_file [files]
  *   then classes  u64 [classes], offsets of class names into the strings
- *   then watched  struct nnc_index_watch [watched], directories and files whose change voids the index
+ *   then watched  struct nnc_index_watch [watched], directories and files that must not change
  *   then strings  zero-ended UTF-8 */
 #ifndef NNC_IPC_INDEX_H
 #define NNC_IPC_INDEX_H
@@ -18,6 +19,12 @@
 
 #define NNC_INDEX_MAGIC   0x5844494343434e4eull /* "NNCCCIDX" */
 #define NNC_INDEX_VERSION 1u
+
+/* More classes than any data set has; larger numbers in labels are taken for damage. */
+#define NNC_INDEX_CLASSES_MAX (1u << 20)
+
+/* Size written for a sample larger than any reader takes: it is bad without being read. */
+#define NNC_INDEX_SIZE_HUGE UINT32_MAX
 
 enum nnc_index_kind {
     NNC_INDEX_FOLDER = 1, /* one file a sample, encoded image */
@@ -33,8 +40,8 @@ struct nnc_index_header {
     uint64_t samples, files, classes, watched, string_bytes;
     uint32_t height, width, channels; /* of raw samples; 0 for encoded ones */
     uint32_t reserved;
-    uint64_t data_bytes;  /* sum of sample sizes */
-    uint64_t hash;        /* XXH3-64 of everything after the header */
+    uint64_t data_bytes; /* sum of sample sizes, huge ones left out */
+    uint64_t hash;       /* XXH3-64 of everything after the header */
     uint8_t pad[32];
 };
 _Static_assert(sizeof(struct nnc_index_header) == 128, "index header layout");
@@ -42,7 +49,7 @@ _Static_assert(sizeof(struct nnc_index_header) == 128, "index header layout");
 struct nnc_index_sample {
     uint64_t offset; /* of the sample's bytes in its file; 0 for FOLDER */
     uint64_t name;   /* offset into the strings: path relative to the root, or tar member, or "" */
-    uint32_t size;   /* bytes */
+    uint32_t size;   /* bytes, or NNC_INDEX_SIZE_HUGE */
     uint32_t file;   /* number in the file table; FOLDER: 0 and the path is `name` */
     int32_t label;   /* class number, -1 unknown */
     uint32_t reserved;
@@ -71,11 +78,16 @@ struct nnc_index {
     const char *strings;
 };
 
-/* Check all of bytes[0..size) and fill *ret_index with pointers into it. Every offset, label and size is
- * in range afterwards and every string ends inside. Errors: -NNC_E_FORMAT naming the first fault. */
+/* Check all of bytes[0..size) and fill *ret_index with pointers into it. Every offset, label and
+ * size is in range afterwards, every string ends inside; names of files and of folder samples are
+ * relative paths without a ".." component.
+ * Owner:  bytes stay the caller's, must outlive *ret_index and be aligned to 8.
+ * Errors: -NNC_E_FORMAT naming the first fault; *ret_index is untouched then. */
 int nnc_index_open(const void *bytes, size_t size, struct nnc_index *ret_index);
 
-/* Path of a sample as users know it: "CLASS/x.jpg", "shard.tar/key.jpg", "images[17]". Owned by buffer. */
+/* Path of a sample as users know it: "train/CLASS/x.jpg" (relative to the root),
+ * "shard.tar/key.jpg", "train-images-idx3-ubyte[17]". For messages, not for opening: control bytes
+ * are written as \xNN, what does not fit buffer is cut. Returns buffer. */
 const char *nnc_index_sample_path(const struct nnc_index *index, uint64_t sample, char *buffer,
                                   size_t buffer_bytes);
 
