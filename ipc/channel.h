@@ -74,7 +74,7 @@ struct nnc_msg_snapshot {
     uint64_t step; /* training steps done in this epoch */
     uint64_t hash;
     uint32_t for_stop; /* answers NNC_MSG_STOP */
-    uint32_t reserved;
+    uint32_t durable;  /* belongs on disk: end of an epoch that --save-every names, stop, end of the run */
 };
 
 struct nnc_msg_saved {
