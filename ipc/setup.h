@@ -82,6 +82,7 @@ struct nnc_setup {
     uint64_t start_step; /* first training step to run, within start_epoch */
     uint32_t start_epoch;
     uint32_t save_flags;          /* saver: NNC_SAVE_* */
+    double save_acc1;             /* saver: validation accuracy of that state, < 0: unknown */
     char start_path[NNC_PATH_MAX];
     char run_dir[NNC_PATH_MAX];   /* "" when nothing is written */
     char model_path[NNC_PATH_MAX]; /* resolved file of config.model */
