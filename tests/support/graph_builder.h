@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Small graphs from rows of a table, for tests that need an operation and no model text.
+ *
+ *   static const struct layer_row rows[] = {CONV(8, 3, 1, 1, true), BATCHNORM, RELU, LINEAR(10,
+ * true), {0}};
+ *
+ * Each row reads the row before it, the first the input; ADD reads that and another, counted back.
+ * Node n is named "n<number>", its parameters "n<number>.weight" and so on. */
+#ifndef NNC_TESTS_SUPPORT_GRAPH_BUILDER_H
+#define NNC_TESTS_SUPPORT_GRAPH_BUILDER_H
+
+#include "workers/graph.h"
+
+struct layer_row {
+    enum nnc_layer layer;  /* NNC_LAYER_INPUT ends the table */
+    uint32_t features;     /* output channels or features */
+    uint32_t out_h, out_w; /* ADAPTIVE */
+    struct nnc_window window;
+    bool bias;
+    double dropout;
+    uint32_t back;  /* rows between this one and its input; 0: the row before */
+    uint32_t other; /* ADD: rows between this one and the second input */
+};
+
+#define CONV(k, kernel, stride, pad, with_bias)                                                    \
+    {                                                                                              \
+        .layer = NNC_LAYER_CONV2D, .features = (k),                                                \
+        .window = {(kernel), (kernel), (stride), (stride), (pad), (pad)}, .bias = (with_bias)      \
+    }
+/* The same, reading the value `rows` rows further back. */
+#define CONV_BACK(k, kernel, stride, pad, rows)                                                    \
+    {                                                                                              \
+        .layer = NNC_LAYER_CONV2D, .features = (k),                                                \
+        .window = {(kernel), (kernel), (stride), (stride), (pad), (pad)}, .back = (rows)           \
+    }
+#define LINEAR(k, with_bias)                                                                       \
+    { .layer = NNC_LAYER_LINEAR, .features = (k), .bias = (with_bias) }
+#define BATCHNORM                                                                                  \
+    { .layer = NNC_LAYER_BATCHNORM2D }
+#define RELU                                                                                       \
+    { .layer = NNC_LAYER_RELU }
+#define SIGMOID                                                                                    \
+    { .layer = NNC_LAYER_SIGMOID }
+#define TANH                                                                                       \
+    { .layer = NNC_LAYER_TANH }
+#define MAXPOOL(kernel, stride, pad)                                                               \
+    {                                                                                              \
+        .layer = NNC_LAYER_MAXPOOL2D, .window = {                                                  \
+            (kernel),                                                                              \
+            (kernel),                                                                              \
+            (stride),                                                                              \
+            (stride),                                                                              \
+            (pad),                                                                                 \
+            (pad)                                                                                  \
+        }                                                                                          \
+    }
+#define AVGPOOL(kernel, stride, pad)                                                               \
+    {                                                                                              \
+        .layer = NNC_LAYER_AVGPOOL2D, .window = {                                                  \
+            (kernel),                                                                              \
+            (kernel),                                                                              \
+            (stride),                                                                              \
+            (stride),                                                                              \
+            (pad),                                                                                 \
+            (pad)                                                                                  \
+        }                                                                                          \
+    }
+#define ADAPTIVE(h, w)                                                                             \
+    { .layer = NNC_LAYER_ADAPTIVE_AVGPOOL2D, .out_h = (h), .out_w = (w) }
+#define FLATTEN                                                                                    \
+    { .layer = NNC_LAYER_FLATTEN }
+#define DROPOUT(p)                                                                                 \
+    { .layer = NNC_LAYER_DROPOUT, .dropout = (p) }
+/* Adds the row before and the row `rows` further back. */
+#define ADD(rows)                                                                                  \
+    { .layer = NNC_LAYER_ADD, .other = (rows) }
+
+/* Build the graph. Rows end with {0}. Asserts on rows that make no sense.
+ * Owner: free with graph_builder_free(), not nnc_graph_destroy(). */
+struct nnc_graph *graph_builder_make(struct nnc_shape input, const struct layer_row *rows);
+
+/* Takes NULL. */
+void graph_builder_free(struct nnc_graph *graph);
+
+#endif
