@@ -91,7 +91,7 @@ struct nnc_msg_logits {
     uint32_t first;  /* class of the first float */
     uint32_t count;  /* floats that follow, at most 1,000 */
     uint32_t bad;    /* 1: the image could not be read, no floats */
-    uint32_t reserved;
+    uint32_t classes; /* floats of the whole sample; its chunks come in order */
 };
 
 struct nnc_msg_done {
