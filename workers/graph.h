@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The graph of a model: what the text says, with names, shapes and parameters, before any decision on
- * how to compute it. Nodes are in topological order, node 0 is the input. Names and shapes of parameters
- * equal torchvision's state_dict.
+/* The graph of a model: what the text says, with names, shapes and parameters, before any decision
+ * on how to compute it. Nodes are in topological order, node 0 is the input. Names and shapes of
+ * parameters equal torchvision's state_dict.
  *
  * Shape letters: N batch, C channels, H, W, K output channels, R x S kernel. */
 #ifndef NNC_WORKERS_GRAPH_H
@@ -41,7 +41,7 @@ struct nnc_shape {
 /* Window of a convolution or pooling. Padding is zeros (Conv2d), -inf (MaxPool2d) or counted zeros
  * (AvgPool2d, count_include_pad as in PyTorch's default). */
 struct nnc_window {
-    uint32_t r, s;               /* kernel height, width */
+    uint32_t r, s; /* kernel height, width */
     uint32_t stride_h, stride_w;
     uint32_t pad_h, pad_w;
 };
@@ -50,29 +50,30 @@ struct nnc_node {
     enum nnc_layer layer;
     int32_t input[2];       /* node numbers; -1: none */
     struct nnc_shape shape; /* of the output */
+    bool flat;              /* the output is (N, C), after Flatten or Linear; else (N, C, H, W) */
     struct nnc_window window;
-    int32_t weight, bias;   /* parameter numbers; -1: none */
+    int32_t weight, bias; /* parameter numbers; -1: none */
     int32_t running_mean, running_var;
-    double eps, momentum;   /* BatchNorm2d, PyTorch's meaning */
-    double dropout;         /* probability of zero */
-    uint64_t flops;         /* multiply-adds times 2 of one sample's forward pass */
-    int32_t line, column;   /* where the text says it */
+    double eps, momentum; /* BatchNorm2d, PyTorch's meaning */
+    double dropout;       /* probability of zero */
+    uint64_t flops;       /* multiply-adds times 2 of one sample's forward pass; Conv2d, Linear */
+    int32_t line, column; /* where the text says it */
     char name[NNC_GRAPH_NAME_MAX]; /* module path, "layer1.0.conv1" */
 };
 
 enum nnc_param_kind {
-    NNC_PARAM_WEIGHT,    /* Conv2d (K,C,R,S) or Linear (K,C) */
-    NNC_PARAM_BIAS,      /* (K) */
-    NNC_PARAM_NORM,      /* BatchNorm2d weight or bias (C) */
-    NNC_PARAM_BUFFER,    /* running_mean, running_var: not trained */
+    NNC_PARAM_WEIGHT, /* Conv2d (K,C,R,S) or Linear (K,C) */
+    NNC_PARAM_BIAS,   /* (K) */
+    NNC_PARAM_NORM,   /* BatchNorm2d weight or bias (C) */
+    NNC_PARAM_BUFFER, /* running_mean, running_var: not trained */
 };
 
 /* How a parameter starts, as torchvision's model of that name does it. All draws are from
  * nnc_rng_make(seed, NNC_RNG_INIT, parameter number, 0). */
 enum nnc_init {
-    NNC_INIT_CONSTANT,          /* value a */
-    NNC_INIT_UNIFORM,           /* in [-a, a] */
-    NNC_INIT_NORMAL,            /* mean 0, standard deviation a */
+    NNC_INIT_CONSTANT, /* value a */
+    NNC_INIT_UNIFORM,  /* in [-a, a] */
+    NNC_INIT_NORMAL,   /* mean 0, standard deviation a */
 };
 
 struct nnc_param {
@@ -80,9 +81,9 @@ struct nnc_param {
     enum nnc_param_kind kind;
     enum nnc_init init;
     double init_a;
-    uint32_t rank;     /* of dims */
+    uint32_t rank; /* of dims */
     uint32_t dims[4];
-    uint64_t count;    /* product of dims */
+    uint64_t count; /* product of dims */
     int32_t node;
 };
 
@@ -91,22 +92,23 @@ struct nnc_graph {
     struct nnc_param *params; /* in state_dict order */
     uint32_t node_count, param_count;
     struct nnc_shape input;
-    uint32_t classes;         /* features of the last node */
-    char name[64];            /* of the model */
+    uint32_t classes; /* features of the last node */
+    char name[64];    /* of the model */
 };
 
 struct nnc_graph_params {
     const char *path;       /* file of the model text */
     const char *text;       /* its bytes, zero-ended; NULL: read path */
     const char *model_args; /* "hidden=512,activation=Tanh" */
-    struct nnc_shape input;
+    struct nnc_shape input; /* c = 0: the text's input(...) statement */
     uint32_t classes;       /* given to the definition's num_classes; 0: the text's default */
 };
 
-/* Parse the text, expand definitions, infer shapes and name parameters.
- * Owner:  free with nnc_graph_destroy().
- * Errors: -NNC_E_USAGE "file:line:column: layer NAME: ..." with the shapes that do not meet; also when
- *         the model's output does not have `classes` features (classes != 0). */
+/* Parse the text, expand definitions, infer shapes and name parameters. The last definition's
+ * parameters num_classes, in_channels, in_features, in_height and in_width are given from classes
+ * and input unless model_args says otherwise. Owner:  free with nnc_graph_destroy(). Errors:
+ * -NNC_E_USAGE "file:line:column: layer NAME: ..." with the shapes that do not meet; also when the
+ * model's output does not have `classes` features (classes != 0). */
 int nnc_graph_create(const struct nnc_graph_params *params, struct nnc_graph **ret_graph);
 
 /* Takes NULL. */
