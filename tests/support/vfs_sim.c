@@ -2,7 +2,7 @@
 /* A file system in memory with a trace of its changes; see vfs_sim.h for the model.
  *
  *   operation ──▶ struct change ──▶ trace (appended)
- *   operation ──▶ struct change ──▶ trace (appended)
+ *                              └──▶ live disk (applied at once: what the running program sees)
  *   power cut: start disk + the first changes of the trace, each applied if safe or kept
  *
  * 1. Inodes are numbered in the order of their creation and never reused, so that a change can name
