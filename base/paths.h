@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where the files lie that come with the program: model texts and recipes. */
+#ifndef NNC_BASE_PATHS_H
+#define NNC_BASE_PATHS_H
+
+#include <stddef.h>
+
+/* The directory `name` ("models", "models/recipes") among the program's data: in the source tree
+ * for an executable that runs from its build directory, else in the installed data directory. It
+ * need not exist. ret_path is zero-ended. Errors: -ENAMETOOLONG; errors of reading /proc/self/exe.
+ */
+int nnc_path_data(const char *name, char *ret_path, size_t path_bytes);
+
+/* As nnc_path_data() for an executable with the absolute path `exe`; pure, for tests. */
+int nnc_path_data_for(const char *exe, const char *name, char *ret_path, size_t path_bytes);
+
+#endif
