@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Names of models to files. */
 #include "base/err.h"
-#include "workers/model_dir.h"
+#include "base/model_dir.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

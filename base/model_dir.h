@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Model texts by name: NAME stands for NAME.nn in the program's folder of models. */
-#ifndef NNC_WORKERS_MODEL_DIR_H
-#define NNC_WORKERS_MODEL_DIR_H
+#ifndef NNC_BASE_MODEL_DIR_H
+#define NNC_BASE_MODEL_DIR_H
 
 #include <stddef.h>
 

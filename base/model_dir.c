@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The folder of model texts: names to files, and the list of names. A name is looked up there only,
  * a file is taken as it is, so that no name of the working directory can shadow a model. */
-#include "workers/model_dir.h"
+#include "base/model_dir.h"
 
 #include "base/err.h"
 #include "base/paths.h"
