@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Everything that has to hold before a change lands, in order of how fast it fails:
+#   1 clang -Werror, all targets
+#   2 gcc without optional parts, unit and kernel tests
+#   3 AddressSanitizer + UBSan, unit and kernel tests
+#   4 ThreadSanitizer on the ring and the all-reduce
+#   5 scripts/test.sh: gcc -Werror, all tests; its last line is the count
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+step() {
+    local name=$1 begin=$SECONDS
+    shift
+    echo "== $name"
+    if ! "$@"; then
+        echo "== $name: FAILED after $((SECONDS - begin)) s"
+        exit 1
+    fi
+    echo "== $name: ok, $((SECONDS - begin)) s"
+}
+
+configure() {
+    local build=$1
+    shift
+    if [ ! -f "$build/build.ninja" ]; then
+        meson setup "$build" -Dwerror=true "$@" >"$build.log" 2>&1 || {
+            tail -n 30 "$build.log"
+            return 1
+        }
+    fi
+}
+
+clang_build() {
+    CC=clang configure build-clang && ninja -C build-clang --quiet
+}
+
+bare_build() {
+    configure build-bare -Donednn=disabled && ninja -C build-bare --quiet &&
+        meson test -C build-bare --no-rebuild --print-errorlogs --suite unit --suite kernel
+}
+
+address_sanitizer() {
+    configure build-asan -Db_sanitize=address,undefined -Db_lundef=false &&
+        ninja -C build-asan --quiet &&
+        ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+            meson test -C build-asan --no-rebuild --print-errorlogs --timeout-multiplier 6 \
+            --suite unit --suite kernel
+}
+
+thread_sanitizer() {
+    configure build-tsan -Db_sanitize=thread -Db_lundef=false &&
+        ninja -C build-tsan --quiet tests/test_ring_threads tests/test_comm &&
+        TSAN_OPTIONS=halt_on_error=1 \
+            meson test -C build-tsan --no-rebuild --print-errorlogs --timeout-multiplier 6 \
+            ring_threads comm
+}
+
+step "packages" bash scripts/packages.sh build data check
+step "clang build" clang_build
+step "build without optional parts" bare_build
+step "address and undefined-behaviour sanitizer" address_sanitizer
+step "thread sanitizer" thread_sanitizer
+exec bash scripts/test.sh
