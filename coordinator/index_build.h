@@ -42,11 +42,13 @@ void nnc_index_builder_add_watch(struct nnc_index_builder *builder, const char *
 void nnc_index_builder_add_sample(struct nnc_index_builder *builder,
                                   const struct nnc_index_entry *entry);
 
-/* Say what raw samples look like; only for NNC_INDEX_IDX. Shape: (height, width, channels). */
+/* Say what raw samples look like; only for NNC_INDEX_IDX.
+ * Shape: (height, width, channels). */
 void nnc_index_builder_set_shape(struct nnc_index_builder *builder, uint32_t height, uint32_t width,
                                  uint32_t channels);
 
-/* Make the index's bytes. Owner: *ret_bytes is the caller's, free() it; aligned to 16.
+/* Make the index's bytes.
+ * Owner: *ret_bytes is the caller's, free() it; aligned to 16.
  * Errors: -ENOMEM, also for a failure of any call before. */
 int nnc_index_builder_finish(struct nnc_index_builder *builder, void **ret_bytes, size_t *ret_size);
 

@@ -19,6 +19,7 @@
 
 #include "base/checked.h"
 #include "base/err.h"
+#include "base/text.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -66,43 +67,26 @@ int nnc_index_open(const void *bytes, size_t size, struct nnc_index *ret_index) 
     return code;
 }
 
-/* Copy text to *at so that a terminal shows it and does nothing else: control bytes become \xNN. */
-static void append_printable(char *buffer, size_t buffer_bytes, size_t *at, const char *text) {
-    for (; *text != '\0'; text++) {
-        unsigned char byte = (unsigned char)*text;
-        bool control = byte < 0x20 || byte == 0x7f;
-        if (*at + (control ? 4 : 1) >= buffer_bytes) {
-            break;
-        }
-        if (control) {
-            *at += (size_t)snprintf(buffer + *at, buffer_bytes - *at, "\\x%02x", byte);
-        } else {
-            buffer[(*at)++] = (char)byte;
-        }
-    }
-    buffer[*at] = '\0';
-}
-
 const char *nnc_index_sample_path(const struct nnc_index *index, uint64_t sample, char *buffer,
                                   size_t buffer_bytes) {
     assert(sample < index->header->samples);
-    assert(buffer_bytes > 0);
     const struct nnc_index_sample *row = &index->samples[sample];
     const char *name = index->strings + row->name;
-    size_t at = 0;
-    buffer[0] = '\0';
-    if (index->header->kind == NNC_INDEX_TAR) {
-        append_printable(buffer, buffer_bytes, &at, index->strings + index->files[row->file].name);
-        append_printable(buffer, buffer_bytes, &at, "/");
+    char path[2 * (NAME_BYTES_MAX + 1) + 32];
+    switch (index->header->kind) {
+    case NNC_INDEX_TAR: {
+        const char *shard = index->strings + index->files[row->file].name;
+        snprintf(path, sizeof(path), "%s/%s", shard, name);
+        break;
     }
-    if (index->header->kind != NNC_INDEX_IDX) {
-        append_printable(buffer, buffer_bytes, &at, name);
-        return buffer;
+    case NNC_INDEX_IDX:
+        snprintf(path, sizeof(path), "%s[%" PRIu64 "]", name[0] != '\0' ? name : "images", sample);
+        break;
+    default:
+        snprintf(path, sizeof(path), "%s", name);
+        break;
     }
-    char number[32];
-    snprintf(number, sizeof(number), "[%" PRIu64 "]", sample);
-    append_printable(buffer, buffer_bytes, &at, name[0] != '\0' ? name : "images");
-    append_printable(buffer, buffer_bytes, &at, number);
+    nnc_text_escape(path, buffer, buffer_bytes);
     return buffer;
 }
 

@@ -86,8 +86,8 @@ struct nnc_index {
 int nnc_index_open(const void *bytes, size_t size, struct nnc_index *ret_index);
 
 /* Path of a sample as users know it: "train/CLASS/x.jpg" (relative to the root),
- * "shard.tar/key.jpg", "train-images-idx3-ubyte[17]". For messages, not for opening: control bytes
- * are written as \xNN, what does not fit buffer is cut. Returns buffer. */
+ * "shard.tar/key.jpg", "train-images-idx3-ubyte[17]". For messages, not for opening: it went
+ * through nnc_text_escape(). buffer_bytes >= 4. Returns buffer. */
 const char *nnc_index_sample_path(const struct nnc_index *index, uint64_t sample, char *buffer,
                                   size_t buffer_bytes);
 

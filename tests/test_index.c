@@ -105,7 +105,7 @@ Test(index, sample_paths_are_as_users_know_them) {
         const char *path;
     } rows[] = {
         {folder_blob(), 0, 64, "cat/a..b.jpg"}, {folder_blob(), 1, 64, "dog/b\\x0a.jpg"},
-        {folder_blob(), 0, 5, "cat/"},          {tar_blob(), 0, 64, "a.tar/k.jpg"},
+        {folder_blob(), 0, 8, "cat/..."},       {tar_blob(), 0, 64, "a.tar/k.jpg"},
         {idx_blob(), 1, 64, "images[1]"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening a data set.
+ *
+ *   1. layouts of path and val_path, from names (dataset_layout.c);
+ *   2. which source is which part;
+ *   3. each part by itself, both in parallel: index from the cache, or scan and keep it;
+ *   4. the parts against each other: same classes, same kind of pixels.
+ *
+ * Invariant: an index that left this file was opened with all checks of nnc_index_open(), whether
+ * it was just built or read from the cache.
+ *
+ * IDX sets are not cached: their index is made from the labels in less time than a cache is
+ * checked. */
+#include "coordinator/dataset.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "coordinator/dataset_cache.h"
+#include "coordinator/dataset_folder.h"
+#include "coordinator/dataset_idx.h"
+#include "coordinator/dataset_parallel.h"
+#include "coordinator/dataset_source.h"
+#include "coordinator/dataset_tar.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct opening {
+    const struct nnc_dataset_params *params;
+    uint32_t threads;
+    struct nnc_layout first, second;     /* of path, of val_path */
+    const struct nnc_source *sources[2]; /* by enum nnc_phase, into the layouts; NULL: none */
+    struct nnc_dataset *dataset;
+};
+
+static int find_sources(struct opening *opening);
+static int open_part(void *context, size_t phase);
+static int compare_parts(struct nnc_dataset *dataset);
+
+static struct nnc_dataset *dataset_create(void) {
+    struct nnc_dataset *dataset = calloc(1, sizeof(*dataset));
+    for (int i = 0; dataset != NULL && i < 2; i++) {
+        dataset->parts[i].raw_fd = -1;
+    }
+    return dataset;
+}
+
+int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset **ret_dataset) {
+    assert((params->phases & ~(unsigned)(NNC_DATASET_TRAIN | NNC_DATASET_VAL)) == 0);
+    assert(params->phases != 0);
+    struct opening opening = {.params = params, .threads = nnc_scan_threads(params->threads)};
+    opening.dataset = dataset_create();
+    int code = opening.dataset == NULL ? nnc_fail(-ENOMEM, "no memory for a data set")
+                                       : find_sources(&opening);
+    if (code >= 0) {
+        code = nnc_parallel_for(2, opening.threads, open_part, &opening);
+    }
+    if (code >= 0) {
+        code = compare_parts(opening.dataset);
+    }
+    nnc_layout_finish(&opening.first);
+    nnc_layout_finish(&opening.second);
+    if (code < 0) {
+        nnc_dataset_close(opening.dataset);
+        return code;
+    }
+    *ret_dataset = opening.dataset;
+    return 0;
+}
+
+void nnc_dataset_close(struct nnc_dataset *dataset) {
+    for (int i = 0; dataset != NULL && i < 2; i++) {
+        free(dataset->parts[i].bytes);
+        if (dataset->parts[i].raw_fd >= 0) {
+            close(dataset->parts[i].raw_fd);
+        }
+    }
+    free(dataset);
+}
+
+const char *nnc_dataset_class_name(const struct nnc_dataset *dataset, uint32_t class_number) {
+    assert(class_number < dataset->classes);
+    const struct nnc_index *train = &dataset->parts[NNC_PHASE_TRAIN].index;
+    bool in_train = train->header != NULL && class_number < train->header->classes;
+    const struct nnc_index *index = in_train ? train : &dataset->parts[NNC_PHASE_VAL].index;
+    return nnc_index_class_name(index, class_number);
+}
+
+/* --- which source is which part ------------------------------------------------------------------
+ */
+
+static bool is_given(const char *path) {
+    return path != NULL && path[0] != '\0';
+}
+
+/* A source, or NULL when it is absent. */
+static const struct nnc_source *present(const struct nnc_source *source) {
+    return source->kind != 0 ? source : NULL;
+}
+
+static int find_val_elsewhere(struct opening *opening) {
+    const struct nnc_dataset_params *params = opening->params;
+    int code = nnc_layout_find(params->val_path, params->format, &opening->second);
+    if (code < 0) {
+        return code;
+    }
+    const struct nnc_source *val = present(&opening->second.val);
+    val = val != NULL ? val : present(&opening->second.plain);
+    opening->sources[NNC_PHASE_VAL] = val;
+    return val != NULL ? 0
+                       : nnc_fail(-NNC_E_USAGE, "%s: holds a training set only, no validation set",
+                                  params->val_path);
+}
+
+static int find_sources(struct opening *opening) {
+    const struct nnc_dataset_params *params = opening->params;
+    bool wants_train = (params->phases & NNC_DATASET_TRAIN) != 0;
+    bool wants_val = (params->phases & NNC_DATASET_VAL) != 0;
+    int code = wants_val && is_given(params->val_path) ? find_val_elsewhere(opening) : 0;
+    bool needs_first = wants_train || opening->sources[NNC_PHASE_VAL] == NULL;
+    if (code < 0 || !needs_first) {
+        return code;
+    }
+    code = nnc_layout_find(params->path, params->format, &opening->first);
+    if (code < 0) {
+        return code;
+    }
+    const struct nnc_source *plain = present(&opening->first.plain);
+    const struct nnc_source *train = present(&opening->first.train);
+    const struct nnc_source *val = present(&opening->first.val);
+    if (wants_train) {
+        opening->sources[NNC_PHASE_TRAIN] = train != NULL ? train : plain;
+    } else if (val == NULL) {
+        val = plain;
+    }
+    if (wants_val && opening->sources[NNC_PHASE_VAL] == NULL) {
+        opening->sources[NNC_PHASE_VAL] = val;
+    }
+    if (wants_train && opening->sources[NNC_PHASE_TRAIN] == NULL) {
+        return nnc_fail(-NNC_E_USAGE, "%s: holds a validation set only, no training set (train/)",
+                        params->path);
+    }
+    if (!wants_train && opening->sources[NNC_PHASE_VAL] == NULL) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "%s: holds a training set only; a validation set would be in val, valid, "
+                        "validation or test there, or is named by --val-data",
+                        params->path);
+    }
+    return 0;
+}
+
+/* --- one part ------------------------------------------------------------------------------------
+ */
+
+/* Check bytes that were just made or read and show them through *part, which owns them from here.
+ */
+static int adopt(struct nnc_dataset_part *part, const struct nnc_source *source, void *bytes,
+                 size_t size) {
+    part->bytes = bytes;
+    part->size = size;
+    int code = nnc_index_open(bytes, size, &part->index);
+    if (code < 0) {
+        return nnc_fail_in(code, "%s", source->root);
+    }
+    part->samples = part->index.header->samples;
+    snprintf(part->root, sizeof(part->root), "%s", source->root);
+    return part->samples > 0 ? 0 : nnc_fail(-NNC_E_FORMAT, "%s: no images in it", source->root);
+}
+
+static int scan_idx(const struct opening *opening, const struct nnc_source *source,
+                    struct nnc_dataset_part *part) {
+    struct nnc_idx_result result;
+    int code = nnc_idx_scan(source, opening->params->shm_dir, &result);
+    if (code < 0) {
+        return code;
+    }
+    part->raw_fd = result.raw_fd;
+    part->raw_bytes = result.raw_bytes;
+    return adopt(part, source, result.bytes, result.size);
+}
+
+static int scan_part(const struct opening *opening, const struct nnc_source *source,
+                     const char *cache_path, struct nnc_dataset_part *part) {
+    int64_t started_ns = nnc_cache_now_ns();
+    void *bytes;
+    size_t size;
+    int code = source->kind == NNC_INDEX_FOLDER
+                   ? nnc_folder_scan(source, opening->threads, &bytes, &size)
+                   : nnc_tar_scan(source, opening->threads, &bytes, &size);
+    if (code >= 0) {
+        code = adopt(part, source, bytes, size);
+    }
+    if (code >= 0 && cache_path != NULL) {
+        nnc_cache_store(cache_path, &part->index, started_ns);
+    }
+    return code;
+}
+
+static int open_part(void *context, size_t phase) {
+    struct opening *opening = context;
+    const struct nnc_source *source = opening->sources[phase];
+    struct nnc_dataset_part *part = &opening->dataset->parts[phase];
+    if (source == NULL) {
+        return 0;
+    }
+    if (source->kind == NNC_INDEX_IDX) {
+        return scan_idx(opening, source, part);
+    }
+    char cache_path[PATH_MAX];
+    bool has_cache = nnc_cache_path(opening->params->cache_dir, source, cache_path);
+    void *bytes;
+    size_t size;
+    if (has_cache && !opening->params->reindex &&
+        nnc_cache_load(cache_path, source, &bytes, &size)) {
+        part->is_from_cache = true;
+        return adopt(part, source, bytes, size);
+    }
+    return scan_part(opening, source, has_cache ? cache_path : NULL, part);
+}
+
+/* --- the parts against each other ----------------------------------------------------------------
+ */
+
+/* Append the classes that a has and b has not to text; both are sorted. Returns their number. */
+static uint64_t list_missing(const struct nnc_index *a, const struct nnc_index *b, char *text,
+                             size_t text_bytes) {
+    uint64_t missing = 0;
+    uint64_t in_b = 0;
+    size_t at = 0;
+    text[0] = '\0';
+    for (uint64_t i = 0; i < a->header->classes; i++) {
+        const char *name = nnc_index_class_name(a, i);
+        while (in_b < b->header->classes && strcmp(nnc_index_class_name(b, in_b), name) < 0) {
+            in_b++;
+        }
+        if (in_b < b->header->classes && strcmp(nnc_index_class_name(b, in_b), name) == 0) {
+            continue;
+        }
+        if (missing++ < 5) {
+            at += (size_t)snprintf(text + at, text_bytes - at, "%s%.40s", at > 0 ? ", " : "", name);
+        }
+    }
+    if (missing > 5) {
+        snprintf(text + at, text_bytes - at, ", ...");
+    }
+    return missing;
+}
+
+/* True when the class names are the numbers 0, 1, 2, ... as labels in files give them. */
+static bool is_numbered(const struct nnc_index *index) {
+    for (uint64_t i = 0; i < index->header->classes; i++) {
+        char number[24];
+        snprintf(number, sizeof(number), "%" PRIu64, i);
+        if (strcmp(number, nnc_index_class_name(index, i)) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int compare_classes(const struct nnc_index *train, const struct nnc_index *val) {
+    char only_train[256];
+    char only_val[256];
+    if (is_numbered(train) && is_numbered(val)) {
+        return 0; /* the largest label decides */
+    }
+    uint64_t in_train = list_missing(train, val, only_train, sizeof(only_train));
+    uint64_t in_val = list_missing(val, train, only_val, sizeof(only_val));
+    if (in_train == 0 && in_val == 0) {
+        return 0;
+    }
+    return nnc_fail(-NNC_E_FORMAT,
+                    "training and validation set have different classes: %" PRIu64
+                    " only in training (%s), %" PRIu64 " only in validation (%s)",
+                    in_train, only_train, in_val, only_val);
+}
+
+static int compare_parts(struct nnc_dataset *dataset) {
+    const struct nnc_index_header *train = dataset->parts[NNC_PHASE_TRAIN].index.header;
+    const struct nnc_index_header *val = dataset->parts[NNC_PHASE_VAL].index.header;
+    uint64_t train_classes = train != NULL ? train->classes : 0;
+    uint64_t val_classes = val != NULL ? val->classes : 0;
+    dataset->classes = (uint32_t)(train_classes > val_classes ? train_classes : val_classes);
+    if (train == NULL || val == NULL) {
+        return 0;
+    }
+    if (train->height != val->height || train->width != val->width ||
+        train->channels != val->channels) {
+        return nnc_fail(-NNC_E_FORMAT,
+                        "training images are %ux%ux%u and validation images %ux%ux%u (height, "
+                        "width, channels; 0x0x0 are encoded ones): they must be of one kind",
+                        train->height, train->width, train->channels, val->height, val->width,
+                        val->channels);
+    }
+    return compare_classes(&dataset->parts[NNC_PHASE_TRAIN].index,
+                           &dataset->parts[NNC_PHASE_VAL].index);
+}
