@@ -4,8 +4,7 @@
  * device. A backend (backend.h) compiles it.
  *
  *   graph:    conv -> bn -> relu -> conv -> bn -> add(shortcut) -> relu -> ... -> linear
- *   program:  INPUT  CONV  NORM(act)  CONV  NORM(add, act) ... LINEAR  LOSS | backward of each,
- * reversed
+ *   program:  INPUT  CONV  NORM(act)  CONV  NORM(add, act) ... LINEAR  LOSS | backward, reversed
  *
  * Tensors hold one value per (n, c, h, w); their layout in memory is the backend's own business.
  * The gradient of tensor t is tensor `grad` of t. When a tensor feeds two operations, the backward
@@ -13,12 +12,12 @@
  * storing.
  *
  * Rules a backend may rely on:
- *  1. One operation writes a tensor that is no gradient; Flatten and (in inference) Dropout write
- * none.
+ *  1. One operation writes each tensor that is no gradient. Flatten makes none, nor does Dropout in
+ *     inference.
  *  2. Only the backward operation of t's writer reads the gradient of t: it may destroy its dy.
  *  3. A backward operation names the x and y it needs and no others; all else is dead by then. So
- *     MAXPOOL must remember the places of its maxima, NORM its mean and variance, DROPOUT draws
- * again.
+ *     MAXPOOL must remember the places of its maxima, NORM its mean and variance; DROPOUT draws
+ *     its mask again.
  *  4. x and z of an ADD may be one tensor: then dx and dz are one too, dx is written first.
  *  5. The logits live to the end of the program. */
 #ifndef NNC_WORKERS_PROGRAM_H
@@ -61,8 +60,7 @@ struct nnc_op {
     /* Tensors, -1: none. Backward: the forward operation's x where it is needed (CONV, LINEAR,
      * NORM, LOSS) and y where there is an act, else -1; z is always -1. */
     int32_t x, z, y;
-    /* Backward only: gradients. dx and dz: -1: not needed (dx of the first layer). LOSS: dy is -1.
-     */
+    /* Backward only: gradients. dx, dz: -1: not needed (dx of the first layer). LOSS: dy is -1. */
     int32_t dx, dz, dy;
     bool dx_accumulate, dz_accumulate;
     int32_t weight, bias, mean, var; /* parameter numbers, -1: none */
@@ -79,8 +77,7 @@ struct nnc_tensor {
     bool flat; /* (N, C), h = w = 1: written by LINEAR, or elementwise from such a one */
 };
 
-/* Parameters whose gradients are final after operation `after_op`: reduced together, in this order.
- */
+/* Parameters whose gradients are final after operation `after_op`, reduced together in this order. */
 struct nnc_bucket {
     uint32_t first, count; /* in program->order */
     uint32_t after_op;
@@ -112,8 +109,7 @@ struct nnc_program_params {
 /* Lower.
  * Owner:  free with nnc_program_destroy().
  * Errors: -NNC_E_USAGE for graphs that cannot be run or trained, naming the layer: a value nobody
- *         reads, a spatial layer after Flatten, no parameters, one value per channel in
- * BatchNorm2d. */
+ *         reads, a spatial layer after Flatten, no parameters, BatchNorm2d of one value. */
 int nnc_program_create(const struct nnc_program_params *params, struct nnc_program **ret_program);
 
 /* Takes NULL. */
