@@ -77,7 +77,7 @@ struct nnc_tensor {
     bool flat; /* (N, C), h = w = 1: written by LINEAR, or elementwise from such a one */
 };
 
-/* Parameters whose gradients are final after operation `after_op`, reduced together in this order. */
+/* Parameters whose gradients are final after operation `after_op`: reduced together. */
 struct nnc_bucket {
     uint32_t first, count; /* in program->order */
     uint32_t after_op;

@@ -22,58 +22,34 @@ struct layer_row {
     uint32_t other; /* ADD: rows between this one and the second input */
 };
 
+/* clang-format off */
+#define WINDOW(r, s, stride_h, stride_w, pad_h, pad_w)                                             \
+    .window = {(r), (s), (stride_h), (stride_w), (pad_h), (pad_w)}
+#define SQUARE(kernel, stride, pad) WINDOW(kernel, kernel, stride, stride, pad, pad)
 #define CONV(k, kernel, stride, pad, with_bias)                                                    \
-    {                                                                                              \
-        .layer = NNC_LAYER_CONV2D, .features = (k),                                                \
-        .window = {(kernel), (kernel), (stride), (stride), (pad), (pad)}, .bias = (with_bias)      \
-    }
-/* The same, reading the value `rows` rows further back. */
+    {.layer = NNC_LAYER_CONV2D, .features = (k), SQUARE(kernel, stride, pad), .bias = (with_bias)}
+/* The same without bias, reading the value `rows` rows further back. */
 #define CONV_BACK(k, kernel, stride, pad, rows)                                                    \
-    {                                                                                              \
-        .layer = NNC_LAYER_CONV2D, .features = (k),                                                \
-        .window = {(kernel), (kernel), (stride), (stride), (pad), (pad)}, .back = (rows)           \
-    }
-#define LINEAR(k, with_bias)                                                                       \
-    { .layer = NNC_LAYER_LINEAR, .features = (k), .bias = (with_bias) }
-#define BATCHNORM                                                                                  \
-    { .layer = NNC_LAYER_BATCHNORM2D }
-#define RELU                                                                                       \
-    { .layer = NNC_LAYER_RELU }
-#define SIGMOID                                                                                    \
-    { .layer = NNC_LAYER_SIGMOID }
-#define TANH                                                                                       \
-    { .layer = NNC_LAYER_TANH }
-#define MAXPOOL(kernel, stride, pad)                                                               \
-    {                                                                                              \
-        .layer = NNC_LAYER_MAXPOOL2D, .window = {                                                  \
-            (kernel),                                                                              \
-            (kernel),                                                                              \
-            (stride),                                                                              \
-            (stride),                                                                              \
-            (pad),                                                                                 \
-            (pad)                                                                                  \
-        }                                                                                          \
-    }
-#define AVGPOOL(kernel, stride, pad)                                                               \
-    {                                                                                              \
-        .layer = NNC_LAYER_AVGPOOL2D, .window = {                                                  \
-            (kernel),                                                                              \
-            (kernel),                                                                              \
-            (stride),                                                                              \
-            (stride),                                                                              \
-            (pad),                                                                                 \
-            (pad)                                                                                  \
-        }                                                                                          \
-    }
-#define ADAPTIVE(h, w)                                                                             \
-    { .layer = NNC_LAYER_ADAPTIVE_AVGPOOL2D, .out_h = (h), .out_w = (w) }
-#define FLATTEN                                                                                    \
-    { .layer = NNC_LAYER_FLATTEN }
-#define DROPOUT(p)                                                                                 \
-    { .layer = NNC_LAYER_DROPOUT, .dropout = (p) }
+    {.layer = NNC_LAYER_CONV2D, .features = (k), SQUARE(kernel, stride, pad), .back = (rows)}
+#define CONV_WINDOW(k, with_bias, ...)                                                             \
+    {.layer = NNC_LAYER_CONV2D, .features = (k), WINDOW(__VA_ARGS__), .bias = (with_bias)}
+#define LINEAR(k, with_bias) {.layer = NNC_LAYER_LINEAR, .features = (k), .bias = (with_bias)}
+#define BATCHNORM {.layer = NNC_LAYER_BATCHNORM2D}
+#define RELU {.layer = NNC_LAYER_RELU}
+#define SIGMOID {.layer = NNC_LAYER_SIGMOID}
+#define TANH {.layer = NNC_LAYER_TANH}
+#define MAXPOOL(kernel, stride, pad) {.layer = NNC_LAYER_MAXPOOL2D, SQUARE(kernel, stride, pad)}
+#define MAXPOOL_WINDOW(...) {.layer = NNC_LAYER_MAXPOOL2D, WINDOW(__VA_ARGS__)}
+#define AVGPOOL(kernel, stride, pad) {.layer = NNC_LAYER_AVGPOOL2D, SQUARE(kernel, stride, pad)}
+#define AVGPOOL_WINDOW(...) {.layer = NNC_LAYER_AVGPOOL2D, WINDOW(__VA_ARGS__)}
+#define ADAPTIVE(h, w) {.layer = NNC_LAYER_ADAPTIVE_AVGPOOL2D, .out_h = (h), .out_w = (w)}
+#define FLATTEN {.layer = NNC_LAYER_FLATTEN}
+#define DROPOUT(p) {.layer = NNC_LAYER_DROPOUT, .dropout = (p)}
 /* Adds the row before and the row `rows` further back. */
-#define ADD(rows)                                                                                  \
-    { .layer = NNC_LAYER_ADD, .other = (rows) }
+#define ADD(rows) {.layer = NNC_LAYER_ADD, .other = (rows)}
+/* A layer without arguments, reading the value `rows` rows further back. */
+#define BACK(kind, rows) {.layer = NNC_LAYER_##kind, .back = (rows)}
+/* clang-format on */
 
 /* Build the graph. Rows end with {0}. Asserts on rows that make no sense.
  * Owner: free with graph_builder_free(), not nnc_graph_destroy(). */
