@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -87,6 +88,9 @@ Test(memfd, memory_of_another_size_or_without_seals_is_refused) {
 }
 
 Test(memfd, more_memory_than_the_machine_has_is_refused_in_words) {
+    /* Without a limit a mistake here would take all memory of the machine. */
+    struct rlimit file_size = {1 << 20, 1 << 20};
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &file_size), 0);
     int fd = -7;
     int code = nnc_memfd_create("ring data", (size_t)1 << 60, NNC_MEMFD_SHARED, NULL, NULL, &fd);
     cr_assert_lt(code, 0);
