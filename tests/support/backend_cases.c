@@ -219,9 +219,8 @@ struct nnc_metrics case_model_step(struct case_model *model, enum case_program w
     return metrics;
 }
 
-/* A new vector of `count` zeros. */
-static float *record(struct case_result *result, int group, size_t count, const char *title,
-                     const char *name) {
+float *case_record(struct case_result *result, int group, size_t count, const char *title,
+                   const char *name) {
     if (result->count == result->capacity) {
         result->capacity = 2 * result->capacity + 64;
         result->vectors = realloc(result->vectors, result->capacity * sizeof(*result->vectors));
@@ -242,13 +241,13 @@ static void record_step(struct case_model *model, enum case_program which,
     struct nnc_metrics metrics = case_model_step(model, which, 7 + (uint64_t)which);
     size_t count = (size_t)model->program[which]->batch * model->graph->classes;
     int group = 10 * (int)which;
-    float *logits = record(result, group++, count, titles[which], "logits");
+    float *logits = case_record(result, group++, count, titles[which], "logits");
     cr_assert_eq(model->ops->logits(model->executable[which], logits), 0);
-    *record(result, group++, 1, titles[which], "loss") = (float)metrics.loss_sum;
+    *case_record(result, group++, 1, titles[which], "loss") = (float)metrics.loss_sum;
     const uint64_t counts[4] = {metrics.count, metrics.left_out, metrics.correct1,
                                 metrics.correct5};
     for (int number = 0; number < 4; number++) {
-        *record(result, group++, 1, titles[which], names[number]) = (float)counts[number];
+        *case_record(result, group++, 1, titles[which], names[number]) = (float)counts[number];
     }
 }
 
@@ -256,7 +255,7 @@ static void record_state(struct case_model *model, enum nnc_state state, int gro
                          const char *title, struct case_result *result) {
     for (uint32_t number = 0; number < model->graph->param_count; number++) {
         const struct nnc_param *param = &model->graph->params[number];
-        float *values = record(result, group, param->count, title, param->name);
+        float *values = case_record(result, group, param->count, title, param->name);
         cr_assert_eq(model->ops->get(model->backend, state, number, values), 0);
     }
 }

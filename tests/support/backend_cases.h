@@ -72,6 +72,10 @@ void case_run(const struct nnc_backend_ops *ops, const struct backend_case *row,
               struct case_result *ret_result);
 void case_result_free(struct case_result *result);
 
+/* Append a vector of `count` zeros named "TITLE NAME"; returns its values to be filled. */
+float *case_record(struct case_result *result, int group, size_t count, const char *title,
+                   const char *name);
+
 /* The relative bound for a backend that computes in a type with this unit roundoff (2^-24 for
  * float); derived in backend_cases.c. */
 double case_bound(const struct backend_case *row, double unit_roundoff);
