@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Choice of the reader, and the plain way to read one sample, which every kind falls back to.
+ *
+ *   locate -> buffer -> (open) -> read until full -> (close) -> is it what the index says? ->
+ * result
+ *
+ * 1. Whatever a fancier kind cannot finish (short reads, interrupted calls, odd errors) it gives to
+ *    nnc_read_slot_now(), so that its own code has the straight path only and results are alike.
+ * 2. A folder's file must have exactly the size that was indexed: it is asked for one byte more.
+ * 3. Buffers grow and are kept, but a buffer larger than KEEP_BYTES is given back after use, so
+ * that one huge image does not stay in memory for ever.
+ *
+ * Source: read(2), openat2(2). */
+#include "loader/reader.h"
+
+#include "base/err.h"
+#include "loader/image.h"
+#include "loader/reader_slot.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    RETRIES = 8,              /* of EINTR and EAGAIN */
+    KEEP_BYTES = 4 * 1048576, /* a buffer of a slot */
+    BUFFER_STEP = 16384,
+};
+
+const struct nnc_reader_ops *const nnc_reader_kinds[] = {
+    &nnc_reader_uring,
+    &nnc_reader_pread,
+    NULL,
+};
+
+int nnc_reader_open(const struct nnc_reader_params *params, enum nnc_io_method method,
+                    char *ret_note, size_t note_bytes, struct nnc_reader **ret_reader) {
+    assert(params->depth >= 1 && params->depth <= NNC_READER_DEPTH_MAX);
+    int code = -ENOSYS;
+    ret_note[0] = '\0';
+    for (int i = 0; nnc_reader_kinds[i] != NULL; i++) {
+        const struct nnc_reader_ops *ops = nnc_reader_kinds[i];
+        if (method == NNC_IO_PREAD && ops != &nnc_reader_pread) {
+            snprintf(ret_note, note_bytes, "pread was asked for");
+            continue;
+        }
+        code = ops->open(params, ret_reader);
+        if (code >= 0) {
+            (*ret_reader)->ops = ops;
+            (*ret_reader)->params = *params;
+            return 0;
+        }
+        snprintf(ret_note, note_bytes, "%s", nnc_error_text());
+    }
+    return code;
+}
+
+void nnc_reader_close(struct nnc_reader *reader) {
+    if (reader != NULL) {
+        reader->ops->close(reader);
+    }
+}
+
+const char *nnc_reader_name(const struct nnc_reader *reader) {
+    return reader->ops->name;
+}
+
+void nnc_reader_submit(struct nnc_reader *reader, const struct nnc_read *read) {
+    assert(read->tag < reader->params.depth);
+    reader->ops->submit(reader, read);
+}
+
+int nnc_reader_wait(struct nnc_reader *reader, struct nnc_read_done *ret_done) {
+    return reader->ops->wait(reader, ret_done);
+}
+
+/* ---- slots ---- */
+
+int nnc_read_slot_fail(struct nnc_read_slot *slot, int code) {
+    slot->code = code;
+    snprintf(slot->text, sizeof(slot->text), "%s", nnc_error_text());
+    return code;
+}
+
+/* Fail with the system's words. */
+static int fail_system(struct nnc_read_slot *slot, const char *what, int code) {
+    if (code == -EXDEV || code == -ELOOP) {
+        return nnc_read_slot_fail(slot, nnc_fail(code, "a link leads outside the data directory"));
+    }
+    return nnc_read_slot_fail(slot, nnc_fail(code, "%s: %s", what, strerror(-code)));
+}
+
+int nnc_read_slot_begin(struct nnc_reader *reader, const struct nnc_read *read) {
+    struct nnc_read_slot *slot = &reader->slots[read->tag];
+    slot->read = *read;
+    slot->code = 0;
+    slot->located = false;
+    if (slot->buffer_bytes > KEEP_BYTES) {
+        free(slot->buffer);
+        slot->buffer = NULL;
+        slot->buffer_bytes = 0;
+    }
+    struct nnc_source *source = reader->params.sources[read->phase];
+    int code = nnc_source_locate(source, read->sample, &slot->extent);
+    if (code < 0) {
+        return nnc_read_slot_fail(slot, code);
+    }
+    slot->located = true;
+    slot->want = (size_t)slot->extent.bytes + (slot->extent.path != NULL ? 1 : 0);
+    size_t bytes = (slot->want + BUFFER_STEP - 1) / BUFFER_STEP * BUFFER_STEP;
+    code = nnc_image_reserve(&slot->buffer, &slot->buffer_bytes, bytes);
+    return code < 0 ? nnc_read_slot_fail(slot, code) : 0;
+}
+
+void nnc_read_slot_got(struct nnc_read_slot *slot, size_t bytes) {
+    slot->code = 0;
+    if (bytes < slot->extent.bytes) {
+        nnc_read_slot_fail(slot, nnc_fail(-NNC_E_FORMAT,
+                                          "has %zu bytes where %u were indexed: changed since, run "
+                                          "with --reindex",
+                                          bytes, slot->extent.bytes));
+    } else if (bytes > slot->extent.bytes) {
+        nnc_read_slot_fail(slot, nnc_fail(-NNC_E_FORMAT,
+                                          "has more than the %u bytes that were indexed: changed "
+                                          "since, run with --reindex",
+                                          slot->extent.bytes));
+    }
+}
+
+/* pread until slot->want bytes are in or the file ends. Returns bytes or -errno. */
+static ssize_t read_all(struct nnc_read_slot *slot, int fd) {
+    size_t got = 0;
+    int retries = 0, input_errors = 0;
+    while (got < slot->want) {
+        ssize_t part =
+            pread(fd, slot->buffer + got, slot->want - got, (off_t)(slot->extent.offset + got));
+        if (part == 0) {
+            break;
+        }
+        if (part > 0) {
+            got += (size_t)part;
+            continue;
+        }
+        bool again = (errno == EINTR || errno == EAGAIN) && retries++ < RETRIES;
+        again = again || (errno == EIO && input_errors++ < 1);
+        if (!again) {
+            return -errno;
+        }
+    }
+    return (ssize_t)got;
+}
+
+void nnc_read_slot_now(struct nnc_reader *reader, struct nnc_read_slot *slot) {
+    (void)reader;
+    int fd = slot->extent.fd;
+    if (slot->extent.path != NULL) {
+        fd = nnc_source_open_beneath(slot->extent.fd, slot->extent.path);
+        if (fd < 0) {
+            fail_system(slot, "open", fd);
+            return;
+        }
+    }
+    struct stat status;
+    if (slot->extent.path != NULL && (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))) {
+        nnc_read_slot_fail(slot, nnc_fail(-NNC_E_FORMAT, "is not a regular file"));
+    } else {
+        ssize_t got = read_all(slot, fd);
+        if (got < 0) {
+            fail_system(slot, "read", (int)got);
+        } else {
+            nnc_read_slot_got(slot, (size_t)got);
+        }
+    }
+    if (slot->extent.path != NULL) {
+        close(fd);
+    }
+}
+
+void nnc_read_slot_end(struct nnc_reader *reader, struct nnc_read_slot *slot,
+                       struct nnc_read_done *ret_done) {
+    if (slot->located) {
+        nnc_source_release(reader->params.sources[slot->read.phase], slot->read.sample);
+    }
+    *ret_done = (struct nnc_read_done){.tag = slot->read.tag, .code = slot->code};
+    if (slot->code < 0) {
+        nnc_fail(slot->code, "%s", slot->text);
+        return;
+    }
+    ret_done->bytes = slot->buffer;
+    ret_done->size = slot->extent.bytes;
+}
+
+void nnc_read_slots_finish(struct nnc_reader *reader) {
+    for (uint32_t i = 0; i < NNC_READER_DEPTH_MAX; i++) {
+        free(reader->slots[i].buffer);
+    }
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the kinds of readers share: a buffer for each read in flight, and reading one sample the
+ * plain way. */
+#ifndef NNC_LOADER_READER_SLOT_H
+#define NNC_LOADER_READER_SLOT_H
+
+#include "loader/reader.h"
+
+#include <stdbool.h>
+
+/* One read in flight. */
+struct nnc_read_slot {
+    struct nnc_read read;
+    struct nnc_extent extent;
+    bool located; /* to be released when done */
+    uint8_t *buffer;
+    size_t buffer_bytes;
+    size_t want; /* bytes to ask for; a folder's file is asked for one more, to see that it has not
+                    grown */
+    int code;    /* of the result */
+    char text[192]; /* why, when code < 0 */
+};
+
+/* First member of every reader. */
+struct nnc_reader {
+    const struct nnc_reader_ops *ops;
+    struct nnc_reader_params params;
+    struct nnc_read_slot slots[NNC_READER_DEPTH_MAX];
+};
+
+/* Locate the sample and make its buffer large enough. Returns 0 or the code, which is in slot->code
+ * too. */
+int nnc_read_slot_begin(struct nnc_reader *reader, const struct nnc_read *read);
+
+/* Read the slot's sample with openat2, pread and close, now. Interrupted and refused calls are
+ * repeated eight times at most, input errors once. The result is in slot->code. */
+void nnc_read_slot_now(struct nnc_reader *reader, struct nnc_read_slot *slot);
+
+/* Keep the code and the present error text as the slot's result. Returns code. */
+int nnc_read_slot_fail(struct nnc_read_slot *slot, int code);
+
+/* The slot got so many bytes: set its result. */
+void nnc_read_slot_got(struct nnc_read_slot *slot, size_t bytes);
+
+/* Hand the slot's result out and release its sample. A failed one gets its text here. */
+void nnc_read_slot_end(struct nnc_reader *reader, struct nnc_read_slot *slot,
+                       struct nnc_read_done *ret_done);
+
+/* Free the buffers. */
+void nnc_read_slots_finish(struct nnc_reader *reader);
+
+#endif
