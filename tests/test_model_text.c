@@ -286,6 +286,23 @@ Test(model_text, flipped_bytes_of_a_real_text_never_break_the_parser) {
     }
 }
 
+Test(model_text, the_example_of_the_language_page_is_a_model) {
+    char path[512], page[16384];
+    snprintf(path, sizeof(path), "%s/models/LANGUAGE.md", NNC_TEST_SOURCE_DIR);
+    FILE *file = fopen(path, "r");
+    cr_assert_not_null(file);
+    page[fread(page, 1, sizeof(page) - 1, file)] = '\0';
+    fclose(file);
+    char *begin = strstr(page, "```\n");
+    cr_assert_not_null(begin);
+    char *end = strstr(begin + 4, "```");
+    cr_assert_not_null(end);
+    *end = '\0';
+    struct nnc_graph *graph = NULL;
+    cr_expect_eq(parse(begin + 4, &graph), 0, "%s", nnc_error_text());
+    nnc_graph_destroy(graph);
+}
+
 Test(model_text, what_is_no_regular_file_is_refused) {
     struct nnc_graph *graph = NULL;
     cr_expect_lt(nnc_graph_create(&(struct nnc_graph_params){.path = "/dev/zero"}, &graph), 0);

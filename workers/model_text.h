@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The model text as a tree: what the parser makes and the expansion walks. Internal to
- * workers/model*.c; everybody else uses graph.h. The language is described in models/README.md.
+ * workers/model*.c; everybody else uses graph.h. The language is described in models/LANGUAGE.md.
  *
  * Limits: text 1 MiB, 200,000 expressions, 256 definitions of 32 parameters, nesting 64. */
 #ifndef NNC_WORKERS_MODEL_TEXT_H
