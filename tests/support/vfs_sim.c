@@ -185,7 +185,9 @@ static void reserve(struct inode *inode, uint64_t bytes) {
 
 static void set_size(struct inode *inode, uint64_t bytes) {
     reserve(inode, bytes);
-    memset(inode->data + bytes, 0, inode->capacity - bytes);
+    if (inode->capacity > bytes) {
+        memset(inode->data + bytes, 0, inode->capacity - bytes);
+    }
     inode->size = bytes;
 }
 

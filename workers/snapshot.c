@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two halves, each a header page and the tensors. The writer makes the half's sequence number odd,
+ * fills it and makes it even again: a reader that saw an even number, and the same one after
+ * reading, and whose bytes have the stored hash, has a whole snapshot. A writer killed in the
+ * middle leaves an odd number; the other half is untouched.
+ *
+ * Bytes of a half (offset, size, meaning):
+ *   0     8     magic
+ *   8     4     version
+ *   12    4     sequence: 0 never written, odd while being written
+ *   16    8     bytes of the tensors
+ *   24    8     XXH3-64 of the tensors
+ *   32    8     XXH3-64 of bytes 16..32 and the state
+ *   40    3656  struct nnc_train_state
+ *   8192  ...   tensors, fp32: see nnc_state_floats()
+ *
+ * Invariants:
+ *   1. Only rank 0 of the living generation writes; savers and restarted trainers read.
+ *   2. A half that was announced stays untouched until one more snapshot was announced.
+ *   3. Whatever is read is input: numbers are copied once and checked, tensors are hashed.
+ *
+ * It does not know files (saver.c) or when to take a snapshot (train.c).
+ *
+ * Source: seqlock as in Boehm, "Can seqlocks get along with programming language memory models?",
+ * MSPC 2012. */
+#include "workers/snapshot.h"
+
+#include "base/checked.h"
+#include "base/err.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define SNAPSHOT_MAGIC   0x50414e5343434e4eull /* "NNCCSNAP" */
+#define SNAPSHOT_VERSION 1u
+#define HEADER_BYTES     8192
+
+struct snapshot_header {
+    uint64_t magic;
+    uint32_t version;
+    _Atomic uint32_t sequence;
+    uint64_t tensor_bytes;
+    uint64_t tensor_hash;
+    uint64_t header_hash;
+    struct nnc_train_state state;
+};
+_Static_assert(sizeof(struct snapshot_header) == 40 + sizeof(struct nnc_train_state), "layout");
+_Static_assert(sizeof(struct snapshot_header) <= HEADER_BYTES, "header fits its pages");
+
+static int half_bytes_of(const struct nnc_graph *graph, size_t *ret_floats, size_t *ret_bytes) {
+    size_t floats = 0, bytes = 0;
+    int code = nnc_state_floats(graph, &floats);
+    if (code < 0) {
+        return code;
+    }
+    if (nnc_size_mul(floats, sizeof(float), &bytes) || nnc_size_add(bytes, HEADER_BYTES, &bytes) ||
+        nnc_size_round_up(bytes, 4096, &bytes)) {
+        return nnc_fail(-EOVERFLOW, "the snapshot of %s does not fit memory", graph->name);
+    }
+    *ret_floats = floats;
+    *ret_bytes = bytes;
+    return 0;
+}
+
+int nnc_snapshot_bytes(const struct nnc_graph *graph, size_t *ret_bytes) {
+    size_t floats = 0, bytes = 0;
+    int code = half_bytes_of(graph, &floats, &bytes);
+    if (code < 0) {
+        return code;
+    }
+    if (nnc_size_mul(bytes, 2, &bytes)) {
+        return nnc_fail(-EOVERFLOW, "the snapshots of %s do not fit memory", graph->name);
+    }
+    *ret_bytes = bytes;
+    return 0;
+}
+
+int nnc_snapshot_attach(const struct nnc_graph *graph, void *memory, size_t bytes,
+                        struct nnc_snapshot *ret_snapshot) {
+    assert(memory != NULL);
+    size_t floats = 0, half_bytes = 0;
+    int code = half_bytes_of(graph, &floats, &half_bytes);
+    if (code < 0) {
+        return code;
+    }
+    if (bytes != 2 * half_bytes) {
+        return nnc_fail(-NNC_E_FORMAT, "snapshot memory has %zu bytes, model %s needs %zu", bytes,
+                        graph->name, 2 * half_bytes);
+    }
+    *ret_snapshot =
+        (struct nnc_snapshot){.memory = memory, .half_bytes = half_bytes, .floats = floats};
+    return 0;
+}
+
+static struct snapshot_header *header_of(const struct nnc_snapshot *snapshot, uint32_t half) {
+    assert(half < 2);
+    assert(snapshot->memory != NULL);
+    return (struct snapshot_header *)(void *)(snapshot->memory + half * snapshot->half_bytes);
+}
+
+static float *tensors_of(const struct nnc_snapshot *snapshot, uint32_t half) {
+    return (float *)(void *)((uint8_t *)header_of(snapshot, half) + HEADER_BYTES);
+}
+
+static uint64_t header_hash(uint64_t tensor_bytes, uint64_t tensor_hash,
+                            const struct nnc_train_state *state) {
+    uint64_t seed = XXH3_64bits(state, sizeof(*state));
+    const uint64_t words[2] = {tensor_bytes, tensor_hash};
+    return XXH3_64bits_withSeed(words, sizeof(words), seed);
+}
+
+float *nnc_snapshot_begin(const struct nnc_snapshot *snapshot, uint32_t half) {
+    struct snapshot_header *header = header_of(snapshot, half);
+    uint32_t sequence = atomic_load_explicit(&header->sequence, memory_order_relaxed);
+    /* A half left odd by a killed writer stays odd: + 2 keeps readers of the old number out. */
+    uint32_t odd = sequence % 2 == 1 ? sequence + 2 : sequence + 1;
+    atomic_store_explicit(&header->sequence, odd, memory_order_relaxed);
+    /* The tensors must not be written before the odd number is seen; pairs with the fence in look.
+     */
+    atomic_thread_fence(memory_order_seq_cst);
+    header->magic = SNAPSHOT_MAGIC;
+    header->version = SNAPSHOT_VERSION;
+    return tensors_of(snapshot, half);
+}
+
+uint64_t nnc_snapshot_commit(const struct nnc_snapshot *snapshot, uint32_t half,
+                             const struct nnc_train_state *state) {
+    struct snapshot_header *header = header_of(snapshot, half);
+    uint32_t sequence = atomic_load_explicit(&header->sequence, memory_order_relaxed);
+    assert(sequence % 2 == 1);
+    header->tensor_bytes = snapshot->floats * sizeof(float);
+    header->tensor_hash = XXH3_64bits(tensors_of(snapshot, half), header->tensor_bytes);
+    header->state = *state;
+    header->header_hash = header_hash(header->tensor_bytes, header->tensor_hash, state);
+    uint64_t hash = header->tensor_hash;
+    /* Pairs with the acquire load in look. */
+    atomic_store_explicit(&header->sequence, sequence + 1, memory_order_release);
+    return hash;
+}
+
+int nnc_snapshot_look(const struct nnc_snapshot *snapshot, uint32_t half,
+                      struct nnc_snapshot_info *ret_info) {
+    struct snapshot_header *header = header_of(snapshot, half);
+    uint32_t sequence = atomic_load_explicit(&header->sequence, memory_order_acquire);
+    if (sequence == 0 || sequence % 2 == 1) {
+        return nnc_fail(-NNC_E_FORMAT, "snapshot half %u is %s", half,
+                        sequence == 0 ? "empty" : "incomplete");
+    }
+    struct snapshot_header copy;
+    memcpy(&copy, header, sizeof(copy));
+    if (copy.magic != SNAPSHOT_MAGIC || copy.version != SNAPSHOT_VERSION ||
+        copy.tensor_bytes != snapshot->floats * sizeof(float) ||
+        copy.header_hash != header_hash(copy.tensor_bytes, copy.tensor_hash, &copy.state)) {
+        return nnc_fail(-NNC_E_FORMAT, "snapshot half %u is damaged or of another model", half);
+    }
+    if (copy.state.ranks == 0 || copy.state.ranks > NNC_MAX_RANKS) {
+        return nnc_fail(-NNC_E_FORMAT, "snapshot half %u names %u ranks", half, copy.state.ranks);
+    }
+    *ret_info = (struct nnc_snapshot_info){
+        .sequence = sequence, .hash = copy.tensor_hash, .state = copy.state};
+    return 0;
+}
+
+const float *nnc_snapshot_tensors(const struct nnc_snapshot *snapshot, uint32_t half) {
+    return tensors_of(snapshot, half);
+}
+
+int nnc_snapshot_confirm(const struct nnc_snapshot *snapshot, uint32_t half,
+                         const struct nnc_snapshot_info *info, uint64_t hash) {
+    /* Reads of the tensors come before the second look at the number. */
+    atomic_thread_fence(memory_order_seq_cst);
+    uint32_t sequence =
+        atomic_load_explicit(&header_of(snapshot, half)->sequence, memory_order_acquire);
+    if (sequence != info->sequence) {
+        return nnc_fail(-NNC_E_FORMAT, "snapshot half %u was overwritten while it was read", half);
+    }
+    if (hash != info->hash) {
+        return nnc_fail(-NNC_E_FORMAT,
+                        "snapshot half %u: its tensors have hash %016llx, not %016llx", half,
+                        (unsigned long long)hash, (unsigned long long)info->hash);
+    }
+    return 0;
+}
+
+int nnc_snapshot_find(const struct nnc_snapshot *snapshot, uint32_t epoch, uint64_t step,
+                      uint32_t *ret_half, struct nnc_snapshot_info *ret_info) {
+    for (uint32_t half = 0; half < 2; half++) {
+        struct nnc_snapshot_info info;
+        if (nnc_snapshot_look(snapshot, half, &info) < 0 || info.state.epoch != epoch ||
+            info.state.step != step) {
+            continue;
+        }
+        const float *tensors = nnc_snapshot_tensors(snapshot, half);
+        uint64_t hash = XXH3_64bits(tensors, snapshot->floats * sizeof(float));
+        if (nnc_snapshot_confirm(snapshot, half, &info, hash) == 0) {
+            *ret_half = half;
+            *ret_info = info;
+            return 0;
+        }
+    }
+    return nnc_fail(-NNC_E_FORMAT, "no valid snapshot of epoch %u, step %llu in memory", epoch,
+                    (unsigned long long)step);
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state of a run in shared memory: two halves, written in turn by rank 0 at step boundaries,
+ * read by savers and by the trainers of a restarted group. A half that was torn by a kill, or is
+ * being overwritten, is recognised and never used. */
+#ifndef NNC_WORKERS_SNAPSHOT_H
+#define NNC_WORKERS_SNAPSHOT_H
+
+#include "workers/state.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes of the whole memfd for a model, both halves. Errors: -EOVERFLOW. */
+int nnc_snapshot_bytes(const struct nnc_graph *graph, size_t *ret_bytes);
+
+/* View on the mapped memory. */
+struct nnc_snapshot {
+    uint8_t *memory;
+    size_t half_bytes;
+    size_t floats; /* of the tensors in a half */
+};
+
+/* View on memory of nnc_snapshot_bytes(graph) bytes, mapped by the caller. Errors: -NNC_E_FORMAT
+ * when `bytes` is another size. */
+int nnc_snapshot_attach(const struct nnc_graph *graph, void *memory, size_t bytes,
+                        struct nnc_snapshot *ret_snapshot);
+
+/* Mark half 0 or 1 as being written and return where its tensors go. Rank 0 only. */
+float *nnc_snapshot_begin(const struct nnc_snapshot *snapshot, uint32_t half);
+
+/* The tensors are in: hash them, store the state and mark the half as complete. Returns the hash of
+ * the tensors. */
+uint64_t nnc_snapshot_commit(const struct nnc_snapshot *snapshot, uint32_t half,
+                             const struct nnc_train_state *state);
+
+/* Copy of the half's description when it is complete. Says nothing about the tensors yet: whoever
+ * reads them hashes what it read and asks nnc_snapshot_confirm(). Errors: -NNC_E_FORMAT empty,
+ * torn, damaged or of another model. */
+struct nnc_snapshot_info {
+    uint32_t sequence;
+    uint64_t hash; /* XXH3-64 of the tensors */
+    struct nnc_train_state state;
+};
+int nnc_snapshot_look(const struct nnc_snapshot *snapshot, uint32_t half,
+                      struct nnc_snapshot_info *ret_info);
+
+/* The tensors of a half, for reading in pieces. */
+const float *nnc_snapshot_tensors(const struct nnc_snapshot *snapshot, uint32_t half);
+
+/* 0 when what was read, with XXH3-64 `hash`, is what info describes. Errors: -NNC_E_FORMAT when the
+ * half was overwritten or damaged meanwhile. */
+int nnc_snapshot_confirm(const struct nnc_snapshot *snapshot, uint32_t half,
+                         const struct nnc_snapshot_info *info, uint64_t hash);
+
+/* The complete half of that place in training, tensors verified. Errors: -NNC_E_FORMAT none. */
+int nnc_snapshot_find(const struct nnc_snapshot *snapshot, uint32_t epoch, uint64_t step,
+                      uint32_t *ret_half, struct nnc_snapshot_info *ret_info);
+
+#endif
