@@ -86,7 +86,9 @@ static int fault(const struct nnc_tar_reader *reader, uint64_t offset, const cha
 
 int nnc_tar_open(const struct nnc_tar_source *source, struct nnc_tar_reader **ret_reader) {
     struct nnc_tar_reader *reader = calloc(1, sizeof(*reader));
-    unsigned char *window = malloc(WINDOW_MAX);
+    /* No read is larger than the archive, so a small one needs no large window. */
+    size_t room = source->size < WINDOW_MAX ? (size_t)source->size + 1 : WINDOW_MAX;
+    unsigned char *window = malloc(room);
     if (reader == NULL || window == NULL) {
         free(reader);
         free(window);
@@ -199,8 +201,8 @@ static bool parse_number(const char *text, size_t length, uint64_t *ret_value) {
     return true;
 }
 
-static bool is_zero_block(const unsigned char *block) {
-    for (size_t i = 0; i < BLOCK; i++) {
+static bool is_zero(const unsigned char *block, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) {
         if (block[i] != 0) {
             return false;
         }
@@ -219,13 +221,18 @@ static int read_header(struct nnc_tar_reader *reader, struct entry *ret_entry) {
     if (offset >= reader->source->size) {
         return 0;
     }
+    uint64_t rest = reader->source->size - offset;
+    size_t bytes = rest < BLOCK ? (size_t)rest : BLOCK;
     const unsigned char *block;
-    int code = nnc_tar_read(reader, offset, BLOCK, &block);
+    int code = nnc_tar_read(reader, offset, bytes, &block);
     if (code < 0) {
         return code;
     }
-    if (is_zero_block(block)) {
+    if (is_zero(block, bytes)) {
         return 0;
+    }
+    if (bytes < BLOCK) {
+        return fault(reader, offset, "the archive ends inside a header");
     }
     const struct header *header = (const void *)block;
     uint64_t checksum;
