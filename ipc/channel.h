@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Control messages between the coordinator and one child over a SOCK_SEQPACKET socketpair: one packet
- * a message, fixed structs, no pointers, at most NNC_MESSAGE_MAX bytes of body. */
+/* Control messages between the coordinator and one child over a SOCK_SEQPACKET socketpair: one
+ * packet a message, fixed structs, no pointers, at most NNC_MESSAGE_MAX bytes of body. */
 #ifndef NNC_IPC_CHANNEL_H
 #define NNC_IPC_CHANNEL_H
 
@@ -48,11 +48,11 @@ struct nnc_msg_ready {
     uint64_t device_bytes;   /* trainer: arena, weights, gradients, optimiser */
     uint32_t uses_uring;     /* loader */
     uint32_t reserved;
-    char note[128];          /* loader: why not io_uring; trainer: backend and ISA */
+    char note[128]; /* loader: why not io_uring; trainer: backend and ISA */
 };
 
 struct nnc_msg_bad {
-    uint32_t phase; /* enum nnc_phase: which data set */
+    uint32_t phase;        /* enum nnc_phase: which data set */
     uint32_t reason_bytes; /* text that follows */
     uint64_t sample;
 };
@@ -74,7 +74,8 @@ struct nnc_msg_snapshot {
     uint64_t step; /* training steps done in this epoch */
     uint64_t hash;
     uint32_t for_stop; /* answers NNC_MSG_STOP */
-    uint32_t durable;  /* belongs on disk: end of an epoch that --save-every names, stop, end of the run */
+    uint32_t durable;  /* belongs on disk: end of an epoch that --save-every names, stop, end of the
+                          run */
 };
 
 struct nnc_msg_saved {
@@ -87,10 +88,10 @@ struct nnc_msg_saved {
 };
 
 struct nnc_msg_logits {
-    uint64_t sample; /* in the validation index */
-    uint32_t first;  /* class of the first float */
-    uint32_t count;  /* floats that follow, at most 1,000 */
-    uint32_t bad;    /* 1: the image could not be read, no floats */
+    uint64_t sample;  /* in the validation index */
+    uint32_t first;   /* class of the first float */
+    uint32_t count;   /* floats that follow, at most 1,000 */
+    uint32_t bad;     /* 1: the image could not be read, no floats */
     uint32_t classes; /* floats of the whole sample; its chunks come in order */
 };
 
@@ -109,14 +110,24 @@ struct nnc_message {
 
 struct nnc_channel;
 
-/* Wrap one end of a socketpair; the channel closes it. generation goes into every message sent, and
- * received messages of an older one are dropped and counted. */
+/* Wrap one end of a SOCK_SEQPACKET socketpair; the channel closes it, unless this fails. generation
+ * goes into every message sent, and received messages of an older one are dropped and counted.
+ * Errors: -ENOMEM; -NNC_E_FORMAT not such a socket. */
 int nnc_channel_create(int fd, uint32_t generation, struct nnc_channel **ret_channel);
+
+/* Close the socket. Takes NULL. */
 void nnc_channel_destroy(struct nnc_channel *channel);
+
+/* The socket, for poll. */
 int nnc_channel_fd(const struct nnc_channel *channel);
 
-/* Send one message. wait_ms: 0 never blocks (-EAGAIN when full), else how long a full socket may hold us
- * (-ETIMEDOUT). -EPIPE: the other side is gone. */
+/* Messages of older generations dropped so far. */
+uint64_t nnc_channel_dropped(const struct nnc_channel *channel);
+
+/* Send one message. wait_ms: 0 never blocks (-EAGAIN when full), else how long a full socket may
+ * hold us
+ * (-ETIMEDOUT). -EPIPE: the other side is gone. -EMSGSIZE: more than NNC_MESSAGE_MAX. The body must
+ * hold the type's struct (assert). */
 int nnc_channel_send(struct nnc_channel *channel, enum nnc_message_type type, const void *body,
                      size_t bytes, int wait_ms);
 
@@ -124,9 +135,12 @@ int nnc_channel_send(struct nnc_channel *channel, enum nnc_message_type type, co
 int nnc_channel_send2(struct nnc_channel *channel, enum nnc_message_type type, const void *body,
                       size_t bytes, const void *tail, size_t tail_bytes, int wait_ms);
 
-/* Receive one message without blocking. Returns 1 with *ret_message, 0 when there is none, -EPIPE at end
- * of file, -NNC_E_FORMAT when the packet is not ours (then the sender is to be killed). Bodies shorter
- * than their type's struct are -NNC_E_FORMAT too. */
+/* Receive one message without blocking. Returns 1 with *ret_message, 0 when there is none, -EPIPE
+ * at end of file, -NNC_E_FORMAT when the packet is not ours (then the sender is to be killed).
+ * -NNC_E_FORMAT too: bodies shorter than their type's struct, character arrays without an ending
+ * zero, and counts (reason_bytes, path_bytes, floats) beyond the body. Bytes behind the body are
+ * zero, so texts at its end, if the body is shorter than NNC_MESSAGE_MAX, end there. Numbers inside
+ * bodies are the caller's to check. */
 int nnc_channel_receive(struct nnc_channel *channel, struct nnc_message *ret_message);
 
 #endif
