@@ -4,8 +4,7 @@
  *   1. resolve   which nodes write nothing (Flatten, Dropout in inference), how often each value is
  *                read, which BatchNorm2d waits for the addition that follows it
  *   2. forward   one operation per fusion group, in node order
- *   3. backward  the forward operations reversed, as far down as gradients are needed
- *   4. lifetimes, order of the parameters, reduction buckets
+ *   3. backward, lifetimes, order of the parameters, buckets: program_backward.c
  *
  * Fusion: an activation joins the CONV, LINEAR, NORM or ADD before it, and an addition joins a
  * BatchNorm2d before it, when nobody else reads the value in between. Such a NORM stands at the
@@ -13,37 +12,21 @@
  *
  * Invariants: the rules of program.h. What it does not do: choose layouts, algorithms or memory.
  * Source: the fusion groups are those of He et al., "Deep residual learning", fig. 2 and 5. */
-#include "workers/program.h"
-
 #include "base/err.h"
+#include "workers/program_lower.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
-/* Scratch of one lowering. Arrays by node, except needs_grad by tensor. */
-struct lowering {
-    const struct nnc_graph *graph;
-    struct nnc_program *program;
-    int32_t *source;    /* the node whose operation writes this node's value */
-    uint32_t *uses;     /* readers of the value */
-    int32_t *waits_for; /* BatchNorm2d: the addition it is computed with; -1: none */
-    int32_t *tensor;    /* tensor with the value */
-    int32_t *op;        /* forward operation that writes it */
-    bool *needs_grad;
-};
-
-static int lowering_init(struct lowering *low, const struct nnc_program_params *params);
-static void lowering_finish(struct lowering *low);
-static int resolve(struct lowering *low);
-static int lower_forward(struct lowering *low);
-static int lower_backward(struct lowering *low);
-static void find_lifetimes(struct nnc_program *program);
-static void order_parameters(struct nnc_program *program, size_t bucket_bytes);
+static int lowering_init(struct nnc_lowering *low, const struct nnc_program_params *params);
+static void lowering_finish(struct nnc_lowering *low);
+static int resolve(struct nnc_lowering *low);
+static int lower_forward(struct nnc_lowering *low);
 
 int nnc_program_create(const struct nnc_program_params *params, struct nnc_program **ret_program) {
     assert(params->graph && params->graph->node_count >= 1 && params->batch >= 1);
-    struct lowering low;
+    struct nnc_lowering low;
     int rc = lowering_init(&low, params);
     if (rc < 0) {
         goto out;
@@ -57,13 +40,13 @@ int nnc_program_create(const struct nnc_program_params *params, struct nnc_progr
         goto out;
     }
     if (params->training) {
-        rc = lower_backward(&low);
+        rc = nnc_lower_backward(&low);
         if (rc < 0) {
             goto out;
         }
     }
-    find_lifetimes(low.program);
-    order_parameters(low.program, params->bucket_bytes);
+    nnc_lower_lifetimes(low.program);
+    nnc_lower_order(low.program, params->bucket_bytes);
     *ret_program = low.program;
     low.program = NULL;
 out:
@@ -82,10 +65,10 @@ void nnc_program_destroy(struct nnc_program *program) {
     free(program);
 }
 
-static int lowering_init(struct lowering *low, const struct nnc_program_params *params) {
+static int lowering_init(struct nnc_lowering *low, const struct nnc_program_params *params) {
     const struct nnc_graph *graph = params->graph;
     size_t nodes = graph->node_count;
-    *low = (struct lowering){
+    *low = (struct nnc_lowering){
         .graph = graph,
         .program = calloc(1, sizeof(*low->program)),
         .source = calloc(nodes, sizeof(*low->source)),
@@ -115,7 +98,7 @@ static int lowering_init(struct lowering *low, const struct nnc_program_params *
     return 0;
 }
 
-static void lowering_finish(struct lowering *low) {
+static void lowering_finish(struct nnc_lowering *low) {
     nnc_program_destroy(low->program);
     free(low->source);
     free(low->uses);
@@ -137,7 +120,7 @@ static bool shapes_equal(struct nnc_shape left, struct nnc_shape right) {
 
 /* Whether the node's value is its input's, so that no operation is needed. AlexNet and VGG at their
  * own image size contain an AdaptiveAvgPool2d that changes nothing. */
-static bool writes_nothing(const struct lowering *low, const struct nnc_node *node) {
+static bool writes_nothing(const struct nnc_lowering *low, const struct nnc_node *node) {
     switch (node->layer) {
     case NNC_LAYER_FLATTEN:
         return true;
@@ -151,7 +134,7 @@ static bool writes_nothing(const struct lowering *low, const struct nnc_node *no
 }
 
 /* Let the BatchNorm2d in front of an addition wait for it, when the addition alone reads it. */
-static void let_norm_wait(struct lowering *low, int32_t add) {
+static void let_norm_wait(struct nnc_lowering *low, int32_t add) {
     const struct nnc_node *node = &low->graph->nodes[add];
     for (int side = 0; side < 2; side++) {
         int32_t source = low->source[node->input[side]];
@@ -162,7 +145,7 @@ static void let_norm_wait(struct lowering *low, int32_t add) {
     }
 }
 
-static int resolve(struct lowering *low) {
+static int resolve(struct nnc_lowering *low) {
     const struct nnc_graph *graph = low->graph;
     int32_t count = (int32_t)graph->node_count;
     for (int32_t number = 0; number < count; number++) {
@@ -190,14 +173,14 @@ static int resolve(struct lowering *low) {
     return 0;
 }
 
-static int32_t add_tensor(struct lowering *low, struct nnc_shape shape) {
+int32_t nnc_lower_tensor(struct nnc_lowering *low, struct nnc_shape shape) {
     struct nnc_program *program = low->program;
     assert(program->tensor_count < 2 * low->graph->node_count);
     program->tensors[program->tensor_count] = (struct nnc_tensor){.shape = shape, .grad = -1};
     return (int32_t)program->tensor_count++;
 }
 
-static struct nnc_op *add_op(struct lowering *low, enum nnc_op_kind kind, enum nnc_pass pass) {
+struct nnc_op *nnc_lower_op(struct nnc_lowering *low, enum nnc_op_kind kind, enum nnc_pass pass) {
     struct nnc_program *program = low->program;
     assert(program->op_count < 2 * (low->graph->node_count + 1));
     struct nnc_op *op = &program->ops[program->op_count++];
@@ -218,7 +201,7 @@ static struct nnc_op *add_op(struct lowering *low, enum nnc_op_kind kind, enum n
     return op;
 }
 
-static int32_t tensor_of(const struct lowering *low, int32_t node) {
+static int32_t tensor_of(const struct nnc_lowering *low, int32_t node) {
     return low->tensor[low->source[node]];
 }
 
@@ -256,11 +239,11 @@ static bool is_elementwise(enum nnc_op_kind kind) {
 
 /* Add the operation of node `number`, which reads tensors x and z (-1: none), and the tensor that
  * it writes. An elementwise operation keeps the shape of its tensor, also behind Flatten. */
-static struct nnc_op *emit(struct lowering *low, int32_t number, int32_t x, int32_t z) {
+static struct nnc_op *emit(struct nnc_lowering *low, int32_t number, int32_t x, int32_t z) {
     const struct nnc_node *node = &low->graph->nodes[number];
     struct nnc_program *program = low->program;
     int32_t op_number = (int32_t)program->op_count;
-    struct nnc_op *op = add_op(low, kind_of(node->layer), NNC_PASS_FORWARD);
+    struct nnc_op *op = nnc_lower_op(low, kind_of(node->layer), NNC_PASS_FORWARD);
     op->node = number;
     op->act = act_of(node->layer);
     op->x = x;
@@ -272,7 +255,7 @@ static struct nnc_op *emit(struct lowering *low, int32_t number, int32_t x, int3
     op->window = node->window;
     op->adaptive = node->layer == NNC_LAYER_ADAPTIVE_AVGPOOL2D;
     bool elementwise = is_elementwise(op->kind);
-    op->y = add_tensor(low, elementwise ? program->tensors[x].shape : node->shape);
+    op->y = nnc_lower_tensor(low, elementwise ? program->tensors[x].shape : node->shape);
     program->tensors[op->y].flat =
         op->kind == NNC_OP_LINEAR || (elementwise && program->tensors[x].flat);
     low->needs_grad[op->y] = op->weight >= 0 || op->bias >= 0 || (x >= 0 && low->needs_grad[x]) ||
@@ -283,7 +266,7 @@ static struct nnc_op *emit(struct lowering *low, int32_t number, int32_t x, int3
 }
 
 /* Spatial layers cannot see through Flatten; BatchNorm2d needs two values to have a variance. */
-static int check_layer(const struct lowering *low, const struct nnc_node *node, int32_t x) {
+static int check_layer(const struct nnc_lowering *low, const struct nnc_node *node, int32_t x) {
     enum nnc_op_kind kind = kind_of(node->layer);
     struct nnc_shape shape = low->program->tensors[x].shape;
     if (kind != NNC_OP_LINEAR && !is_elementwise(kind) &&
@@ -298,7 +281,7 @@ static int check_layer(const struct lowering *low, const struct nnc_node *node, 
     return 0;
 }
 
-static int lower_plain(struct lowering *low, int32_t number) {
+static int lower_plain(struct nnc_lowering *low, int32_t number) {
     const struct nnc_node *node = &low->graph->nodes[number];
     int32_t x = tensor_of(low, node->input[0]);
     int rc = check_layer(low, node, x);
@@ -310,7 +293,7 @@ static int lower_plain(struct lowering *low, int32_t number) {
 }
 
 /* An activation joins the operation before it when nobody else reads that one's value. */
-static int lower_act(struct lowering *low, int32_t number) {
+static int lower_act(struct nnc_lowering *low, int32_t number) {
     const struct nnc_node *node = &low->graph->nodes[number];
     int32_t source = low->source[node->input[0]];
     struct nnc_op *op = &low->program->ops[low->op[source]];
@@ -326,7 +309,7 @@ static int lower_act(struct lowering *low, int32_t number) {
 }
 
 /* An addition becomes the z of the NORM that waited for it, or an operation of its own. */
-static int lower_add(struct lowering *low, int32_t number) {
+static int lower_add(struct nnc_lowering *low, int32_t number) {
     const struct nnc_node *node = &low->graph->nodes[number];
     for (int side = 0; side < 2; side++) {
         int32_t source = low->source[node->input[side]];
@@ -357,7 +340,7 @@ static int lower_add(struct lowering *low, int32_t number) {
     return 0;
 }
 
-static int lower_node(struct lowering *low, int32_t number) {
+static int lower_node(struct nnc_lowering *low, int32_t number) {
     switch (low->graph->nodes[number].layer) {
     case NNC_LAYER_INPUT:
         emit(low, number, -1, -1);
@@ -373,7 +356,7 @@ static int lower_node(struct lowering *low, int32_t number) {
     }
 }
 
-static int lower_forward(struct lowering *low) {
+static int lower_forward(struct nnc_lowering *low) {
     struct nnc_program *program = low->program;
     int32_t count = (int32_t)low->graph->node_count;
     for (int32_t number = 0; number < count; number++) {
@@ -392,109 +375,7 @@ static int lower_forward(struct lowering *low) {
             &low->graph->nodes[count - 1],
             "the model must end with one value per class: add Linear or a global pooling");
     }
-    add_op(low, NNC_OP_LOSS, NNC_PASS_FORWARD)->x = program->logits;
+    nnc_lower_op(low, NNC_OP_LOSS, NNC_PASS_FORWARD)->x = program->logits;
     program->forward_count = program->op_count;
     return 0;
-}
-
-/* The gradient that a backward operation writes for `tensor`, -1 when none is needed. The first
- * writer makes it, later ones accumulate. */
-static int32_t grad_to_write(struct lowering *low, int32_t tensor, bool *ret_accumulate) {
-    if (tensor < 0 || !low->needs_grad[tensor]) {
-        return -1;
-    }
-    struct nnc_program *program = low->program;
-    *ret_accumulate = program->tensors[tensor].grad >= 0;
-    if (!*ret_accumulate) {
-        int32_t grad = add_tensor(low, program->tensors[tensor].shape);
-        program->tensors[grad].is_grad = true;
-        program->tensors[grad].flat = program->tensors[tensor].flat;
-        program->tensors[tensor].grad = grad;
-    }
-    return program->tensors[tensor].grad;
-}
-
-static bool backward_reads_x(enum nnc_op_kind kind) {
-    return kind == NNC_OP_CONV || kind == NNC_OP_LINEAR || kind == NNC_OP_NORM ||
-           kind == NNC_OP_LOSS;
-}
-
-static int lower_backward(struct lowering *low) {
-    struct nnc_program *program = low->program;
-    if (!low->needs_grad[program->logits]) {
-        return nnc_fail(-NNC_E_USAGE, "model %s has no parameters to train", low->graph->name);
-    }
-    for (int32_t number = (int32_t)program->forward_count - 1; number >= 0; number--) {
-        const struct nnc_op *forward = &program->ops[number];
-        if (forward->y >= 0 && !low->needs_grad[forward->y]) {
-            continue;
-        }
-        struct nnc_op *op = add_op(low, forward->kind, NNC_PASS_BACKWARD);
-        int32_t dy = forward->y >= 0 ? program->tensors[forward->y].grad : -1;
-        assert(dy >= 0 || forward->kind == NNC_OP_LOSS);
-        *op = *forward;
-        op->pass = NNC_PASS_BACKWARD;
-        op->forward = number;
-        op->dy = dy;
-        op->dx = grad_to_write(low, forward->x, &op->dx_accumulate);
-        op->dz = grad_to_write(low, forward->z, &op->dz_accumulate);
-        op->x = backward_reads_x(op->kind) ? forward->x : -1;
-        op->y = op->act != NNC_ACT_NONE ? forward->y : -1;
-        op->z = -1;
-    }
-    return 0;
-}
-
-static void touch(struct nnc_program *program, int32_t tensor, int32_t op) {
-    if (tensor < 0) {
-        return;
-    }
-    if (program->tensors[tensor].first_op < 0) {
-        program->tensors[tensor].first_op = op;
-    }
-    program->tensors[tensor].last_op = op;
-}
-
-static void find_lifetimes(struct nnc_program *program) {
-    for (uint32_t number = 0; number < program->tensor_count; number++) {
-        program->tensors[number].first_op = -1;
-    }
-    for (int32_t number = 0; number < (int32_t)program->op_count; number++) {
-        const struct nnc_op *op = &program->ops[number];
-        const int32_t used[] = {op->x, op->z, op->y, op->dx, op->dz, op->dy};
-        for (size_t place = 0; place < sizeof(used) / sizeof(used[0]); place++) {
-            touch(program, used[place], number);
-        }
-    }
-    touch(program, program->logits, (int32_t)program->op_count - 1);
-}
-
-/* Append a parameter whose gradient is final after operation `op`; it opens a new bucket when it
- * does not fit the last one. */
-static void append_parameter(struct nnc_program *program, int32_t param, uint32_t op,
-                             size_t bucket_bytes, size_t *bytes) {
-    if (param < 0) {
-        return;
-    }
-    size_t own_bytes = program->graph->params[param].count * sizeof(float);
-    bool first = program->bucket_count == 0;
-    if (first || (bucket_bytes > 0 && *bytes + own_bytes > bucket_bytes)) {
-        program->buckets[program->bucket_count++].first = program->order_count;
-        *bytes = 0;
-    }
-    assert(program->order_count < program->graph->param_count);
-    program->order[program->order_count++] = (uint32_t)param;
-    struct nnc_bucket *bucket = &program->buckets[program->bucket_count - 1];
-    bucket->count++;
-    bucket->after_op = op;
-    *bytes += own_bytes;
-}
-
-static void order_parameters(struct nnc_program *program, size_t bucket_bytes) {
-    size_t bytes = 0;
-    for (uint32_t number = program->forward_count; number < program->op_count; number++) {
-        const struct nnc_op *op = &program->ops[number];
-        append_parameter(program, op->weight, number, bucket_bytes, &bytes);
-        append_parameter(program, op->bias, number, bucket_bytes, &bytes);
-    }
 }
