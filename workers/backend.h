@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A backend executes training programs on one device: a table of functions at the level of a whole
- * program. cpu/reference.c is the definition of correct, cpu/onednn*.c the fast one for CPUs, a plug-in
- * the one for GPUs. Whatever knows an operation lives behind this table, whatever knows epochs, ranks,
- * schedules or files lives in front of it.
+ * program. cpu/reference.c is the definition of correct, cpu/onednn*.c the fast one for CPUs, a
+ * plug-in the one for GPUs. Whatever knows an operation lives behind this table, whatever knows
+ * epochs, ranks, schedules or files lives in front of it.
  *
- * One backend holds the state of one model: weights, gradients, momentum, buffers. Several executables
- * (training with the full batch, with the short last one, evaluation) share that state and one arena.
- * One thread calls everything. All functions return >= 0 or a negative code with text. */
+ * One backend holds the state of one model: weights, gradients, momentum, buffers. Several
+ * executables (training with the full batch, with the short last one, evaluation) share that state
+ * and one arena. One thread calls everything. All functions return >= 0 or a negative code. */
 #ifndef NNC_WORKERS_BACKEND_H
 #define NNC_WORKERS_BACKEND_H
 
@@ -27,27 +27,29 @@ struct nnc_backend_params {
 
 /* One batch as it lies in the ring. */
 struct nnc_feed {
-    const uint8_t *images;  /* u8; sample i at images + i * sample_stride, (H,W,C) packed */
-    size_t sample_stride;   /* bytes */
-    const int32_t *labels;  /* i32 (N); -1: sample without label, adds neither loss nor gradient */
+    const uint8_t *images; /* u8; sample i at images + i * sample_stride, (H,W,C) packed */
+    size_t sample_stride;  /* bytes */
+    const int32_t *labels; /* i32 (N); -1: sample without label, adds neither loss nor gradient */
 };
 
 struct nnc_step_params {
-    uint64_t step;          /* global training step: dropout counter */
-    uint32_t first;         /* place of this rank's first sample in the global batch: dropout counter */
-    uint32_t global_count;  /* samples of this step over all ranks: gradients are d(loss sum)/global_count */
-    /* Called as soon as the gradients of a reduction bucket are final (backward still going on); may be
-     * NULL. */
+    uint64_t step;  /* global training step: dropout counter */
+    uint32_t first; /* place of this rank's first sample in the global batch: dropout counter */
+    /* Samples of this step over all ranks: gradients are d(loss sum) / global_count. */
+    uint32_t global_count;
+    /* Called as soon as the gradients of a reduction bucket are final (backward still going on);
+     * may be NULL. */
     void (*bucket_ready)(void *context, uint32_t bucket);
     void *context;
 };
 
 /* Sums over the batches since the last poll. */
 struct nnc_metrics {
-    double loss_sum;  /* of per-sample losses (labelled samples) */
-    uint64_t count;   /* labelled samples */
+    double loss_sum;   /* of per-sample losses (labelled samples) */
+    uint64_t count;    /* labelled samples */
     uint64_t left_out; /* samples with label -1 */
-    uint64_t correct1, correct5; /* label among the 1 or 5 highest logits; ties count for the lower class */
+    /* Label among the 1 or 5 highest logits; ties count for the lower class. */
+    uint64_t correct1, correct5;
 };
 
 struct nnc_sgd {
@@ -58,7 +60,7 @@ struct nnc_sgd {
 };
 
 enum nnc_state {
-    NNC_STATE_VALUE,    /* weights; buffers too */
+    NNC_STATE_VALUE, /* weights; buffers too */
     NNC_STATE_GRADIENT,
     NNC_STATE_MOMENTUM, /* zero for buffers */
 };
@@ -71,20 +73,22 @@ struct nnc_backend_ops {
     int (*open)(const struct nnc_backend_params *params, struct nnc_backend **ret_backend);
     void (*close)(struct nnc_backend *backend); /* takes NULL; executables first */
 
-    /* Compile a program of the backend's graph. The program is borrowed for the executable's life. The
-     * first training executable may fix the layout of the state; later ones follow it. */
+    /* Compile a program of the backend's graph. The program is borrowed for the executable's life.
+     * The first training executable may fix the layout of the state; later ones follow it. */
     int (*compile)(struct nnc_backend *backend, const struct nnc_program *program,
                    struct nnc_executable **ret_executable);
     void (*release)(struct nnc_executable *executable); /* takes NULL */
 
-    /* Take a batch of exactly program->batch samples; the memory may be reused on return. */
+    /* Take a batch of exactly program->batch samples; the memory may be reused on return.
+     * Errors: -NNC_E_FORMAT for a label outside -1 .. classes - 1, naming sample and label. */
     int (*feed)(struct nnc_executable *executable, const struct nnc_feed *feed);
 
-    /* Forward, loss and backward of the fed batch: gradients overwrite the old ones, metrics add up,
-     * running statistics move. */
+    /* Forward, loss and backward of the fed batch by a training program: gradients overwrite the
+     * old ones, metrics add up, running statistics move. */
     int (*step)(struct nnc_executable *executable, const struct nnc_step_params *params);
 
-    /* Forward and loss of the fed batch with running statistics; metrics add up. */
+    /* Forward and loss of the fed batch by an inference program, which has running statistics and
+     * no dropout; metrics add up. */
     int (*evaluate)(struct nnc_executable *executable);
 
     /* Logits of the last evaluate or step, plain (N, classes). */
@@ -93,22 +97,25 @@ struct nnc_backend_ops {
     /* Metrics since the last poll, and reset them. */
     int (*poll)(struct nnc_backend *backend, struct nnc_metrics *ret_metrics);
 
-    /* w <- w - lr * (...), PyTorch's SGD: d = g + wd*w; m = momentum*m + d (m = d at first, which equals
-     * m = 0 before); w -= lr * (nesterov ? d + momentum*m : m). */
+    /* w <- w - lr * (...), PyTorch's SGD: d = g + wd*w; m = momentum*m + d (m = d at first, which
+     * equals m = 0 before); w -= lr * (nesterov ? d + momentum*m : m). */
     int (*update)(struct nnc_backend *backend, const struct nnc_sgd *sgd);
 
     /* Set all gradients to zero (a rank without samples in a step). */
     int (*zero_gradients)(struct nnc_backend *backend);
 
-    /* A parameter's value, gradient or momentum in plain layout: (K,C,R,S), (K,C), (C). */
-    int (*get)(struct nnc_backend *backend, enum nnc_state state, uint32_t param, float *ret_values);
+    /* A parameter's value, gradient or momentum in plain layout: (K,C,R,S), (K,C), (C). Gradient
+     * and momentum of a buffer are got as zeros and cannot be set (-EINVAL). */
+    int (*get)(struct nnc_backend *backend, enum nnc_state state, uint32_t param,
+               float *ret_values);
     int (*set)(struct nnc_backend *backend, enum nnc_state state, uint32_t param,
                const float *values);
 
-    /* The gradients of a reduction bucket as one flat run of host floats in the backend's own layout
-     * (equal on all ranks), for reduction in place. Host backends only; NULL in device backends, which
-     * bring their own communicator. */
-    int (*bucket)(struct nnc_backend *backend, uint32_t bucket, float **ret_values, size_t *ret_count);
+    /* The gradients of a reduction bucket as one flat run of host floats in the backend's own
+     * layout (equal on all ranks), for reduction in place. Host backends only; NULL in device
+     * backends, which bring their own communicator. */
+    int (*bucket)(struct nnc_backend *backend, uint32_t bucket, float **ret_values,
+                  size_t *ret_count);
 
     /* Bytes of weights + gradients + momentum + arena. */
     size_t (*memory)(const struct nnc_backend *backend);
