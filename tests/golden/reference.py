@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes reference.txt: what PyTorch computes, in float64, for the networks of test_reference_golden.c.
+"""Writes reference.txt: what PyTorch computes, in float64, for test_reference_golden.c.
 
 Run by hand when a network is added there:  python3 reference.py > reference.txt
-Each line is: case, quantity, count, values. Weights, images and labels follow the formulas below, which
-the C test has too, so that only results need to be stored.
+Each line is: case, quantity, count, values. Weights, images and labels follow the formulas below,
+which the C test has too, so that only results need to be stored.
 """
 import math
 import sys
@@ -33,7 +33,8 @@ CASES = {
         input=(3, 9, 8), batch=4, loss="ce", smoothing=0.1, unlabelled=False,
         lr=0.1, momentum=0.9, nesterov=True, decay=(0.01, 0.0, 0.002),
         rows=[square(3, 3, 1, 1, False), row("bn"), row("relu"), row("max", 3, 3, 2, 2, 1, 1),
-              square(3, 3, 1, 1, False), row("bn"), row("relu"), square(4, 3, 2, 1, False), row("bn"),
+              square(3, 3, 1, 1, False), row("bn"), row("relu"),
+              square(4, 3, 2, 1, False), row("bn"),
               square(4, 1, 2, 0, False, back=5), row("bn"), row("add", 2), row("relu"),
               row("adaptive", 1, 1), row("flatten"), dict(kind="linear", k=6, bias=True, back=0)]),
     "sigmoid squares": dict(
@@ -103,8 +104,8 @@ class Net:
         if kind == "linear":
             return F.linear(x.flatten(1), weight, bias)
         if kind == "bn":
-            return F.batch_norm(x, self.names[f"n{number}.running_mean"],
-                                self.names[f"n{number}.running_var"], weight, bias, training, 0.1, 1e-5)
+            mean, var = self.names[f"n{number}.running_mean"], self.names[f"n{number}.running_var"]
+            return F.batch_norm(x, mean, var, weight, bias, training, 0.1, 1e-5)
         if kind == "max":
             w = layer["args"]
             return F.max_pool2d(x, w[0:2], w[2:4], w[4:6])
@@ -173,7 +174,8 @@ def run(name, case):
         show(name, f"step {step} loss", loss)
         if step == 0:
             for param, values, group in net.params:
-                show(name, f"gradient {param}", values.grad if group != 3 else torch.zeros_like(values))
+                gradient = values.grad if group != 3 else torch.zeros_like(values)
+                show(name, f"gradient {param}", gradient)
         optimizer.step()
     for param, values, _ in net.params:
         show(name, f"weight {param}", values)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of backend cases. Most begin with a convolution and end with a linear layer, so that the
- * operation in the middle must pass a gradient on to be right. Channel counts stand on both sides of
- * vector widths (8, 16), image sizes are odd more often than even. */
+/* The table of backend cases. Most begin with a convolution and end with a linear layer, so that
+ * the operation in the middle must pass a gradient on to be right. Channel counts stand on both
+ * sides of vector widths (8, 16), image sizes are odd more often than even. */
 #include "base/config.h"
 #include "tests/support/backend_cases.h"
 
