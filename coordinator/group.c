@@ -378,10 +378,11 @@ void nnc_group_stop_signal(struct nnc_group *group, int signal_number, uint64_t 
                            struct nnc_actions *actions) {
     group->stop_signals++;
     char words[128];
-    snprintf(words, sizeof(words), "stopped by %s", strsignal(signal_number));
     if (group->stop_signals > 1 || group->phase == NNC_GROUP_STARTING ||
         group->phase == NNC_GROUP_RESTARTING) {
-        strcat(words, " before a checkpoint of this moment was durable");
+        snprintf(words, sizeof(words),
+                 "stopped by %s before a checkpoint of this moment was durable",
+                 strsignal(signal_number));
         nnc_group_abort(group, -NNC_E_CHILD, words, now_ns, actions);
         return;
     }

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every decision about numbers of processes and sizes, in one pure place.
+ *
+ * CPU shares: on a machine without GPUs the trainers compute and the loaders' work is small beside
+ * it, so trainers get all CPUs of the budget and loaders one process per four CPUs, which the
+ * kernel's scheduler squeezes in. `bench input` and `check` have no compute: loaders get all CPUs.
+ */
+#include "coordinator/plan.h"
+
+#include "base/checked.h"
+#include "base/err.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+static bool is_input_only(enum nnc_mode mode) {
+    return mode == NNC_MODE_BENCH_INPUT || mode == NNC_MODE_CHECK;
+}
+
+/* The issue with --gpus, or 0 when the run is to use CPUs. */
+static int refuse_gpus(const struct nnc_config *config, const struct nnc_machine *machine) {
+    bool wants = config->gpus[0] != '\0' && strcmp(config->gpus, "0") != 0;
+    if (!wants && config->backend != NNC_BACKEND_CUDA) {
+        return 0;
+    }
+    return nnc_fail(
+        -NNC_E_USAGE,
+        "--gpus %s: %s, and this build has no GPU backend; `--gpus 0` trains on the CPU",
+        config->gpus[0] != '\0' ? config->gpus : "1",
+        machine->gpus == 0 ? "no GPU found (no /dev/nvidia*)" : "GPUs are present");
+}
+
+static int choose_ranks(const struct nnc_plan_input *input, struct nnc_plan *plan) {
+    const struct nnc_config *config = input->config;
+    bool single = is_input_only(input->mode) || input->mode == NNC_MODE_PREDICT;
+    plan->ranks = single || config->cpu_ranks == 0 ? 1 : config->cpu_ranks;
+    if (plan->ranks > NNC_MAX_RANKS) {
+        return nnc_fail(-NNC_E_USAGE, "--cpu-ranks %" PRIu32 ": at most %d on one machine",
+                        plan->ranks, NNC_MAX_RANKS);
+    }
+    uint32_t cpus = input->machine->cpus;
+    plan->threads = config->threads != 0 ? config->threads : cpus / plan->ranks;
+    plan->threads = plan->threads == 0 ? 1 : plan->threads;
+    uint32_t automatic = is_input_only(input->mode) ? cpus : (cpus + 3) / 4;
+    plan->loaders = config->workers != 0 ? config->workers : automatic;
+    return 0;
+}
+
+/* Samples per rank and step. */
+static int choose_batch(const struct nnc_config *config, uint32_t ranks, uint32_t *ret_batch) {
+    if (config->global_batch == 0) {
+        *ret_batch = config->batch_size;
+        return 0;
+    }
+    if (config->global_batch % ranks != 0) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--global-batch %" PRIu32 " does not divide over %" PRIu32 " ranks",
+                        config->global_batch, ranks);
+    }
+    *ret_batch = config->global_batch / ranks;
+    return 0;
+}
+
+static void choose_phases(const struct nnc_plan_input *input, struct nnc_schedule *schedule) {
+    const struct nnc_config *config = input->config;
+    bool bench_val = strcmp(config->bench_split, "val") == 0;
+    switch (input->mode) {
+    case NNC_MODE_TRAIN:
+        schedule->train_samples = input->samples[NNC_PHASE_TRAIN];
+        schedule->val_samples = input->samples[NNC_PHASE_VAL];
+        schedule->epochs = config->epochs;
+        schedule->eval_every = config->eval_every;
+        break;
+    case NNC_MODE_BENCH_INPUT:
+        schedule->train_samples = bench_val ? 0 : input->samples[NNC_PHASE_TRAIN];
+        schedule->val_samples = bench_val ? input->samples[NNC_PHASE_VAL] : 0;
+        schedule->epochs = 1;
+        break;
+    case NNC_MODE_BENCH_TRAIN:
+        schedule->train_samples = config->batch_size;
+        schedule->epochs = 1;
+        break;
+    case NNC_MODE_EVAL:
+    case NNC_MODE_PREDICT:
+    case NNC_MODE_CHECK:
+        schedule->val_samples = input->samples[NNC_PHASE_VAL];
+        schedule->epochs = 1;
+        break;
+    }
+    schedule->drop_last = config->drop_last ? 1 : 0;
+    schedule->limit_train_steps = config->limit_train_batches;
+    schedule->limit_val_steps = config->limit_val_batches;
+}
+
+static struct nnc_ring_geometry choose_geometry(const struct nnc_plan_input *input,
+                                                const struct nnc_schedule *schedule) {
+    const struct nnc_config *config = input->config;
+    uint32_t side = 0;
+    if (schedule->train_samples != 0) {
+        side = config->train_crop_size;
+    }
+    if (schedule->val_samples != 0 && config->val_crop_size > side) {
+        side = config->val_crop_size;
+    }
+    return (struct nnc_ring_geometry){
+        .batch = schedule->batch,
+        .slots = config->ring_depth,
+        .height = side,
+        .width = side,
+        .channels = input->channels,
+    };
+}
+
+int nnc_plan_make(const struct nnc_plan_input *input, struct nnc_plan *ret_plan) {
+    assert(input->config != NULL && input->machine != NULL);
+    struct nnc_plan plan = {0};
+    int result = refuse_gpus(input->config, input->machine);
+    if (result < 0) {
+        return result;
+    }
+    result = choose_ranks(input, &plan);
+    if (result < 0) {
+        return result;
+    }
+    plan.schedule.ranks = plan.ranks;
+    result = choose_batch(input->config, plan.ranks, &plan.schedule.batch);
+    if (result < 0) {
+        return result;
+    }
+    choose_phases(input, &plan.schedule);
+    result = nnc_schedule_check(&plan.schedule);
+    if (result < 0) {
+        return result;
+    }
+    plan.geometry = choose_geometry(input, &plan.schedule);
+    size_t ctl_bytes, data_bytes;
+    result = nnc_ring_bytes(&plan.geometry, &ctl_bytes, &data_bytes);
+    if (result < 0) {
+        return result;
+    }
+    plan.ring_bytes = ctl_bytes + data_bytes;
+    plan.loaders = input->mode == NNC_MODE_BENCH_TRAIN ? 0 : plan.loaders;
+    *ret_plan = plan;
+    return 0;
+}
+
+int nnc_plan_check_memory(const struct nnc_memory_need *need, const struct nnc_machine *machine) {
+    uint64_t sum = need->rings + need->comm + need->snapshot + need->trainers + need->loaders;
+    if (sum <= machine->memory) {
+        return 0;
+    }
+    const char *remedy = need->rings > need->trainers
+                             ? "a smaller --batch-size or --ring-depth needs less"
+                             : "a smaller --batch-size or fewer --cpu-ranks need less";
+    return nnc_fail(-NNC_E_USAGE,
+                    "not enough memory: need %" PRIu64 " MiB (rings %" PRIu64 ", trainers %" PRIu64
+                    ", snapshot %" PRIu64 ", all-reduce %" PRIu64 ", loaders %" PRIu64
+                    "), have %" PRIu64 " MiB (%s); %s",
+                    sum >> 20, need->rings >> 20, need->trainers >> 20, need->snapshot >> 20,
+                    need->comm >> 20, need->loaders >> 20, machine->memory >> 20,
+                    machine->memory == machine->memory_available ? "MemAvailable"
+                                                                 : "cgroup memory.max",
+                    remedy);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One run of processes: prepares memory, spawns the group that group.h decides about, moves
+ * messages between it and the real processes, and hands back what came out. train, eval, predict,
+ * check and both benchmarks are runs of different modes. */
+#ifndef NNC_COORDINATOR_RUN_H
+#define NNC_COORDINATOR_RUN_H
+
+#include "coordinator/dataset.h"
+#include "coordinator/machine.h"
+#include "coordinator/plan.h"
+#include "coordinator/report.h"
+#include "coordinator/rundir.h"
+
+struct nnc_run_params {
+    const struct nnc_config *config;
+    enum nnc_mode mode;
+    const struct nnc_machine *machine;
+    const struct nnc_dataset *dataset; /* NULL for bench train */
+    struct nnc_rundir *rundir;         /* NULL: nothing is written */
+    char model_path[NNC_PATH_MAX];     /* "" for modes without a model */
+    uint32_t classes; /* of the model when the data set has none; 0: the text's own */
+    /* predict: called for each chunk of logits, in order of samples */
+    void (*on_logits)(void *context, const struct nnc_msg_logits *message, const float *values);
+    void *context;
+};
+
+struct nnc_run_result {
+    struct nnc_plan plan;
+    struct nnc_phase_sums train, val; /* of the last epoch */
+    bool have_train, have_val;
+    double best_acc1; /* < 0: no validation */
+    uint32_t epochs;  /* completed */
+    uint64_t steps, images;
+    double seconds;         /* from START to the last DONE */
+    double trainer_seconds; /* as the slowest trainer measured its loop */
+    double
+        first_batch_seconds; /* from the program's start to the first batch consumed; < 0: none */
+    char weights_sha256[65];
+    char checkpoint[NNC_PATH_MAX]; /* newest durable one, "" none */
+    uint64_t bad_samples;
+    uint32_t loader_deaths, restarts;
+    uint64_t loader_counter[NNC_COUNT_MAX]; /* summed over all loaders that ever lived */
+    double loader_cpu_seconds;
+    uint64_t peak_memory_bytes; /* coordinator + loaders, resident, beside the ring */
+    uint64_t ring_bytes;
+    bool uses_uring;
+    char backend_note[128];
+    uint64_t parameters;
+};
+
+/* Run to the end. Returns 0, or the negative code whose exit status the program ends with; the text
+ * is complete. *ret_result is filled as far as the run came. started_ns: when the program began. */
+int nnc_run(const struct nnc_run_params *params, uint64_t started_ns,
+            struct nnc_run_result *ret_result);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state of one run, shared by run.c (loop), run_prepare.c (memory and setups) and nothing else.
+ */
+#ifndef NNC_COORDINATOR_RUN_INTERNAL_H
+#define NNC_COORDINATOR_RUN_INTERNAL_H
+
+#include "coordinator/bad.h"
+#include "coordinator/group.h"
+#include "coordinator/process.h"
+#include "coordinator/run.h"
+#include "coordinator/saving.h"
+
+struct nnc_run_state {
+    const struct nnc_run_params *params;
+    struct nnc_run_result *result;
+    uint64_t started_ns, running_since_ns, done_ns;
+    char directory[NNC_PATH_MAX]; /* of the binaries */
+    struct nnc_plan plan;
+    struct nnc_plan_answer answer; /* zero for modes without a model */
+    bool has_model;
+    struct nnc_setup setup; /* template of every child's */
+    struct nnc_ring *ring[NNC_MAX_RANKS];
+    int index_fd[2];
+    int comm_fd, snapshot_fd;
+    struct nnc_group group;
+    struct nnc_process process[NNC_GROUP_CHILDREN_MAX];
+    struct nnc_saving saving;
+    struct nnc_report report;
+    struct nnc_bad_ledger bad;
+    uint64_t best_epoch_pending; /* 1: the last validation was the best so far */
+    uint64_t next_snapshot_ns;
+    bool snapshot_asked;
+    bool uring_note_logged;
+    int epoll_fd, signal_fd;
+    bool finished;
+};
+
+/* Plan the run and make everything that outlives a generation: index memfds, snapshot, plan, memory
+ * check, report, ledger. */
+int nnc_run_prepare(struct nnc_run_state *run);
+
+/* Make what a generation shares: rings and the all-reduce memory; choose where it starts from. */
+int nnc_run_prepare_generation(struct nnc_run_state *run);
+
+/* Setup and descriptors of one child of the present generation. */
+void nnc_run_child_setup(struct nnc_run_state *run, const struct nnc_group_child *child,
+                         struct nnc_setup *ret_setup, struct nnc_fd_list *ret_fds);
+
+/* Close and unmap everything prepared. */
+void nnc_run_release(struct nnc_run_state *run);
+
+#endif

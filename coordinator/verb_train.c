@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* train and eval: open the data set, run the processes, say what came out. Text goes to stderr, the
+ * JSON object to stdout. */
+#include "coordinator/verbs.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/model_dir.h"
+#include "coordinator/classes.h"
+#include "coordinator/run.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+/* "images 60000 train + 10000 val, 10 classes; ..." before anything is spawned. */
+static void print_header(const struct nnc_verb_context *context,
+                         const struct nnc_dataset *dataset) {
+    const struct nnc_config *config = &context->command->config;
+    nnc_log(NNC_LOG_INFO,
+            "%s: %" PRIu64 " training and %" PRIu64 " validation images, %" PRIu32
+            " classes; model %s; %" PRIu32 " CPUs (%s)",
+            config->data, dataset->parts[NNC_PHASE_TRAIN].samples,
+            dataset->parts[NNC_PHASE_VAL].samples, dataset->classes, config->model,
+            context->machine.cpus, context->machine.cpus_limit);
+}
+
+static json_t *train_object(const struct nnc_run_result *result, const struct nnc_rundir *rundir) {
+    const struct nnc_phase_sums *sums = result->have_val ? &result->val : &result->train;
+    double seconds = result->trainer_seconds > 0.0 ? result->trainer_seconds : 1e-9;
+    json_t *object = json_pack(
+        "{s:i, s:I, s:f, s:f, s:f, s:s, s:s, s:s, s:f, s:I, s:I, s:i, s:i}", "epochs",
+        (int)result->epochs, "steps", (json_int_t)result->steps, "loss", nnc_sums_loss(sums),
+        "acc1", nnc_sums_acc1(sums), "images_per_s", (double)result->images / seconds,
+        "weights_sha256", result->weights_sha256, "run_dir", rundir->path, "checkpoint",
+        result->checkpoint, "seconds", result->seconds, "bad_samples",
+        (json_int_t)result->bad_samples, "parameters", (json_int_t)result->parameters,
+        "loader_deaths", (int)result->loader_deaths, "restarts", (int)result->restarts);
+    json_object_set_new(object, "acc5", json_real(nnc_sums_acc5(sums)));
+    json_object_set_new(object, "train_loss", json_real(nnc_sums_loss(&result->train)));
+    json_object_set_new(object, "best_acc1", json_real(result->best_acc1));
+    json_object_set_new(object, "first_batch_s", json_real(result->first_batch_seconds));
+    json_object_set_new(object, "loaders_and_coordinator_bytes",
+                        json_integer((json_int_t)result->peak_memory_bytes));
+    json_object_set_new(object, "ring_bytes", json_integer((json_int_t)result->ring_bytes));
+    return object;
+}
+
+static void print_train(const struct nnc_run_result *result, const struct nnc_rundir *rundir) {
+    if (result->have_val) {
+        fprintf(stderr,
+                "done: test accuracy %.2f %% (best %.2f %%), loss %.4f, %" PRIu32
+                " epochs, %" PRIu64 " steps, %.1f s\n",
+                100.0 * nnc_sums_acc1(&result->val), 100.0 * result->best_acc1,
+                nnc_sums_loss(&result->val), result->epochs, result->steps, result->seconds);
+    } else {
+        fprintf(stderr, "done: training loss %.4f, %" PRIu32 " epochs, %" PRIu64 " steps, %.1f s\n",
+                nnc_sums_loss(&result->train), result->epochs, result->steps, result->seconds);
+    }
+    fprintf(stderr, "files of this run: %s\n", rundir->path);
+}
+
+int nnc_verb_train(const struct nnc_verb_context *context) {
+    const struct nnc_config *config = &context->command->config;
+    struct nnc_dataset *dataset = NULL;
+    struct nnc_rundir rundir = {.lock_fd = -1};
+    struct nnc_run_result result;
+    struct nnc_run_params params = {
+        .config = config, .mode = NNC_MODE_TRAIN, .machine = &context->machine, .rundir = &rundir};
+    int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
+    code =
+        code < 0 ? code : nnc_verb_open_data(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);
+    if (code < 0) {
+        goto out;
+    }
+    print_header(context, dataset);
+    params.dataset = dataset;
+    code = nnc_rundir_open(config, params.model_path, &rundir);
+    code = code < 0 ? code : nnc_classes_save(&dataset->parts[NNC_PHASE_TRAIN].index, rundir.path);
+    code = code < 0 ? code : nnc_run(&params, context->started_ns, &result);
+    if (code < 0) {
+        goto out;
+    }
+    print_train(&result, &rundir);
+    if (config->json) {
+        code = nnc_verb_print_json(train_object(&result, &rundir));
+    }
+out:
+    nnc_rundir_close(&rundir);
+    nnc_dataset_close(dataset);
+    return code;
+}
+
+int nnc_verb_eval(const struct nnc_verb_context *context) {
+    const struct nnc_config *config = &context->command->config;
+    struct nnc_dataset *dataset = NULL;
+    struct nnc_run_result result;
+    struct nnc_run_params params = {
+        .config = config, .mode = NNC_MODE_EVAL, .machine = &context->machine};
+    int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
+    code = code < 0 ? code : nnc_verb_open_data(config, NNC_DATASET_VAL, &dataset);
+    if (code < 0) {
+        goto out;
+    }
+    print_header(context, dataset);
+    params.dataset = dataset;
+    code = nnc_run(&params, context->started_ns, &result);
+    if (code < 0) {
+        goto out;
+    }
+    const struct nnc_phase_sums *val = &result.val;
+    fprintf(stderr, "%" PRIu64 " images: loss %.4f  acc1 %.2f%%  acc5 %.2f%%\n", val->count,
+            nnc_sums_loss(val), 100.0 * nnc_sums_acc1(val), 100.0 * nnc_sums_acc5(val));
+    if (config->json) {
+        code = nnc_verb_print_json(
+            json_pack("{s:I, s:f, s:f, s:f, s:I, s:f}", "images", (json_int_t)val->count, "loss",
+                      nnc_sums_loss(val), "acc1", nnc_sums_acc1(val), "acc5", nnc_sums_acc5(val),
+                      "unreadable", (json_int_t)val->left_out, "images_per_s",
+                      (double)result.images / (result.trainer_seconds + 1e-9)));
+    }
+out:
+    nnc_dataset_close(dataset);
+    return code;
+}

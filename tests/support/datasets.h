@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Small data sets that tests make themselves; learnable, so that a falling loss means something. */
+#ifndef NNC_TESTS_DATASETS_H
+#define NNC_TESTS_DATASETS_H
+
+#include <stdint.h>
+
+/* MNIST-like IDX files in `folder` (made): `train` and `val` images of 28 x 28 grey, 10 classes,
+ * each class a blurred bar at its own place plus noise. */
+void dataset_make_idx(const char *folder, uint32_t train, uint32_t val);
+
+/* Class folders folder/{train,val}/cN/ with JPEGs of varying size around `side`; per_class images
+ * each. */
+void dataset_make_jpeg(const char *folder, uint32_t classes, uint32_t train_per_class,
+                       uint32_t val_per_class, uint32_t side);
+
+#endif
