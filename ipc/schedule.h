@@ -6,9 +6,9 @@
  *          epoch 0 train | epoch 0 val | epoch 1 train ...
  *
  * Each rank's ring has the same numbering. Global step s of a training epoch covers the positions
- * [s*G, min((s+1)*G, samples)) and rank r of R takes its slice [r*B, (r+1)*B) of them, B = G/R; the last
- * step may be short (or empty for high ranks: count 0). Validation is cut the same way, so every image
- * is seen exactly once at any number of ranks. Pure functions, no state. */
+ * [s*G, min((s+1)*G, samples)) and rank r of R takes its slice [r*B, (r+1)*B) of them, B = G/R; the
+ * last step may be short (or empty for high ranks: count 0). Validation is cut the same way, so
+ * every image is seen exactly once at any number of ranks. Pure functions, no state. */
 #ifndef NNC_IPC_SCHEDULE_H
 #define NNC_IPC_SCHEDULE_H
 
@@ -23,10 +23,11 @@ struct nnc_schedule {
     uint64_t train_samples; /* 0: no training (eval, predict) */
     uint64_t val_samples;   /* 0: no validation */
     uint32_t ranks;
-    uint32_t batch;      /* B, samples per rank and step, both phases */
-    uint32_t epochs;     /* >= 1 */
-    uint32_t eval_every; /* validation after each of so many epochs and after the last; 0: last only */
-    uint32_t drop_last;  /* 1: the short last training step is left out */
+    uint32_t batch;  /* B, samples per rank and step, both phases */
+    uint32_t epochs; /* >= 1 */
+    uint32_t
+        eval_every; /* validation after each of so many epochs and after the last; 0: last only */
+    uint32_t drop_last;         /* 1: the short last training step is left out */
     uint32_t limit_train_steps; /* 0: none */
     uint32_t limit_val_steps;   /* 0: none */
 };
@@ -55,8 +56,8 @@ uint64_t nnc_schedule_total(const struct nnc_schedule *schedule);
 int nnc_schedule_locate(const struct nnc_schedule *schedule, uint32_t rank, uint64_t seq,
                         struct nnc_batch_place *ret_place);
 
-/* The seq of training step `step` of `epoch`; step == train_steps means its first validation batch (or
- * the next epoch's first batch). Inverse of locate, for resuming. */
+/* The seq of training step `step` of `epoch`; step == train_steps means its first validation batch
+ * (or the next epoch's first batch). Inverse of locate, for resuming. */
 uint64_t nnc_schedule_seq(const struct nnc_schedule *schedule, uint32_t epoch, uint64_t step);
 
 /* 0 when the numbers make sense and no product overflows, else -NNC_E_USAGE with the text. */

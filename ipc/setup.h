@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Everything a child process is told at its birth: one struct without pointers, in a sealed read-only
- * memfd at descriptor NNC_FD_SETUP. The numbers of its other descriptors are in it. */
+/* Everything a child process is told at its birth: one struct without pointers, in a sealed
+ * read-only memfd at descriptor NNC_FD_SETUP. The numbers of its other descriptors are in it. */
 #ifndef NNC_IPC_SETUP_H
 #define NNC_IPC_SETUP_H
 
@@ -38,10 +38,10 @@ enum nnc_mode {
 
 /* One data set as the loaders see it. */
 struct nnc_setup_data {
-    uint64_t samples;      /* 0: there is none */
+    uint64_t samples; /* 0: there is none */
     uint32_t classes;
-    int32_t index_fd;      /* sealed memfd with the index; -1: none */
-    int32_t raw_fd;        /* memfd with inflated pixels of a .gz; -1: none */
+    int32_t index_fd; /* sealed memfd with the index; -1: none */
+    int32_t raw_fd;   /* memfd with inflated pixels of a .gz; -1: none */
     uint32_t reserved;
     char root[NNC_PATH_MAX]; /* directory that names in the index are relative to */
 };
@@ -65,26 +65,26 @@ struct nnc_setup {
     uint32_t generation;  /* of the group: counts restarts, in every message */
     uint32_t ranks;
     uint32_t loaders;
-    uint32_t threads; /* compute threads of this trainer */
-    uint32_t classes; /* of the model */
+    uint32_t threads;   /* compute threads of this trainer */
+    uint32_t classes;   /* of the model */
     int32_t parent_pid; /* the coordinator's: a child checks that it is not orphaned */
     struct nnc_config config;
     struct nnc_schedule schedule;
     struct nnc_ring_geometry geometry;
-    struct nnc_setup_data data[2]; /* by enum nnc_phase */
+    struct nnc_setup_data data[2];      /* by enum nnc_phase */
     int32_t ring_ctl_fd[NNC_MAX_RANKS]; /* loader: all ranks; trainer: its own rank's; else -1 */
     int32_t ring_data_fd[NNC_MAX_RANKS];
     int32_t comm_fd;     /* shared memory of the CPU all-reduce; -1: one rank */
     int32_t snapshot_fd; /* -1: none */
     uint64_t comm_bytes, snapshot_bytes;
-    int32_t start; /* enum nnc_start */
-    uint32_t save_half;      /* saver: which half of the snapshot */
+    int32_t start;       /* enum nnc_start */
+    uint32_t save_half;  /* saver: which half of the snapshot */
     uint64_t start_step; /* first training step to run, within start_epoch */
     uint32_t start_epoch;
-    uint32_t save_flags;          /* saver: NNC_SAVE_* */
-    double save_acc1;             /* saver: validation accuracy of that state, < 0: unknown */
+    uint32_t save_flags; /* saver: NNC_SAVE_* */
+    double save_acc1;    /* saver: validation accuracy of that state, < 0: unknown */
     char start_path[NNC_PATH_MAX];
-    char run_dir[NNC_PATH_MAX];   /* "" when nothing is written */
+    char run_dir[NNC_PATH_MAX];    /* "" when nothing is written */
     char model_path[NNC_PATH_MAX]; /* resolved file of config.model */
 };
 
@@ -93,10 +93,11 @@ enum {
     NNC_SAVE_LAST = 2, /* the run ends with it */
 };
 
-/* What `nncoord-trainer --plan` answers on NNC_FD_CHANNEL (a pipe there): it builds the graph and looks for
- * the checkpoint to resume, and runs nothing. The coordinator cannot: it knows no models. */
+/* What `nncoord-trainer --plan` answers on NNC_FD_CHANNEL (a pipe there): it builds the graph and
+ * looks for the checkpoint to resume, and runs nothing. The coordinator cannot: it knows no models.
+ */
 struct nnc_plan_answer {
-    int32_t status;  /* 0, or the negative code; error_text is its text */
+    int32_t status; /* 0, or the negative code; error_text is its text */
     uint32_t classes;
     uint32_t model_channels; /* of the model's input */
     int32_t start;           /* enum nnc_start: FRESH or CHECKPOINT */
@@ -107,7 +108,7 @@ struct nnc_plan_answer {
     uint64_t start_step;     /* training steps already done in start_epoch */
     uint32_t start_epoch;
     uint32_t reserved;
-    double best_acc1;        /* of the checkpoints so far; < 0: none */
+    double best_acc1; /* of the checkpoints so far; < 0: none */
     char start_path[NNC_PATH_MAX];
     char error_text[1024];
 };
