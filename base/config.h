@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The configuration of a run: one flat struct without pointers, so that it travels to the children in
- * a sealed memfd exactly as it was parsed. base/config.c holds THE option table; every field here has
- * its row there, and help, man page, completion, YAML and the saved record are made from that row.
+/* The configuration of a run: one flat struct without pointers, so that it travels to the children
+ * in a sealed memfd exactly as it was parsed. base/config.c holds THE option table; every field
+ * here has its row there, and help, man page, completion, YAML and the saved record are made from
+ * that row.
  *
  * Names follow torchrun and torchvision's reference scripts. */
 #ifndef NNC_BASE_CONFIG_H
@@ -92,15 +93,15 @@ struct nnc_config {
     /* devices */
     char gpus[NNC_NAME_MAX]; /* "N", "all", "0,2", "" = none asked for */
     uint32_t cpu_ranks;
-    uint32_t threads;        /* compute threads per CPU trainer; 0 = from the CPU budget */
-    int32_t backend;         /* enum nnc_device_backend */
+    uint32_t threads; /* compute threads per CPU trainer; 0 = from the CPU budget */
+    int32_t backend;  /* enum nnc_device_backend */
     bool deterministic;
 
     /* model */
-    char model[NNC_PATH_MAX];      /* name in models/ or file */
-    char model_args[256];          /* "activation=Tanh,hidden=512" */
-    char weights[NNC_PATH_MAX];    /* safetensors to start from, weights only */
-    bool strict;                   /* --weights must fit exactly; --no-strict skips the head */
+    char model[NNC_PATH_MAX];   /* name in models/ or file */
+    char model_args[256];       /* "activation=Tanh,hidden=512" */
+    char weights[NNC_PATH_MAX]; /* safetensors to start from, weights only */
+    bool strict;                /* --weights must fit exactly; --no-strict skips the head */
 
     /* training */
     uint32_t epochs;
@@ -111,7 +112,7 @@ struct nnc_config {
     uint32_t limit_val_batches;
     uint32_t eval_every; /* epochs; 0 = only after the last */
     uint64_t seed;
-    int32_t loss;        /* enum nnc_loss */
+    int32_t loss; /* enum nnc_loss */
     double label_smoothing;
     double lr, momentum, weight_decay;
     double norm_weight_decay; /* < 0: as weight_decay */
@@ -147,16 +148,15 @@ struct nnc_config {
     /* predict, bench, models */
     uint32_t topk;
     bool logits;
-    char input[NNC_NAME_MAX]; /* "3x224x224" */
-    uint32_t bench_steps;     /* measured steps or batches; 0 = as the verb has it */
+    char input[NNC_NAME_MAX];       /* "3x224x224" */
+    uint32_t bench_steps;           /* measured steps or batches; 0 = as the verb has it */
     char bench_split[NNC_NAME_MAX]; /* "train" or "val" recipe for bench input */
 };
 
-/* Parsed command line: the verb, the configuration and the positional arguments after the first that
- * became config.data (files of predict). */
+/* Parsed command line: the verb, the configuration and the words of predict and `models show`. */
 struct nnc_command {
     char verb[NNC_NAME_MAX];    /* "train", "eval", ...; the bare form is "train" */
-    char subverb[NNC_NAME_MAX]; /* "show" in `models show`, "input" in `bench input` */
+    char subverb[NNC_NAME_MAX]; /* "show" in `models show`, "input" in `bench input`; else "" */
     struct nnc_config config;
     char **args; /* points into argv, NULL-ended; owned by the caller of main */
     int arg_count;
@@ -165,22 +165,36 @@ struct nnc_command {
 /* Fill with the table's defaults. */
 void nnc_config_defaults(struct nnc_config *ret_config);
 
-/* Parse a whole command line with precedence defaults < YAML file (--config) < NNCOORD_* environment
- * < command line. recipe_dir is where `--config NAME` looks for NAME.yaml. --help, --version,
- * --print-completion print on stdout and set *ret_done, meaning: exit 0 now.
- * Errors: -NNC_E_USAGE with a text naming the option or the file and line, and a "did you mean". */
-int nnc_command_parse(int argc, char **argv, const char *recipe_dir, struct nnc_command *ret_command,
-                      bool *ret_done);
+/* Parse a whole command line with precedence defaults < YAML file (--config) < NNCOORD_*
+ * environment < command line. recipe_dir is where `--config NAME` looks for NAME.yaml; train, eval
+ * and config without data and --config take the recipe fashion-mnist. The first word after the verb
+ * becomes config.data for train, eval, check and bench input; all words of predict and `models
+ * show` become args. --help, --version, --print-completion and the verb config print on stdout and
+ * set *ret_done, meaning: exit 0 now. argv is reordered. Errors: -NNC_E_USAGE with a text naming
+ * the option or the file and line, and a "did you mean"; -ENOMEM. *ret_command and *ret_done are
+ * untouched then. */
+int nnc_command_parse(int argc, char **argv, const char *recipe_dir,
+                      struct nnc_command *ret_command, bool *ret_done);
 
 /* Read a YAML file of long option names into *config; keys that are not there keep their value.
  * Errors: -NNC_E_USAGE naming file, line and key; *config is untouched then. */
 int nnc_config_load_yaml(const char *path, struct nnc_config *config);
 
-/* Write every option as YAML that nnc_config_load_yaml() reads back to the same struct. */
+/* Write every option as YAML that nnc_config_load_yaml() reads back to the same struct.
+ * Errors: -ENOMEM, -EIO. */
 int nnc_config_dump_yaml(const struct nnc_config *config, FILE *out);
 
-/* An environment variable, for the few that are not options (XDG_CACHE_HOME, NO_COLOR, ...). The only
- * door to getenv(). NULL when unset or empty. */
+/* Write the manual page nncoord(1) in roff, made from the tables of options and verbs. */
+void nnc_config_write_man(FILE *out);
+
+/* Write all options as Markdown tables. */
+void nnc_config_write_markdown(FILE *out);
+
+/* An environment variable, for the few that are not options (XDG_CACHE_HOME, NO_COLOR, ...). The
+ * only door to getenv(). NULL when unset or empty. */
 const char *nnc_env(const char *name);
+
+/* The program's version, "0.1.0". */
+const char *nnc_version(void);
 
 #endif

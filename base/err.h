@@ -45,16 +45,19 @@ int nnc_fail(int code, const char *format, ...) __attribute__((format(printf, 2,
 /* Put "prefix: " in front of this thread's error text and return code unchanged. */
 int nnc_fail_in(int code, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
 
-/* Set the text to "WHAT: strerror(errno)" and return -errno. Call directly after the failed call. */
+/* Set the text to "WHAT: strerror(errno)" and return -errno. Call directly after the failed call.
+ */
 int nnc_fail_errno(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
 
-/* This thread's last error text; never NULL, "" when there is none. Valid until the next nnc_fail*. */
+/* This thread's last error text; never NULL, "" when there is none. Valid until the next nnc_fail*.
+ */
 const char *nnc_error_text(void);
 
 /* Forget this thread's error text. */
 void nnc_error_clear(void);
 
-/* Exit status (enum nnc_exit) for a negative code as returned by any nnc function; 0 for code >= 0. */
+/* Exit status (enum nnc_exit) for a negative code as returned by any nnc function; 0 for code >= 0.
+ */
 int nnc_error_exit_status(int code);
 
 #endif

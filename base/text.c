@@ -109,11 +109,11 @@ void nnc_text_duration(double seconds, char *ret_text, size_t room) {
     }
 }
 
-/* Length of the printable UTF-8 character at text, 0 when the byte must be escaped. */
+/* Length of the printable UTF-8 character at text, 0 when there is none. */
 static size_t printable_bytes(const unsigned char *text) {
     unsigned char first = text[0];
     if (first < 0x80) {
-        return first >= 0x20 && first != 0x7f && first != '\\';
+        return first >= 0x20 && first != 0x7f;
     }
     size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
     if (first < 0xc2 || first > 0xf4) {
@@ -136,12 +136,23 @@ static size_t printable_bytes(const unsigned char *text) {
     return is_valid && !is_control && !is_direction ? length : 0;
 }
 
+bool nnc_text_is_plain(const char *text) {
+    while (*text != '\0') {
+        size_t length = printable_bytes((const unsigned char *)text);
+        if (length == 0) {
+            return false;
+        }
+        text += length;
+    }
+    return true;
+}
+
 void nnc_text_escape(const char *text, char *ret_text, size_t room) {
     assert(room >= 4);
     size_t used = 0, cut = 0; /* cut: where "..." still fits */
     while (*text != '\0') {
         char piece[8];
-        size_t length = printable_bytes((const unsigned char *)text);
+        size_t length = *text == '\\' ? 0 : printable_bytes((const unsigned char *)text);
         if (length > 0) {
             memcpy(piece, text, length);
             text += length;

@@ -3,6 +3,7 @@
 #ifndef NNC_BASE_TEXT_H
 #define NNC_BASE_TEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,9 @@ void nnc_text_bytes(uint64_t bytes, char *ret_text, size_t room);
 /* "0.4s", "12s", "3m05s", "2h07m", "3d04h" into ret_text; 16 bytes are always enough. Negative and
  * unknown (NaN, infinite) are "-". Unit: seconds. */
 void nnc_text_duration(double seconds, char *ret_text, size_t room);
+
+/* True for valid UTF-8 without control characters, which includes "". */
+bool nnc_text_is_plain(const char *text);
 
 /* Copy a hostile name so that it can be printed: control bytes, DEL, backslash and bytes that are
  * not part of valid UTF-8 become \xNN. A text that does not fit ends in "...". room >= 4 (assert).

@@ -1,0 +1,610 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* THE option table: one row a field of struct nnc_config, in its order. Parser, help, man page,
+ * completion, YAML, environment and the record of a run are all made from these rows; a test fails
+ * when a field has no row. Defaults follow torchvision's reference scripts.
+ *
+ *   defaults < YAML file (config_yaml.c) < environment (here) < command line (config_parse.c)
+ *   help (config_help.c), man page, table and completion (config_docs.c)
+ *
+ * To add an option: a field in config.h, a row here, scripts/generate-docs.sh. What depends on more
+ * than one option is checked by a row's .check, after all of them are set.
+ * Source: names of torchrun(1) and of torchvision's references/classification/train.py. */
+#include "base/config.h"
+
+#include "base/config_table.h"
+#include "base/err.h"
+#include "base/text.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    TRAIN = NNC_VERB_TRAIN,
+    PREDICT = NNC_VERB_PREDICT,
+    CHECK = NNC_VERB_CHECK,
+    BENCH_INPUT = NNC_VERB_BENCH_INPUT,
+    BENCH_TRAIN = NNC_VERB_BENCH_TRAIN,
+    /* Those that read a data set, make training images, run loaders, run trainers, update weights.
+     */
+    READS = TRAIN | NNC_VERB_EVAL | CHECK | BENCH_INPUT,
+    AUGMENTS = TRAIN | CHECK | BENCH_INPUT,
+    LOADS = READS | PREDICT,
+    RUNS = TRAIN | NNC_VERB_EVAL | PREDICT | BENCH_TRAIN,
+    LEARNS = TRAIN | BENCH_TRAIN,
+    EVERY = NNC_VERB_EVERY & ~NNC_VERB_CONFIG,
+};
+
+#define FIELD(field)                                                                               \
+    .offset = offsetof(struct nnc_config, field), .bytes = sizeof(((struct nnc_config *)0)->field)
+
+static const struct nnc_choice auto_choices[] = {{"auto", 0}, {NULL, 0}};
+static const struct nnc_choice all_choices[] = {{"all", 0}, {NULL, 0}};
+static const struct nnc_choice same_choices[] = {{"same", -1}, {NULL, 0}};
+
+static const struct nnc_choice format_choices[] = {
+    {"auto", NNC_FORMAT_AUTO},          {"folder", NNC_FORMAT_FOLDER},
+    {"imagefolder", NNC_FORMAT_FOLDER}, {"tar", NNC_FORMAT_TAR},
+    {"webdataset", NNC_FORMAT_TAR},     {"idx", NNC_FORMAT_IDX},
+    {"mnist", NNC_FORMAT_IDX},          {NULL, 0}};
+
+static const struct nnc_choice transform_choices[] = {
+    {"random-resized-crop", NNC_TRANSFORM_RANDOM_RESIZED_CROP},
+    {"padded-crop", NNC_TRANSFORM_PADDED_CROP},
+    {"eval", NNC_TRANSFORM_EVAL},
+    {NULL, 0}};
+
+static const struct nnc_choice on_bad_choices[] = {
+    {"replace", NNC_ON_BAD_REPLACE}, {"fail", NNC_ON_BAD_FAIL}, {NULL, 0}};
+
+static const struct nnc_choice io_choices[] = {{"auto", NNC_IO_AUTO},
+                                               {"uring", NNC_IO_URING},
+                                               {"io-uring", NNC_IO_URING},
+                                               {"pread", NNC_IO_PREAD},
+                                               {NULL, 0}};
+
+static const struct nnc_choice backend_choices[] = {{"auto", NNC_BACKEND_AUTO},
+                                                    {"onednn", NNC_BACKEND_ONEDNN},
+                                                    {"reference", NNC_BACKEND_REFERENCE},
+                                                    {"cuda", NNC_BACKEND_CUDA},
+                                                    {NULL, 0}};
+
+static const struct nnc_choice loss_choices[] = {
+    {"cross-entropy", NNC_LOSS_CROSS_ENTROPY}, {"mse", NNC_LOSS_MSE}, {NULL, 0}};
+
+static const struct nnc_choice scheduler_choices[] = {{"constant", NNC_LR_CONSTANT},
+                                                      {"step", NNC_LR_STEP},
+                                                      {"steplr", NNC_LR_STEP},
+                                                      {"cosine", NNC_LR_COSINE},
+                                                      {"cosineannealinglr", NNC_LR_COSINE},
+                                                      {NULL, 0}};
+
+static const struct nnc_choice warmup_choices[] = {
+    {"linear", NNC_WARMUP_LINEAR}, {"constant", NNC_WARMUP_CONSTANT}, {NULL, 0}};
+
+static int check_channels(const struct nnc_config *config) {
+    if (config->channels == 2) {
+        return nnc_fail(-NNC_E_USAGE, "--channels must be 1 (grey), 3 (colour) or auto");
+    }
+    return 0;
+}
+
+static int check_val_crop(const struct nnc_config *config) {
+    if (config->val_crop_size > config->val_resize_size) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--val-crop-size %u does not fit into --val-resize-size %u: give "
+                        "--val-resize-size %u or more",
+                        config->val_crop_size, config->val_resize_size, config->val_crop_size);
+    }
+    return 0;
+}
+
+static int check_crop_scale(const struct nnc_config *config) {
+    if (config->crop_scale_min > config->crop_scale_max) {
+        return nnc_fail(-NNC_E_USAGE, "--crop-scale-min %g is above --crop-scale-max %g",
+                        config->crop_scale_min, config->crop_scale_max);
+    }
+    return 0;
+}
+
+static int check_crop_ratio(const struct nnc_config *config) {
+    if (config->crop_ratio_min > config->crop_ratio_max) {
+        return nnc_fail(-NNC_E_USAGE, "--crop-ratio-min %g is above --crop-ratio-max %g",
+                        config->crop_ratio_min, config->crop_ratio_max);
+    }
+    return 0;
+}
+
+/* A number of at most three digits; -1 when there is none. */
+static int read_small(const char **at) {
+    size_t digits = strspn(*at, "0123456789");
+    if (digits == 0 || digits > 3) {
+        return -1;
+    }
+    int number = atoi(*at);
+    *at += digits;
+    return number;
+}
+
+/* "", "all", a number, or distinct numbers separated by commas. */
+static bool is_gpus(const char *text) {
+    bool seen[NNC_MAX_RANKS] = {false};
+    if (*text == '\0' || strcmp(text, "all") == 0) {
+        return true;
+    }
+    if (strchr(text, ',') == NULL) {
+        int number = read_small(&text);
+        return number >= 0 && number <= NNC_MAX_RANKS && *text == '\0';
+    }
+    for (;; text++) {
+        int number = read_small(&text);
+        if (number < 0 || number >= NNC_MAX_RANKS || seen[number]) {
+            return false;
+        }
+        seen[number] = true;
+        if (*text != ',') {
+            return *text == '\0';
+        }
+    }
+}
+
+static int check_gpus(const struct nnc_config *config) {
+    if (!is_gpus(config->gpus)) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--gpus \"%s\" is neither a number from 0 to %d nor \"all\" nor a list of "
+                        "different devices like 0,2",
+                        config->gpus, NNC_MAX_RANKS);
+    }
+    return 0;
+}
+
+static int check_weights(const struct nnc_config *config) {
+    if (config->weights[0] != '\0' && config->resume[0] != '\0' &&
+        strcmp(config->resume, "auto") != 0) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--weights starts from weights alone and --resume continues a whole run: "
+                        "give one of them");
+    }
+    return 0;
+}
+
+static int check_label_smoothing(const struct nnc_config *config) {
+    if (config->label_smoothing > 0 && config->loss != NNC_LOSS_CROSS_ENTROPY) {
+        return nnc_fail(-NNC_E_USAGE, "--label-smoothing needs --loss cross-entropy");
+    }
+    return 0;
+}
+
+static int check_nesterov(const struct nnc_config *config) {
+    if (config->nesterov && config->momentum <= 0) {
+        return nnc_fail(-NNC_E_USAGE, "--nesterov needs a --momentum above 0");
+    }
+    return 0;
+}
+
+static int check_fresh(const struct nnc_config *config) {
+    if (config->fresh && config->resume[0] != '\0') {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--fresh starts from zero and --resume continues: give one of them");
+    }
+    return 0;
+}
+
+static int check_quiet(const struct nnc_config *config) {
+    if (config->quiet && config->verbose > 0) {
+        return nnc_fail(-NNC_E_USAGE, "--quiet and --verbose contradict each other");
+    }
+    return 0;
+}
+
+static int check_input(const struct nnc_config *config) {
+    unsigned channels = 0, height = 0, width = 0;
+    int end = 0;
+    if (config->input[0] == '\0') {
+        return 0;
+    }
+    bool is_plain = strspn(config->input, "0123456789x") == strlen(config->input);
+    int found = sscanf(config->input, "%5ux%5ux%5u%n", &channels, &height, &width, &end);
+    if (!is_plain || found != 3 || config->input[end] != '\0' || channels == 0 || height == 0 ||
+        width == 0) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--input \"%s\" is not channels, height and width like 3x224x224",
+                        config->input);
+    }
+    return 0;
+}
+
+static int check_bench_split(const struct nnc_config *config) {
+    if (strcmp(config->bench_split, "train") != 0 && strcmp(config->bench_split, "val") != 0) {
+        return nnc_fail(-NNC_E_USAGE, "--bench-split \"%s\" is neither train nor val",
+                        config->bench_split);
+    }
+    return 0;
+}
+
+/* One row fills few lines instead of a line per field. */
+/* clang-format off */
+const struct nnc_option nnc_config_options[] = {
+    {.name = "data", .type = NNC_OPTION_STRING, FIELD(data), .unit = "PATH", .def = "",
+     .help = "data set: class folders (in train/ and val/, or bare), tar shards, or a directory "
+             "of idx files; also the first word after the verb",
+     .group = NNC_GROUP_DATA, .aliases = {"data-path", "data-dir"},
+     .verbs = READS | NNC_VERB_DOCTOR},
+    {.name = "val-data", .type = NNC_OPTION_STRING, FIELD(val_data), .unit = "PATH", .def = "",
+     .help = "validation set, where it is not beside the training set",
+     .group = NNC_GROUP_DATA, .aliases = {"val-path", "val-dir"}, .verbs = READS},
+    {.name = "format", .type = NNC_OPTION_ENUM, FIELD(format), .unit = "", .def = "auto",
+     .choices = format_choices,
+     .help = "layout of the data set",
+     .group = NNC_GROUP_DATA, .verbs = READS},
+    {.name = "channels", .type = NNC_OPTION_U32, FIELD(channels), .unit = "", .min = 0, .max = 3,
+     .def = "auto", .choices = auto_choices,
+     .help = "colour channels that the network sees: 1 or 3",
+     .group = NNC_GROUP_DATA, .check = check_channels, .verbs = LOADS},
+    {.name = "train-transform", .type = NNC_OPTION_ENUM, FIELD(train_transform), .unit = "",
+     .def = "random-resized-crop", .choices = transform_choices,
+     .help = "augmentation of training images",
+     .group = NNC_GROUP_DATA, .verbs = AUGMENTS},
+    {.name = "train-crop-size", .type = NNC_OPTION_U32, FIELD(train_crop_size), .unit = "pixels",
+     .min = 1, .max = 8192, .def = "224",
+     .help = "side of a training image",
+     .group = NNC_GROUP_DATA, .aliases = {"img-size", "imgsz", "crop-size"},
+     .verbs = AUGMENTS | BENCH_TRAIN},
+    {.name = "val-resize-size", .type = NNC_OPTION_U32, FIELD(val_resize_size), .unit = "pixels",
+     .min = 1, .max = 8192, .def = "256",
+     .help = "shorter side before the centre crop of an evaluated image",
+     .group = NNC_GROUP_DATA, .verbs = LOADS},
+    {.name = "val-crop-size", .type = NNC_OPTION_U32, FIELD(val_crop_size), .unit = "pixels",
+     .min = 1, .max = 8192, .def = "224",
+     .help = "side of an evaluated image",
+     .group = NNC_GROUP_DATA, .check = check_val_crop, .verbs = LOADS},
+    {.name = "crop-padding", .type = NNC_OPTION_U32, FIELD(crop_padding), .unit = "pixels",
+     .min = 0, .max = 1024, .def = "4",
+     .help = "zeros on each side for --train-transform padded-crop",
+     .group = NNC_GROUP_DATA, .verbs = AUGMENTS},
+    {.name = "hflip-prob", .type = NNC_OPTION_DOUBLE, FIELD(hflip_prob), .unit = "", .min = 0,
+     .max = 1, .def = "0.5",
+     .help = "probability of a horizontal flip in training",
+     .group = NNC_GROUP_DATA, .aliases = {"hflip"}, .verbs = AUGMENTS},
+    {.name = "crop-scale-min", .type = NNC_OPTION_DOUBLE, FIELD(crop_scale_min), .unit = "",
+     .min = 1e-06, .max = 1, .def = "0.08",
+     .help = "smallest area of a random crop, as a fraction of the image",
+     .group = NNC_GROUP_DATA, .verbs = AUGMENTS},
+    {.name = "crop-scale-max", .type = NNC_OPTION_DOUBLE, FIELD(crop_scale_max), .unit = "",
+     .min = 1e-06, .max = 1, .def = "1",
+     .help = "largest area of a random crop",
+     .group = NNC_GROUP_DATA, .check = check_crop_scale, .verbs = AUGMENTS},
+    {.name = "crop-ratio-min", .type = NNC_OPTION_DOUBLE, FIELD(crop_ratio_min), .unit = "",
+     .min = 0.01, .max = 100, .def = "0.75",
+     .help = "smallest width / height of a random crop",
+     .group = NNC_GROUP_DATA, .verbs = AUGMENTS},
+    {.name = "crop-ratio-max", .type = NNC_OPTION_DOUBLE, FIELD(crop_ratio_max), .unit = "",
+     .min = 0.01, .max = 100, .def = "1.3333333333333333",
+     .help = "largest width / height of a random crop",
+     .group = NNC_GROUP_DATA, .check = check_crop_ratio, .verbs = AUGMENTS},
+    {.name = "mean", .type = NNC_OPTION_DOUBLES, FIELD(mean), .unit = "", .min = 0, .max = 1,
+     .def = "0.485,0.456,0.406",
+     .help = "mean of the pixels (0 to 1) per channel, or one for all; grey images use the first",
+     .group = NNC_GROUP_DATA, .verbs = RUNS},
+    {.name = "std", .type = NNC_OPTION_DOUBLES, FIELD(std), .unit = "", .min = 1e-06, .max = 1000,
+     .def = "0.229,0.224,0.225",
+     .help = "standard deviation of the pixels, likewise",
+     .group = NNC_GROUP_DATA, .verbs = RUNS},
+    {.name = "on-bad", .type = NNC_OPTION_ENUM, FIELD(on_bad), .unit = "", .def = "replace",
+     .choices = on_bad_choices,
+     .help = "what an unreadable image leads to: another one takes its place, or the run fails",
+     .group = NNC_GROUP_DATA, .verbs = LOADS},
+    {.name = "max-bad", .type = NNC_OPTION_DOUBLE, FIELD(max_bad), .unit = "", .min = 0, .max = 1,
+     .def = "0.001",
+     .help = "end with exit status 3 when more than this fraction of the images is unreadable",
+     .group = NNC_GROUP_DATA, .verbs = LOADS},
+    {.name = "reindex", .type = NNC_OPTION_BOOL, FIELD(reindex), .unit = "", .def = "false",
+     .help = "scan the data set again even if its cached index looks current",
+     .group = NNC_GROUP_DATA, .verbs = READS},
+    {.name = "workers", .flag = 'j', .type = NNC_OPTION_U32, FIELD(workers), .unit = "processes",
+     .min = 0, .max = 1024, .def = "auto", .choices = auto_choices,
+     .help = "loader processes on this machine (not per device, as other trainers count them)",
+     .group = NNC_GROUP_LOADERS, .aliases = {"num-workers"}, .verbs = LOADS},
+    {.name = "ring-depth", .type = NNC_OPTION_U32, FIELD(ring_depth), .unit = "batches", .min = 2,
+     .max = 64, .def = "4",
+     .help = "batches prepared ahead for each trainer",
+     .group = NNC_GROUP_LOADERS, .aliases = {"prefetch-factor"}, .verbs = LOADS},
+    {.name = "io", .type = NNC_OPTION_ENUM, FIELD(io), .unit = "", .def = "auto",
+     .choices = io_choices,
+     .help = "how files are read; auto takes io_uring where the kernel allows it",
+     .group = NNC_GROUP_LOADERS, .verbs = LOADS},
+    {.name = "sample-timeout", .type = NNC_OPTION_U32, FIELD(sample_timeout), .unit = "seconds",
+     .min = 1, .max = 86400, .def = "60",
+     .help = "time after which a loader that holds one image counts as hung and is replaced",
+     .group = NNC_GROUP_LOADERS, .verbs = LOADS},
+    {.name = "shm-dir", .type = NNC_OPTION_STRING, FIELD(shm_dir), .unit = "DIR", .def = "",
+     .help = "where shared memory is made if memfd is forbidden",
+     .group = NNC_GROUP_LOADERS, .verbs = LOADS | NNC_VERB_DOCTOR},
+    {.name = "gpus", .type = NNC_OPTION_STRING, FIELD(gpus), .unit = "N|all|0,2", .def = "",
+     .help = "GPUs of this machine: how many, all, or which; 0 or nothing means the CPU",
+     .group = NNC_GROUP_DEVICES, .check = check_gpus, .aliases = {"nproc-per-node"},
+     .verbs = RUNS | NNC_VERB_DOCTOR},
+    {.name = "cpu-ranks", .type = NNC_OPTION_U32, FIELD(cpu_ranks), .unit = "processes", .min = 1,
+     .max = NNC_MAX_RANKS, .def = "1",
+     .help = "CPU trainers that share each step",
+     .group = NNC_GROUP_DEVICES, .verbs = RUNS},
+    {.name = "threads", .type = NNC_OPTION_U32, FIELD(threads), .unit = "threads", .min = 0,
+     .max = 1024, .def = "auto", .choices = auto_choices,
+     .help = "compute threads of each CPU trainer",
+     .group = NNC_GROUP_DEVICES, .verbs = RUNS},
+    {.name = "backend", .type = NNC_OPTION_ENUM, FIELD(backend), .unit = "", .def = "auto",
+     .choices = backend_choices,
+     .help = "what computes; reference is plain C and slow",
+     .group = NNC_GROUP_DEVICES, .verbs = RUNS},
+    {.name = "deterministic", .type = NNC_OPTION_BOOL, FIELD(deterministic), .unit = "",
+     .def = "false",
+     .help = "only algorithms that give the same bits each time",
+     .group = NNC_GROUP_DEVICES, .aliases = {"use-deterministic-algorithms"}, .verbs = RUNS},
+    {.name = "model", .flag = 'a', .type = NNC_OPTION_STRING, FIELD(model), .unit = "NAME|FILE",
+     .def = "resnet18",
+     .help = "network: a name that `nncoord models` lists, or a model text",
+     .group = NNC_GROUP_MODEL, .aliases = {"arch"}, .verbs = RUNS | NNC_VERB_MODELS},
+    {.name = "model-args", .type = NNC_OPTION_STRING, FIELD(model_args), .unit = "KEY=VALUE,...",
+     .def = "",
+     .help = "parameters of the model text, such as activation=Tanh,hidden=512",
+     .group = NNC_GROUP_MODEL, .verbs = RUNS | NNC_VERB_MODELS},
+    {.name = "weights", .type = NNC_OPTION_STRING, FIELD(weights), .unit = "FILE", .def = "",
+     .help = "safetensors file or checkpoint to take weights from, and nothing else",
+     .group = NNC_GROUP_MODEL, .check = check_weights, .aliases = {"initial-checkpoint"},
+     .verbs = RUNS},
+    {.name = "strict", .type = NNC_OPTION_BOOL, FIELD(strict), .unit = "", .def = "true",
+     .help = "--weights must fit exactly; --no-strict leaves out a head of another size",
+     .group = NNC_GROUP_MODEL, .verbs = RUNS},
+    {.name = "epochs", .type = NNC_OPTION_U32, FIELD(epochs), .unit = "epochs", .min = 1,
+     .max = 1000000, .def = "90",
+     .help = "passes over the training set",
+     .group = NNC_GROUP_TRAINING, .verbs = TRAIN},
+    {.name = "batch-size", .flag = 'b', .type = NNC_OPTION_U32, FIELD(batch_size), .unit = "images",
+     .min = 1, .max = 65536, .def = "32",
+     .help = "images per step and device",
+     .group = NNC_GROUP_TRAINING, .verbs = LOADS | RUNS},
+    {.name = "global-batch", .type = NNC_OPTION_U32, FIELD(global_batch), .unit = "images",
+     .min = 0, .max = 4194304, .def = "auto", .choices = auto_choices,
+     .help = "images per step of all devices together; auto is batch-size times devices",
+     .group = NNC_GROUP_TRAINING, .aliases = {"global-batch-size"}, .verbs = LOADS | RUNS},
+    {.name = "drop-last", .type = NNC_OPTION_BOOL, FIELD(drop_last), .unit = "", .def = "false",
+     .help = "leave out the last, smaller step of a training epoch",
+     .group = NNC_GROUP_TRAINING, .verbs = TRAIN},
+    {.name = "limit-train-batches", .type = NNC_OPTION_U32, FIELD(limit_train_batches),
+     .unit = "steps", .min = 0, .max = UINT32_MAX, .def = "all", .choices = all_choices,
+     .help = "training steps per epoch",
+     .group = NNC_GROUP_TRAINING, .verbs = TRAIN},
+    {.name = "limit-val-batches", .type = NNC_OPTION_U32, FIELD(limit_val_batches), .unit = "steps",
+     .min = 0, .max = UINT32_MAX, .def = "all", .choices = all_choices,
+     .help = "evaluation steps",
+     .group = NNC_GROUP_TRAINING, .verbs = TRAIN | NNC_VERB_EVAL},
+    {.name = "eval-every", .type = NNC_OPTION_U32, FIELD(eval_every), .unit = "epochs", .min = 0,
+     .max = 1000000, .def = "1",
+     .help = "evaluate after each of so many epochs and after the last; 0: only then",
+     .group = NNC_GROUP_TRAINING, .aliases = {"val-interval"}, .verbs = TRAIN},
+    {.name = "seed", .type = NNC_OPTION_U64, FIELD(seed), .unit = "", .min = 0,
+     .max = (double)UINT64_MAX, .def = "0",
+     .help = "decides initial weights, order and augmentation",
+     .group = NNC_GROUP_TRAINING, .verbs = LOADS | RUNS},
+    {.name = "loss", .type = NNC_OPTION_ENUM, FIELD(loss), .unit = "", .def = "cross-entropy",
+     .choices = loss_choices,
+     .help = "what is minimised",
+     .group = NNC_GROUP_TRAINING, .verbs = RUNS},
+    {.name = "label-smoothing", .type = NNC_OPTION_DOUBLE, FIELD(label_smoothing), .unit = "",
+     .min = 0, .max = 1, .def = "0",
+     .help = "share of a label that is spread over all classes",
+     .group = NNC_GROUP_TRAINING, .check = check_label_smoothing, .aliases = {"smoothing"},
+     .verbs = LEARNS},
+    {.name = "lr", .type = NNC_OPTION_DOUBLE, FIELD(lr), .unit = "", .min = 0, .max = 1000000.0,
+     .def = "0.1",
+     .help = "learning rate",
+     .group = NNC_GROUP_TRAINING, .aliases = {"learning-rate"}, .verbs = LEARNS},
+    {.name = "momentum", .type = NNC_OPTION_DOUBLE, FIELD(momentum), .unit = "", .min = 0, .max = 1,
+     .def = "0.9",
+     .help = "momentum of SGD",
+     .group = NNC_GROUP_TRAINING, .verbs = LEARNS},
+    {.name = "weight-decay", .type = NNC_OPTION_DOUBLE, FIELD(weight_decay), .unit = "", .min = 0,
+     .max = 1000, .def = "0.0001",
+     .help = "weight decay (L2) of SGD",
+     .group = NNC_GROUP_TRAINING, .aliases = {"wd"}, .verbs = LEARNS},
+    {.name = "norm-weight-decay", .type = NNC_OPTION_DOUBLE, FIELD(norm_weight_decay), .unit = "",
+     .min = 0, .max = 1000, .def = "same", .choices = same_choices,
+     .help = "weight decay of batch norm parameters",
+     .group = NNC_GROUP_TRAINING, .verbs = LEARNS},
+    {.name = "bias-weight-decay", .type = NNC_OPTION_DOUBLE, FIELD(bias_weight_decay), .unit = "",
+     .min = 0, .max = 1000, .def = "same", .choices = same_choices,
+     .help = "weight decay of biases",
+     .group = NNC_GROUP_TRAINING, .aliases = {"bias-wd"}, .verbs = LEARNS},
+    {.name = "nesterov", .type = NNC_OPTION_BOOL, FIELD(nesterov), .unit = "", .def = "false",
+     .help = "Nesterov's momentum",
+     .group = NNC_GROUP_TRAINING, .check = check_nesterov, .verbs = LEARNS},
+    {.name = "lr-scheduler", .type = NNC_OPTION_ENUM, FIELD(lr_scheduler), .unit = "",
+     .def = "step", .choices = scheduler_choices,
+     .help = "course of the learning rate",
+     .group = NNC_GROUP_TRAINING, .aliases = {"sched"}, .verbs = TRAIN},
+    {.name = "lr-warmup-epochs", .type = NNC_OPTION_DOUBLE, FIELD(lr_warmup_epochs),
+     .unit = "epochs", .min = 0, .max = 1000000.0, .def = "0",
+     .help = "epochs before the schedule starts",
+     .group = NNC_GROUP_TRAINING, .aliases = {"warmup-epochs"}, .verbs = TRAIN},
+    {.name = "lr-warmup-method", .type = NNC_OPTION_ENUM, FIELD(lr_warmup_method), .unit = "",
+     .def = "constant", .choices = warmup_choices,
+     .help = "learning rate in the warm-up: rising, or constant",
+     .group = NNC_GROUP_TRAINING, .verbs = TRAIN},
+    {.name = "lr-warmup-decay", .type = NNC_OPTION_DOUBLE, FIELD(lr_warmup_decay), .unit = "",
+     .min = 0, .max = 1, .def = "0.01",
+     .help = "where the warm-up starts, as a fraction of the learning rate",
+     .group = NNC_GROUP_TRAINING, .verbs = TRAIN},
+    {.name = "lr-step-size", .type = NNC_OPTION_U32, FIELD(lr_step_size), .unit = "epochs",
+     .min = 1, .max = 1000000, .def = "30",
+     .help = "the step schedule multiplies the rate after each of so many epochs",
+     .group = NNC_GROUP_TRAINING, .verbs = TRAIN},
+    {.name = "lr-gamma", .type = NNC_OPTION_DOUBLE, FIELD(lr_gamma), .unit = "", .min = 0,
+     .max = 1000, .def = "0.1",
+     .help = "factor of the step schedule",
+     .group = NNC_GROUP_TRAINING, .verbs = TRAIN},
+    {.name = "lr-min", .type = NNC_OPTION_DOUBLE, FIELD(lr_min), .unit = "", .min = 0,
+     .max = 1000000.0, .def = "0",
+     .help = "learning rate at the end of the cosine schedule",
+     .group = NNC_GROUP_TRAINING, .aliases = {"min-lr"}, .verbs = TRAIN},
+    {.name = "output-dir", .type = NNC_OPTION_STRING, FIELD(output_dir), .unit = "DIR", .def = "",
+     .help = "the run's directory; runs/MODEL-TIME if not given",
+     .group = NNC_GROUP_STATE, .aliases = {"output"}, .verbs = TRAIN},
+    {.name = "resume", .type = NNC_OPTION_STRING, FIELD(resume), .unit = "PATH|auto", .def = "",
+     .help = "continue from a checkpoint or a run; auto takes the newest valid one of "
+             "--output-dir",
+     .group = NNC_GROUP_STATE, .verbs = TRAIN | NNC_VERB_EVAL | PREDICT},
+    {.name = "fresh", .type = NNC_OPTION_BOOL, FIELD(fresh), .unit = "", .def = "false",
+     .help = "start from zero in a directory that has checkpoints",
+     .group = NNC_GROUP_STATE, .check = check_fresh, .verbs = TRAIN},
+    {.name = "save-every", .type = NNC_OPTION_DOUBLE, FIELD(save_every), .unit = "epochs", .min = 0,
+     .max = 1000000.0, .def = "1",
+     .help = "epochs between checkpoints, may be a fraction; 0: only at the end",
+     .group = NNC_GROUP_STATE, .verbs = TRAIN},
+    {.name = "snapshot-interval", .type = NNC_OPTION_U32, FIELD(snapshot_interval),
+     .unit = "seconds", .min = 1, .max = 86400, .def = "60",
+     .help = "time between snapshots in memory: the most that a crashed trainer loses",
+     .group = NNC_GROUP_STATE, .verbs = TRAIN},
+    {.name = "keep", .type = NNC_OPTION_U32, FIELD(keep), .unit = "checkpoints", .min = 1,
+     .max = 10000, .def = "3",
+     .help = "newest checkpoints that stay; best and last stay always",
+     .group = NNC_GROUP_STATE, .aliases = {"checkpoint-hist"}, .verbs = TRAIN},
+    {.name = "grace", .type = NNC_OPTION_U32, FIELD(grace), .unit = "seconds", .min = 1,
+     .max = 3600, .def = "25",
+     .help = "time for a last checkpoint after SIGTERM or Ctrl-C",
+     .group = NNC_GROUP_LIFE, .aliases = {"shutdown-timeout"}, .verbs = LOADS | RUNS},
+    {.name = "max-restarts", .type = NNC_OPTION_U32, FIELD(max_restarts), .unit = "restarts",
+     .min = 0, .max = 1000, .def = "3",
+     .help = "restarts of crashed trainers",
+     .group = NNC_GROUP_LIFE, .verbs = TRAIN},
+    {.name = "print-freq", .type = NNC_OPTION_U32, FIELD(print_freq), .unit = "steps", .min = 1,
+     .max = 1000000, .def = "50",
+     .help = "steps between progress lines where there is no terminal",
+     .group = NNC_GROUP_OUTPUT, .aliases = {"log-interval"}, .verbs = TRAIN | NNC_VERB_EVAL},
+    {.name = "json", .type = NNC_OPTION_BOOL, FIELD(json), .unit = "", .def = "false",
+     .help = "one JSON object on standard output, everything else on standard error",
+     .group = NNC_GROUP_OUTPUT, .verbs = EVERY},
+    {.name = "quiet", .flag = 'q', .type = NNC_OPTION_BOOL, FIELD(quiet), .unit = "",
+     .def = "false",
+     .help = "only warnings, errors and the result",
+     .group = NNC_GROUP_OUTPUT, .verbs = EVERY},
+    {.name = "verbose", .flag = 'v', .type = NNC_OPTION_LEVEL, FIELD(verbose), .unit = "", .min = 0,
+     .max = 3, .def = "0",
+     .help = "say more; twice for more still",
+     .group = NNC_GROUP_OUTPUT, .check = check_quiet, .verbs = EVERY},
+    {.name = "audit", .type = NNC_OPTION_STRING, FIELD(audit), .unit = "FILE", .def = "",
+     .help = "write one line per delivered image: epoch, position, index, rank",
+     .group = NNC_GROUP_OUTPUT, .verbs = READS},
+    {.name = "topk", .type = NNC_OPTION_U32, FIELD(topk), .unit = "classes", .min = 1, .max = 1000,
+     .def = "5",
+     .help = "classes shown per image",
+     .group = NNC_GROUP_INSPECT, .verbs = PREDICT},
+    {.name = "logits", .type = NNC_OPTION_BOOL, FIELD(logits), .unit = "", .def = "false",
+     .help = "add the raw outputs of the network to --json",
+     .group = NNC_GROUP_INSPECT, .verbs = PREDICT},
+    {.name = "input", .type = NNC_OPTION_STRING, FIELD(input), .unit = "CxHxW", .def = "",
+     .help = "input shape, such as 3x224x224; by default from the crop size",
+     .group = NNC_GROUP_INSPECT, .check = check_input, .verbs = NNC_VERB_MODELS | BENCH_TRAIN},
+    {.name = "bench-steps", .type = NNC_OPTION_U32, FIELD(bench_steps), .unit = "steps", .min = 0,
+     .max = 1000000, .def = "auto", .choices = auto_choices,
+     .help = "steps or batches measured",
+     .group = NNC_GROUP_INSPECT, .aliases = {"steps"}, .verbs = BENCH_INPUT | BENCH_TRAIN},
+    {.name = "bench-split", .type = NNC_OPTION_STRING, FIELD(bench_split), .unit = "train|val",
+     .def = "train",
+     .help = "which images and transforms are measured",
+     .group = NNC_GROUP_INSPECT, .check = check_bench_split, .aliases = {"split"},
+     .verbs = BENCH_INPUT},
+};
+/* clang-format on */
+
+const size_t nnc_config_option_count = sizeof(nnc_config_options) / sizeof(nnc_config_options[0]);
+
+const char *nnc_config_group_title(enum nnc_config_group group) {
+    static const char *const titles[] = {
+        [NNC_GROUP_DATA] = "Data",
+        [NNC_GROUP_LOADERS] = "Loaders",
+        [NNC_GROUP_DEVICES] = "Devices",
+        [NNC_GROUP_MODEL] = "Model",
+        [NNC_GROUP_TRAINING] = "Training",
+        [NNC_GROUP_STATE] = "Checkpoints",
+        [NNC_GROUP_LIFE] = "Life cycle",
+        [NNC_GROUP_OUTPUT] = "Output",
+        [NNC_GROUP_INSPECT] = "Predict, models and bench",
+    };
+    _Static_assert(sizeof(titles) / sizeof(titles[0]) == NNC_GROUP_COUNT, "a group has no title");
+    return titles[group];
+}
+
+/* Equal but for '_' and '-'. */
+static bool is_name(const char *name, const char *word) {
+    return strlen(name) == strlen(word) && nnc_edit_distance(name, word) == 0;
+}
+
+const struct nnc_option *nnc_config_find(const char *name) {
+    for (size_t row = 0; row < nnc_config_option_count; row++) {
+        const struct nnc_option *option = &nnc_config_options[row];
+        bool found = is_name(option->name, name);
+        for (const char *const *alias = option->aliases; *alias != NULL; alias++) {
+            found = found || is_name(*alias, name);
+        }
+        if (found) {
+            return option;
+        }
+    }
+    return NULL;
+}
+
+void nnc_config_defaults(struct nnc_config *ret_config) {
+    memset(ret_config, 0, sizeof(*ret_config));
+    for (size_t row = 0; row < nnc_config_option_count; row++) {
+        const struct nnc_option *option = &nnc_config_options[row];
+        int code = nnc_option_parse(option, option->def, ret_config);
+        assert(code == 0);
+        (void)code;
+    }
+}
+
+int nnc_config_check(const struct nnc_config *config) {
+    int code = 0;
+    for (size_t row = 0; row < nnc_config_option_count && code == 0; row++) {
+        if (nnc_config_options[row].check != NULL) {
+            code = nnc_config_options[row].check(config);
+        }
+    }
+    return code;
+}
+
+void nnc_config_variable(const struct nnc_option *option, char ret_name[NNC_NAME_MAX]) {
+    size_t used = (size_t)snprintf(ret_name, NNC_NAME_MAX, "NNCOORD_");
+    for (const char *at = option->name; *at != '\0' && used + 1 < NNC_NAME_MAX; at++) {
+        ret_name[used++] = *at == '-' ? '_' : (char)toupper((unsigned char)*at);
+    }
+    ret_name[used] = '\0';
+}
+
+int nnc_config_load_environment(struct nnc_config *config) {
+    for (size_t row = 0; row < nnc_config_option_count; row++) {
+        const struct nnc_option *option = &nnc_config_options[row];
+        char name[NNC_NAME_MAX];
+        nnc_config_variable(option, name);
+        const char *text = nnc_env(name);
+        if (text == NULL) {
+            continue;
+        }
+        int code = nnc_option_parse(option, text, config);
+        if (code < 0) {
+            return nnc_fail_in(code, "environment variable %s", name);
+        }
+    }
+    return 0;
+}
+
+const char *nnc_env(const char *name) {
+    const char *value = getenv(name);
+    return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+const char *nnc_version(void) {
+    return NNC_VERSION;
+}
