@@ -58,6 +58,13 @@ Test(model_text, shapes_that_do_not_meet_are_named_with_place_path_and_both_shap
          "3x8x8"},
         {"Sequential(MaxPool2d(3, padding=2))",
          "t.nn:2:12: 0 MaxPool2d may be padded by at most half its window (3x3)"},
+        {"Sequential(MaxPool2d(3, padding=(2, 0)))",
+         "t.nn:2:12: 0 MaxPool2d may be padded by at most half its window (3x3)"},
+        {"Sequential(AvgPool2d((5, 3), padding=(2, 2)))",
+         "t.nn:2:12: 0 AvgPool2d may be padded by at most half its window (5x3)"},
+        {"Sequential(AdaptiveAvgPool2d(1), Residual(Flatten()))",
+         "t.nn:2:34: add Add cannot add: the body of the Residual gives 3, the shortcut 3x1x1 "
+         "(downsample=... changes the shortcut)"},
         {"Sequential(layer1=Sequential(Residual(Conv2d(3, 8, 3, padding=1))))",
          "t.nn:2:30: layer1.add Add cannot add: the body of the Residual gives 8x8x8, the shortcut "
          "3x8x8 (downsample=... changes the shortcut)"},
@@ -307,8 +314,8 @@ Test(model_text, what_is_no_regular_file_is_refused) {
     struct nnc_graph *graph = NULL;
     cr_expect_lt(nnc_graph_create(&(struct nnc_graph_params){.path = "/dev/zero"}, &graph), 0);
     cr_expect_lt(nnc_graph_create(&(struct nnc_graph_params){.path = "/"}, &graph), 0);
-    cr_expect_lt(nnc_graph_create(&(struct nnc_graph_params){.path = "/nonexistent.nn"}, &graph),
-                 0);
+    cr_expect_eq(nnc_graph_create(&(struct nnc_graph_params){.path = "/nonexistent.nn"}, &graph),
+                 -NNC_E_USAGE);
     cr_expect_not_null(strstr(nnc_error_text(), "/nonexistent.nn"));
 }
 

@@ -221,7 +221,8 @@ static int read_text(const char *path, char **ret_text, size_t *ret_length) {
     /* Not blocking: the name may be that of a pipe. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
-        return nnc_fail_errno("model text %s", path);
+        /* The name is the user's: a wrong one is wrong usage, not a failure of the program. */
+        return nnc_fail(-NNC_E_USAGE, "model text %s: %s", path, strerror(errno));
     }
     char *text = NULL;
     struct stat status;
