@@ -252,6 +252,15 @@ Test(index, each_number_out_of_range_is_refused) {
     }
 }
 
+Test(index, a_last_string_without_an_end_is_refused) {
+    struct blob blob = folder_blob();
+    struct nnc_index index;
+    ((char *)blob.bytes)[blob.size - 1] = 'x';
+    rehash(&blob);
+    cr_expect_eq(open_copy(blob.bytes, blob.size, &index), -NNC_E_FORMAT);
+    free(blob.bytes);
+}
+
 Test(index, names_that_leave_the_root_are_refused) {
     const char *names[] = {"/etc/passwd", "..", "../x.jpg", "a/../../x.jpg", "a/.."};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
