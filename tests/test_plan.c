@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The plan of a run: pure numbers in, numbers out. */
+#include "coordinator/plan.h"
+
+#include "base/err.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+static struct nnc_machine machine_of(uint32_t cpus) {
+    return (struct nnc_machine){.cpus = cpus,
+                                .memory = 8ull << 30,
+                                .memory_available = 8ull << 30,
+                                .memory_cgroup = UINT64_MAX};
+}
+
+static struct nnc_config config_of(void) {
+    return (struct nnc_config){.batch_size = 32,
+                               .epochs = 2,
+                               .ring_depth = 4,
+                               .train_crop_size = 24,
+                               .val_crop_size = 32,
+                               .eval_every = 1};
+}
+
+static int plan_for(const struct nnc_config *config, uint32_t cpus, enum nnc_mode mode,
+                    struct nnc_plan *ret_plan) {
+    struct nnc_machine machine = machine_of(cpus);
+    const struct nnc_plan_input input = {
+        .config = config, .machine = &machine, .mode = mode, .samples = {1000, 100}, .channels = 3};
+    return nnc_plan_make(&input, ret_plan);
+}
+
+Test(plan, trainers_get_all_cpus_and_loaders_one_process_per_four) {
+    static const struct {
+        uint32_t cpus, ranks, threads, loaders;
+    } rows[] = {{1, 1, 1, 1}, {2, 1, 2, 1},    {2, 2, 1, 1},
+                {8, 2, 4, 2}, {64, 4, 16, 16}, {2, 4, 1, 1}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct nnc_config config = config_of();
+        struct nnc_plan plan;
+        config.cpu_ranks = rows[i].ranks;
+        cr_assert_eq(plan_for(&config, rows[i].cpus, NNC_MODE_TRAIN, &plan), 0, "row %zu", i);
+        cr_assert_eq(plan.ranks, rows[i].ranks, "row %zu", i);
+        cr_assert_eq(plan.threads, rows[i].threads, "row %zu", i);
+        cr_assert_eq(plan.loaders, rows[i].loaders, "row %zu", i);
+    }
+}
+
+Test(plan, the_ring_holds_the_larger_crop) {
+    struct nnc_config config = config_of();
+    struct nnc_plan plan;
+    cr_assert_eq(plan_for(&config, 2, NNC_MODE_TRAIN, &plan), 0);
+    cr_assert_eq(plan.geometry.height, 32);
+    cr_assert_eq(plan.geometry.batch, 32);
+    cr_assert_eq(plan.geometry.slots, 4);
+    cr_assert_eq(plan_for(&config, 2, NNC_MODE_BENCH_INPUT, &plan), 0);
+    cr_assert_eq(plan.geometry.height, 24, "only training images are loaded there");
+}
+
+Test(plan, a_global_batch_divides_over_the_ranks_or_is_refused) {
+    struct nnc_config config = config_of();
+    struct nnc_plan plan;
+    config.global_batch = 64;
+    config.cpu_ranks = 2;
+    cr_assert_eq(plan_for(&config, 2, NNC_MODE_TRAIN, &plan), 0);
+    cr_assert_eq(plan.schedule.batch, 32);
+    config.cpu_ranks = 3;
+    cr_assert_eq(plan_for(&config, 2, NNC_MODE_TRAIN, &plan), -NNC_E_USAGE);
+    cr_assert_not_null(strstr(nnc_error_text(), "64"));
+}
+
+Test(plan, gpus_are_refused_with_the_line_that_works) {
+    struct nnc_config config = config_of();
+    struct nnc_plan plan;
+    strcpy(config.gpus, "2");
+    cr_assert_eq(plan_for(&config, 2, NNC_MODE_TRAIN, &plan), -NNC_E_USAGE);
+    cr_assert_not_null(strstr(nnc_error_text(), "--gpus 0"));
+    strcpy(config.gpus, "0");
+    cr_assert_eq(plan_for(&config, 2, NNC_MODE_TRAIN, &plan), 0);
+}
+
+Test(plan, memory_is_compared_with_every_part_in_the_text) {
+    struct nnc_machine machine = machine_of(2);
+    struct nnc_memory_need need = {
+        .rings = 1ull << 30, .trainers = 6ull << 30, .snapshot = 1ull << 30};
+    cr_assert_eq(nnc_plan_check_memory(&need, &machine), 0, "exactly all of it still fits");
+    need.comm = 1ull << 20;
+    cr_assert_eq(nnc_plan_check_memory(&need, &machine), -NNC_E_USAGE);
+    static const char *const said[] = {"need 8193 MiB", "rings 1024",   "trainers 6144",
+                                       "snapshot 1024", "all-reduce 1", "have 8192 MiB"};
+    for (size_t i = 0; i < sizeof(said) / sizeof(said[0]); i++) {
+        cr_assert_not_null(strstr(nnc_error_text(), said[i]), "%s: %s", said[i], nnc_error_text());
+    }
+}
