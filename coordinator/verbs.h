@@ -14,8 +14,7 @@ struct nnc_verb_context {
     const struct nnc_command *command;
     struct nnc_machine machine;
     uint64_t started_ns;
-    int argc; /* of main, for verbs that another program executes */
-    char **argv;
+    char **argv; /* as given to main, for verbs that another program executes */
 };
 
 /* Execute command->verb. Returns 0 or a negative code with text. */
@@ -37,6 +36,5 @@ int nnc_verb_check(const struct nnc_verb_context *context);
 int nnc_verb_bench(const struct nnc_verb_context *context);
 int nnc_verb_models(const struct nnc_verb_context *context);
 int nnc_verb_doctor(const struct nnc_verb_context *context);
-int nnc_verb_config(const struct nnc_verb_context *context);
 
 #endif

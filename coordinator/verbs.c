@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of verbs, and those that only hand over. */
+#include "coordinator/verbs.h"
+
+#include "base/err.h"
+#include "coordinator/process.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct {
+    const char *name;
+    int (*execute)(const struct nnc_verb_context *context);
+} verbs[] = {
+    {"train", nnc_verb_train},   {"eval", nnc_verb_eval},   {"predict", nnc_verb_predict},
+    {"check", nnc_verb_check},   {"bench", nnc_verb_bench}, {"models", nnc_verb_models},
+    {"doctor", nnc_verb_doctor},
+};
+
+int nnc_verb_execute(const struct nnc_verb_context *context) {
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+        if (strcmp(verbs[i].name, context->command->verb) == 0) {
+            return verbs[i].execute(context);
+        }
+    }
+    return nnc_fail(-NNC_E_USAGE, "unknown verb %s", context->command->verb);
+}
+
+int nnc_verb_open_data(const struct nnc_config *config, unsigned phases,
+                       struct nnc_dataset **ret_dataset) {
+    if (config->data[0] == '\0') {
+        return nnc_fail(-NNC_E_USAGE,
+                        "no data set given: put its folder or tar file behind the verb, "
+                        "or --data-path DIR");
+    }
+    const struct nnc_dataset_params params = {.path = config->data,
+                                              .val_path = config->val_data,
+                                              .format = (enum nnc_data_format)config->format,
+                                              .phases = phases,
+                                              .reindex = config->reindex};
+    return nnc_dataset_open(&params, ret_dataset);
+}
+
+int nnc_verb_print_json(json_t *object) {
+    if (object == NULL) {
+        return nnc_fail(-NNC_E_FORMAT, "a result is no UTF-8 text and cannot be printed as JSON");
+    }
+    json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(10));
+    putchar('\n');
+    json_decref(object);
+    return 0;
+}
+
+/* The coordinator knows no models: the program that does takes over with the same command line. */
+int nnc_verb_models(const struct nnc_verb_context *context) {
+    char directory[NNC_PATH_MAX];
+    char program[NNC_PATH_MAX + 32];
+    int result = nnc_process_directory(directory, sizeof(directory));
+    if (result < 0) {
+        return result;
+    }
+    snprintf(program, sizeof(program), "%s/nncoord-models", directory);
+    execv(program, context->argv);
+    return nnc_fail_errno("start %s", program);
+}
