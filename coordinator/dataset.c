@@ -33,8 +33,8 @@
 struct opening {
     const struct nnc_dataset_params *params;
     uint32_t threads;
-    struct nnc_layout first, second;     /* of path, of val_path */
-    const struct nnc_source *sources[2]; /* by enum nnc_phase, into the layouts; NULL: none */
+    struct nnc_layout first, second;          /* of path, of val_path */
+    const struct nnc_data_source *sources[2]; /* by enum nnc_phase, into the layouts; NULL: none */
     struct nnc_dataset *dataset;
 };
 
@@ -99,7 +99,7 @@ static bool is_given(const char *path) {
 }
 
 /* A source, or NULL when it is absent. */
-static const struct nnc_source *present(const struct nnc_source *source) {
+static const struct nnc_data_source *present(const struct nnc_data_source *source) {
     return source->kind != 0 ? source : NULL;
 }
 
@@ -109,7 +109,7 @@ static int find_val_elsewhere(struct opening *opening) {
     if (code < 0) {
         return code;
     }
-    const struct nnc_source *val = present(&opening->second.val);
+    const struct nnc_data_source *val = present(&opening->second.val);
     val = val != NULL ? val : present(&opening->second.plain);
     opening->sources[NNC_PHASE_VAL] = val;
     return val != NULL ? 0
@@ -130,9 +130,9 @@ static int find_sources(struct opening *opening) {
     if (code < 0) {
         return code;
     }
-    const struct nnc_source *plain = present(&opening->first.plain);
-    const struct nnc_source *train = present(&opening->first.train);
-    const struct nnc_source *val = present(&opening->first.val);
+    const struct nnc_data_source *plain = present(&opening->first.plain);
+    const struct nnc_data_source *train = present(&opening->first.train);
+    const struct nnc_data_source *val = present(&opening->first.val);
     if (wants_train) {
         opening->sources[NNC_PHASE_TRAIN] = train != NULL ? train : plain;
     } else if (val == NULL) {
@@ -159,7 +159,7 @@ static int find_sources(struct opening *opening) {
 
 /* Check bytes that were just made or read and show them through *part, which owns them from here.
  */
-static int adopt(struct nnc_dataset_part *part, const struct nnc_source *source, void *bytes,
+static int adopt(struct nnc_dataset_part *part, const struct nnc_data_source *source, void *bytes,
                  size_t size) {
     part->bytes = bytes;
     part->size = size;
@@ -172,7 +172,7 @@ static int adopt(struct nnc_dataset_part *part, const struct nnc_source *source,
     return part->samples > 0 ? 0 : nnc_fail(-NNC_E_FORMAT, "%s: no images in it", source->root);
 }
 
-static int scan_idx(const struct opening *opening, const struct nnc_source *source,
+static int scan_idx(const struct opening *opening, const struct nnc_data_source *source,
                     struct nnc_dataset_part *part) {
     struct nnc_idx_result result;
     int code = nnc_idx_scan(source, opening->params->shm_dir, &result);
@@ -184,7 +184,7 @@ static int scan_idx(const struct opening *opening, const struct nnc_source *sour
     return adopt(part, source, result.bytes, result.size);
 }
 
-static int scan_part(const struct opening *opening, const struct nnc_source *source,
+static int scan_part(const struct opening *opening, const struct nnc_data_source *source,
                      const char *cache_path, struct nnc_dataset_part *part) {
     int64_t started_ns = nnc_cache_now_ns();
     void *bytes;
@@ -203,7 +203,7 @@ static int scan_part(const struct opening *opening, const struct nnc_source *sou
 
 static int open_part(void *context, size_t phase) {
     struct opening *opening = context;
-    const struct nnc_source *source = opening->sources[phase];
+    const struct nnc_data_source *source = opening->sources[phase];
     struct nnc_dataset_part *part = &opening->dataset->parts[phase];
     if (source == NULL) {
         return 0;

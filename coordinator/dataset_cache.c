@@ -55,19 +55,19 @@ static bool cache_directory(const char *wanted, char directory[PATH_MAX]) {
            snprintf(directory, PATH_MAX, "%s/.cache/nncoord/index", home) < PATH_MAX;
 }
 
-static uint64_t source_hash(const struct nnc_source *source) {
+static uint64_t source_hash(const struct nnc_data_source *source) {
     const uint32_t kind[2] = {source->kind, NNC_INDEX_VERSION};
     uint64_t hash = XXH3_64bits(kind, sizeof(kind));
     hash = XXH3_64bits_withSeed(source->root, strlen(source->root) + 1, hash);
     hash = XXH3_64bits_withSeed(source->folder, strlen(source->folder) + 1, hash);
     for (size_t i = 0; i < source->name_count; i++) {
-        const char *name = nnc_source_name(source, i);
+        const char *name = nnc_data_source_name(source, i);
         hash = XXH3_64bits_withSeed(name, strlen(name) + 1, hash);
     }
     return hash;
 }
 
-bool nnc_cache_path(const char *wanted_dir, const struct nnc_source *source,
+bool nnc_cache_path(const char *wanted_dir, const struct nnc_data_source *source,
                     char ret_path[PATH_MAX]) {
     char directory[PATH_MAX];
     return cache_directory(wanted_dir, directory) &&
@@ -135,7 +135,7 @@ static const char *find_change(const struct nnc_index *index, const char *root) 
     return changed;
 }
 
-bool nnc_cache_load(const char *path, const struct nnc_source *source, void **ret_bytes,
+bool nnc_cache_load(const char *path, const struct nnc_data_source *source, void **ret_bytes,
                     size_t *ret_size) {
     void *bytes;
     size_t size;

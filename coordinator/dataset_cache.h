@@ -16,12 +16,12 @@
 /* Write the path of the source's cache file. wanted_dir: the directory, NULL = from the
  * environment,
  * "" = no cache. False when there is to be no cache or no place for one. */
-bool nnc_cache_path(const char *wanted_dir, const struct nnc_source *source,
+bool nnc_cache_path(const char *wanted_dir, const struct nnc_data_source *source,
                     char ret_path[PATH_MAX]);
 
 /* Take the index of source from the file at path. False when there is none or it is out of date.
  * Owner: *ret_bytes is the caller's, free() it. */
-bool nnc_cache_load(const char *path, const struct nnc_source *source, void **ret_bytes,
+bool nnc_cache_load(const char *path, const struct nnc_data_source *source, void **ret_bytes,
                     size_t *ret_size);
 
 /* Keep an index that was scanned from started_ns (CLOCK_REALTIME) on. Nothing is kept when a folder

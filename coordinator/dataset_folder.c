@@ -36,7 +36,7 @@ struct class_folder {
 };
 
 struct scan {
-    const struct nnc_source *source;
+    const struct nnc_data_source *source;
     struct nnc_walk_root root;
     struct nnc_pool names;
     struct class_folder *classes;
@@ -55,7 +55,7 @@ static int check_classes(const struct scan *scan);
 static int measure_classes(struct scan *scan, uint32_t threads);
 static int build_index(const struct scan *scan, void **ret_bytes, size_t *ret_size);
 
-int nnc_folder_scan(const struct nnc_source *source, uint32_t threads, void **ret_bytes,
+int nnc_folder_scan(const struct nnc_data_source *source, uint32_t threads, void **ret_bytes,
                     size_t *ret_size) {
     assert(source->kind == NNC_INDEX_FOLDER);
     struct scan scan = {.source = source, .root = {.path = source->root}};

@@ -10,7 +10,7 @@
  * bytewise; samples are in torchvision's order.
  * Owner:  *ret_bytes is the caller's, free() it.
  * Errors: the system's; -NNC_E_FORMAT a class without images, or no class at all. */
-int nnc_folder_scan(const struct nnc_source *source, uint32_t threads, void **ret_bytes,
+int nnc_folder_scan(const struct nnc_data_source *source, uint32_t threads, void **ret_bytes,
                     size_t *ret_size);
 
 /* Fill in the sizes of all files of *walk, on several threads. */

@@ -102,13 +102,13 @@ int nnc_idx_read(const struct nnc_idx_files *files, struct nnc_idx_result *ret_r
     return code;
 }
 
-int nnc_idx_scan(const struct nnc_source *source, const char *shm_dir,
+int nnc_idx_scan(const struct nnc_data_source *source, const char *shm_dir,
                  struct nnc_idx_result *ret_result) {
     assert(source->kind == NNC_INDEX_IDX && source->name_count == 2);
     struct nnc_idx_files files = {
         .root = source->root,
-        .images_name = nnc_source_name(source, 0),
-        .labels_name = nnc_source_name(source, 1),
+        .images_name = nnc_data_source_name(source, 0),
+        .labels_name = nnc_data_source_name(source, 1),
         .images_fd = -1,
         .labels_fd = -1,
         .shm_dir = shm_dir,

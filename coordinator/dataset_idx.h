@@ -27,7 +27,7 @@ struct nnc_idx_files {
  * 0..largest label, named by their numbers. Zipped images are inflated into a memfd.
  * Owner:  bytes (free) and raw_fd (close) are the caller's.
  * Errors: the system's; -NNC_E_FORMAT naming file and fault. */
-int nnc_idx_scan(const struct nnc_source *source, const char *shm_dir,
+int nnc_idx_scan(const struct nnc_data_source *source, const char *shm_dir,
                  struct nnc_idx_result *ret_result);
 
 /* The same of files that are open already; their descriptors stay the caller's. */

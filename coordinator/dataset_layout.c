@@ -74,7 +74,8 @@ static bool has_ending(const char *name, const char *ending) {
 }
 
 /* Make the source a present one of this kind and root. */
-static int source_begin(struct nnc_source *source, enum nnc_index_kind kind, const char *root) {
+static int source_begin(struct nnc_data_source *source, enum nnc_index_kind kind,
+                        const char *root) {
     if (strlen(root) >= sizeof(source->root)) {
         return nnc_fail(-ENAMETOOLONG, "%s: paths are limited to %zu bytes", root,
                         sizeof(source->root) - 1);
@@ -136,12 +137,12 @@ int nnc_layout_find(const char *path, enum nnc_data_format format, struct nnc_la
 }
 
 void nnc_layout_finish(struct nnc_layout *layout) {
-    nnc_source_finish(&layout->train);
-    nnc_source_finish(&layout->val);
-    nnc_source_finish(&layout->plain);
+    nnc_data_source_finish(&layout->train);
+    nnc_data_source_finish(&layout->val);
+    nnc_data_source_finish(&layout->plain);
 }
 
-bool nnc_source_add(struct nnc_source *source, const char *name) {
+bool nnc_data_source_add(struct nnc_data_source *source, const char *name) {
     void *rows = source->name_at;
     if (!nnc_array_grow(&rows, source->name_count, &source->name_capacity,
                         sizeof(*source->name_at))) {
@@ -152,14 +153,14 @@ bool nnc_source_add(struct nnc_source *source, const char *name) {
     return !source->names.failed;
 }
 
-const char *nnc_source_name(const struct nnc_source *source, size_t i) {
+const char *nnc_data_source_name(const struct nnc_data_source *source, size_t i) {
     return nnc_pool_at(&source->names, source->name_at[i]);
 }
 
-void nnc_source_finish(struct nnc_source *source) {
+void nnc_data_source_finish(struct nnc_data_source *source) {
     nnc_pool_finish(&source->names);
     free(source->name_at);
-    *source = (struct nnc_source){0};
+    *source = (struct nnc_data_source){0};
 }
 
 /* --- directories ---------------------------------------------------------------------------------
@@ -292,7 +293,7 @@ static bool listing_has(const struct listing *listing, const char *name) {
 
 /* Add the images file and the labels file that belongs to it, zipped or not. */
 static int add_idx_pair(const char *root, const struct listing *listing, const char *images,
-                        const struct idx_name *parts, struct nnc_source *source) {
+                        const struct idx_name *parts, struct nnc_data_source *source) {
     char labels[NAME_MAX + 16];
     int length = snprintf(labels, sizeof(labels), "%.*slabels%cidx1-ubyte",
                           (int)parts->prefix_length, images, parts->separator);
@@ -305,7 +306,8 @@ static int add_idx_pair(const char *root, const struct listing *listing, const c
                         labels);
     }
     int code = source_begin(source, NNC_INDEX_IDX, root);
-    if (code >= 0 && (!nnc_source_add(source, images) || !nnc_source_add(source, labels))) {
+    if (code >= 0 &&
+        (!nnc_data_source_add(source, images) || !nnc_data_source_add(source, labels))) {
         code = nnc_fail(-ENOMEM, "%s: no memory for its names", root);
     }
     return code;
@@ -318,7 +320,7 @@ static int find_idx(const char *root, const struct listing *listing, struct nnc_
         if (listing->entries[i].is_folder || !parse_idx_name(name, &parts)) {
             continue;
         }
-        struct nnc_source *source = parts.split == SPLIT_TRAIN ? &layout->train : &layout->val;
+        struct nnc_data_source *source = parts.split == SPLIT_TRAIN ? &layout->train : &layout->val;
         if (source->kind == 0) {
             int code = add_idx_pair(root, listing, name, &parts, source);
             if (code < 0) {
@@ -327,7 +329,7 @@ static int find_idx(const char *root, const struct listing *listing, struct nnc_
             continue;
         }
         /* "x" sorts before "x.gz": the unpacked one of a pair was taken already. */
-        const char *taken = nnc_source_name(source, 0);
+        const char *taken = nnc_data_source_name(source, 0);
         if (strncmp(taken, name, parts.prefix_length + strlen("images")) != 0) {
             return nnc_fail(-NNC_E_USAGE,
                             "%s: both %s and %s are there; put one data set into a directory", root,
@@ -342,12 +344,12 @@ static int find_idx(const char *root, const struct listing *listing, struct nnc_
 
 /* Names of source are absolute; make them relative to the deepest directory that holds root and all
  * of them. That is root unless shards are links to elsewhere, as download caches make them. */
-static int rebase(struct nnc_source *source, const char *root) {
+static int rebase(struct nnc_data_source *source, const char *root) {
     char base[PATH_MAX];
     snprintf(base, sizeof(base), "%s", root);
     size_t length = strcmp(base, "/") == 0 ? 0 : strlen(base);
     for (size_t i = 0; i < source->name_count; i++) {
-        const char *name = nnc_source_name(source, i);
+        const char *name = nnc_data_source_name(source, i);
         while (strncmp(name, base, length) != 0 || name[length] != '/') {
             do {
                 length--;
@@ -362,7 +364,7 @@ static int rebase(struct nnc_source *source, const char *root) {
 }
 
 /* Add the shard directory/name under its real, absolute path. */
-static int add_shard(struct nnc_source *source, const char *directory, const char *name) {
+static int add_shard(struct nnc_data_source *source, const char *directory, const char *name) {
     char path[2 * PATH_MAX];
     char real[PATH_MAX];
     struct stat status;
@@ -373,14 +375,14 @@ static int add_shard(struct nnc_source *source, const char *directory, const cha
     if (!S_ISREG(status.st_mode)) {
         return nnc_fail(-NNC_E_USAGE, "%s: a shard must be a regular file", path);
     }
-    return nnc_source_add(source, real)
+    return nnc_data_source_add(source, real)
                ? 0
                : nnc_fail(-ENOMEM, "%s: no memory for the names of its shards", directory);
 }
 
 /* Add the shards of one split, or all that have none for SPLIT_NONE. */
 static int add_shards(const char *root, const struct listing *listing, enum split split,
-                      struct nnc_source *source) {
+                      struct nnc_data_source *source) {
     int code = 0;
     for (size_t i = 0; code >= 0 && i < listing->count; i++) {
         const char *name = listed_name(listing, i);
@@ -450,7 +452,7 @@ static bool parse_range(const char *pattern, struct range *ret_range) {
 
 /* Add the shards of a pattern relative to root; braces from left to right, so names come sorted. */
 static int expand_pattern(const char *root, const char *pattern, int depth,
-                          struct nnc_source *source) {
+                          struct nnc_data_source *source) {
     struct range range;
     if (strchr(pattern, '{') == NULL) {
         return add_shard(source, root, pattern);
@@ -489,7 +491,7 @@ static int find_pattern(const char *pattern, struct nnc_layout *layout) {
  */
 
 /* Make source the class folders in root/name. */
-static int set_class_root(const char *root, const char *name, struct nnc_source *source) {
+static int set_class_root(const char *root, const char *name, struct nnc_data_source *source) {
     char path[2 * PATH_MAX];
     char real[PATH_MAX];
     snprintf(path, sizeof(path), "%s/%s", root, name);
@@ -511,7 +513,7 @@ static int set_class_root(const char *root, const char *name, struct nnc_source 
 
 /* All shards of a directory, whatever their names say. */
 static int add_all_shards(const char *path, const struct listing *listing,
-                          struct nnc_source *source) {
+                          struct nnc_data_source *source) {
     int code = 0;
     for (size_t i = 0; code >= 0 && i < listing->count; i++) {
         const char *name = listed_name(listing, i);
@@ -524,7 +526,7 @@ static int add_all_shards(const char *path, const struct listing *listing,
 
 /* Take root/name as a split if it is one: it has shards or folders in it. */
 static int try_split(const char *root, const char *name, enum nnc_data_format format,
-                     struct nnc_source *source) {
+                     struct nnc_data_source *source) {
     char path[2 * PATH_MAX];
     char real[PATH_MAX];
     snprintf(path, sizeof(path), "%s/%s", root, name);

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 /* kind 0 means: there is none. Zero is such a one. */
-struct nnc_source {
+struct nnc_data_source {
     enum nnc_index_kind kind;
     char root[NNC_PATH_MAX];   /* absolute, without links; all names are relative to it */
     char folder[NNC_PATH_MAX]; /* FOLDER: where the classes are, "" is the root; no links in it */
@@ -23,9 +23,9 @@ struct nnc_source {
 
 /* What a path offers. Each of the three may be absent. */
 struct nnc_layout {
-    struct nnc_source train;
-    struct nnc_source val;
-    struct nnc_source plain; /* a set that does not say which of the two it is */
+    struct nnc_data_source train;
+    struct nnc_data_source val;
+    struct nnc_data_source plain; /* a set that does not say which of the two it is */
 };
 
 /* Find out what lies at path: class folders, a tar shard, a directory of shards, a brace pattern of
@@ -38,12 +38,12 @@ int nnc_layout_find(const char *path, enum nnc_data_format format, struct nnc_la
 void nnc_layout_finish(struct nnc_layout *layout);
 
 /* Append a name; false when there is no memory. */
-bool nnc_source_add(struct nnc_source *source, const char *name);
+bool nnc_data_source_add(struct nnc_data_source *source, const char *name);
 
 /* Name i of a source. */
-const char *nnc_source_name(const struct nnc_source *source, size_t i);
+const char *nnc_data_source_name(const struct nnc_data_source *source, size_t i);
 
 /* Free what a source holds; it is absent afterwards. */
-void nnc_source_finish(struct nnc_source *source);
+void nnc_data_source_finish(struct nnc_data_source *source);
 
 #endif

@@ -32,7 +32,7 @@ struct shard_file {
 };
 
 struct scan {
-    const struct nnc_source *source;
+    const struct nnc_data_source *source;
     int root_fd;
     struct shard_file *files;
     size_t count;
@@ -47,7 +47,7 @@ static int scan_shard(void *context, size_t i);
 static int decide_classes(struct scan *scan);
 static int build_index(struct scan *scan, void **ret_bytes, size_t *ret_size);
 
-int nnc_tar_scan(const struct nnc_source *source, uint32_t threads, void **ret_bytes,
+int nnc_tar_scan(const struct nnc_data_source *source, uint32_t threads, void **ret_bytes,
                  size_t *ret_size) {
     assert(source->kind == NNC_INDEX_TAR);
     struct scan scan = {.source = source, .root_fd = -1, .count = source->name_count};
@@ -88,7 +88,7 @@ static ssize_t read_fd(void *context, void *data, size_t bytes, uint64_t offset)
 static int scan_shard(void *context, size_t i) {
     struct scan *scan = context;
     struct shard_file *file = &scan->files[i];
-    const char *name = nnc_source_name(scan->source, i);
+    const char *name = nnc_data_source_name(scan->source, i);
     char path[2 * NNC_PATH_MAX];
     snprintf(path, sizeof(path), "%s/%s", scan->source->root, name);
     int fd = openat(scan->root_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -157,7 +157,7 @@ static int decide_classes(struct scan *scan) {
     const char *root = scan->source->root;
     if (count_images(scan) == 0) {
         return nnc_fail(-NNC_E_FORMAT, "%s/%s: no images (.jpg .jpeg .png) in %zu shards", root,
-                        nnc_source_name(scan->source, 0), scan->count);
+                        nnc_data_source_name(scan->source, 0), scan->count);
     }
     for (size_t i = 0; i < scan->count; i++) {
         int32_t label_max = scan->files[i].shard.label_max;
@@ -169,7 +169,7 @@ static int decide_classes(struct scan *scan) {
     }
     for (size_t i = 0; scan->is_labelled && i < scan->count; i++) {
         if (scan->files[i].shard.duplicate[0] != '\0') {
-            return nnc_fail(-NNC_E_FORMAT, "%s/%s: %s", root, nnc_source_name(scan->source, i),
+            return nnc_fail(-NNC_E_FORMAT, "%s/%s: %s", root, nnc_data_source_name(scan->source, i),
                             scan->files[i].shard.duplicate);
         }
     }
@@ -178,7 +178,7 @@ static int decide_classes(struct scan *scan) {
         code = nnc_fail(-NNC_E_FORMAT,
                         "%s/%s: %zu classes: images need a label in KEY.cls or KEY.json, or class "
                         "folders in their names",
-                        root, nnc_source_name(scan->source, 0), scan->class_count);
+                        root, nnc_data_source_name(scan->source, 0), scan->class_count);
     }
     return code;
 }
@@ -209,7 +209,7 @@ static void add_samples(struct scan *scan, size_t number, struct nnc_index_build
             char printable[160];
             nnc_text_escape(name, printable, sizeof(printable));
             snprintf(scan->first_unlabelled, sizeof(scan->first_unlabelled), "%.80s/%s",
-                     nnc_source_name(scan->source, number), printable);
+                     nnc_data_source_name(scan->source, number), printable);
         }
         nnc_index_builder_add_sample(builder, &(struct nnc_index_entry){.name = name,
                                                                         .offset = image->offset,
@@ -232,7 +232,7 @@ static int build_index(struct scan *scan, void **ret_bytes, size_t *ret_size) {
     add_classes(scan, builder);
     for (size_t i = 0; i < scan->count; i++) {
         const struct shard_file *file = &scan->files[i];
-        const char *name = nnc_source_name(scan->source, i);
+        const char *name = nnc_data_source_name(scan->source, i);
         nnc_index_builder_add_file(builder, name, file->size, file->mtime_ns);
         nnc_index_builder_add_watch(builder, name, file->mtime_ns, file->size);
         add_samples(scan, i, builder);

@@ -12,7 +12,7 @@
  * Owner: *ret_bytes is the caller's, free() it.
  * Errors: the system's; -NNC_E_FORMAT a damaged shard (with offset), a sample with a duplicate
  * member, no images, or no labels of either kind. */
-int nnc_tar_scan(const struct nnc_source *source, uint32_t threads, void **ret_bytes,
+int nnc_tar_scan(const struct nnc_data_source *source, uint32_t threads, void **ret_bytes,
                  size_t *ret_size);
 
 #endif

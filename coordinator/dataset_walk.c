@@ -84,8 +84,8 @@ static const struct {
     const char *ending;
     bool decodable;
 } image_endings[] = {
-    {".jpg", true},  {".jpeg", true}, {".png", true},   {".ppm", false},  {".bmp", false},
-    {".pgm", false}, {".tif", false}, {".tiff", false}, {".webp", false},
+    {".jpg", true}, {".jpeg", true}, {".png", true},   {".ppm", true},   {".bmp", true},
+    {".pgm", true}, {".tif", false}, {".tiff", false}, {".webp", false},
 };
 
 #define ENDING_COUNT (sizeof(image_endings) / sizeof(image_endings[0]))
@@ -439,7 +439,8 @@ void nnc_walk_warn(const struct nnc_walk_notes *notes, const char *place) {
     warn(notes->broken, place, "names lead nowhere or in a circle and are left out",
          notes->first_broken);
     warn(notes->special, place, "devices, pipes or sockets are left out", notes->first_special);
-    warn(notes->undecodable, place, "images are neither JPEG nor PNG and will count as bad",
+    warn(notes->undecodable, place,
+         "images are TIFF or WebP, which is not decoded: they will count as bad",
          notes->first_undecodable);
 }
 

@@ -317,6 +317,34 @@ Test(dataset, a_cache_that_cannot_be_written_is_done_without) {
     expect_cached(false, 1, "second");
 }
 
+Test(dataset, the_cache_lies_where_the_environment_says) {
+    struct {
+        const char *xdg, *home, *expected;
+    } rows[] = {
+        {"xdg", "home", "xdg/nncoord/index"},
+        {NULL, "home", "home/.cache/nncoord/index"},
+        {NULL, NULL, NULL},
+    };
+    fixture_text("data/train/a/1.jpg", "x");
+    fixture_age();
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const char *xdg = rows[i].xdg != NULL ? fixture_path(rows[i].xdg) : "";
+        const char *home = rows[i].home != NULL ? fixture_path(rows[i].home) : "";
+        cr_assert_eq(setenv("XDG_CACHE_HOME", xdg, 1) + setenv("HOME", home, 1), 0);
+        for (int round = 0; round < 2; round++) {
+            struct nnc_dataset *dataset = NULL;
+            struct nnc_dataset_params params = {.path = fixture_path("data"), .phases = BOTH};
+            cr_assert_eq(nnc_dataset_open(&params, &dataset), 0, "%s", nnc_error_text());
+            bool cached = round == 1 && rows[i].expected != NULL;
+            cr_expect_eq(train_of(dataset)->is_from_cache, cached, "row %zu", i);
+            nnc_dataset_close(dataset);
+        }
+        if (rows[i].expected != NULL) {
+            cr_expect_eq(access(fixture_path(rows[i].expected), X_OK), 0, "row %zu", i);
+        }
+    }
+}
+
 Test(dataset, the_index_does_not_depend_on_the_number_of_threads) {
     for (int i = 0; i < 300; i++) {
         char name[64];
