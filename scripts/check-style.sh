@@ -21,9 +21,9 @@ lengths() {
     awk '
         FNR == 1 { open = 0 }
         length($0) > 100 { printf "%s:%d: line of %d columns\n", FILENAME, FNR, length($0) }
-        /^[A-Za-z_].*\)? *\{$/ && !/^(struct|enum|union|static const|typedef)/ { open = FNR }
+        /^[A-Za-z_].*\)? *\{$/ && !/^(struct|enum|union|static const|typedef)/ && !/= \{$/ { open = FNR }
         /^[A-Za-z_].*[^;,]$/ && /\(/ && !open { open = FNR }
-        /;$/ && open == FNR { open = 0 }
+        /(;|= \{)$/ && open == FNR { open = 0 }
         /^\}/ { if (open && FNR - open + 1 > 70) {
                     printf "%s:%d: function of %d lines\n", FILENAME, open, FNR - open + 1 }
                 open = 0 }
