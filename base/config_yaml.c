@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* YAML files of options, over libcyaml.
  *
- *   load: file ─▶ keys and their lines (libyaml events) ─▶ all values as text (libcyaml, a schema
- * made from the option table) ─▶ the same parsers as the command line ─▶ copy of *config dump:
- * option printers ─▶ texts ─▶ libcyaml
+ *   load: file -> keys and their lines (libyaml events)
+ *              -> all values as text (libcyaml, a schema made from the option table)
+ *              -> the same parsers as the command line -> copy of *config
+ *   dump: option printers -> texts -> libcyaml
  *
- * 1. The file is hostile: at most 1 MiB, no aliases, one document, one flat mapping, known keys
- * once.
+ * 1. The file is hostile: at most 1 MiB, no aliases, one document, one flat mapping, each key once.
  * 2. libcyaml does not tell the line of a wrong key, and our own parsers see values when lines are
  *    gone; so the keys are listed beforehand, which costs one more pass over a small file.
  * 3. All values are text to libcyaml: ranges, units and names are the option table's business.
@@ -72,8 +72,9 @@ static void on_log(cyaml_log_t level, void *context, const char *format, va_list
     }
 }
 
-/* schema->fields[n] describes element n of an array of struct value. */
-static void schema_init(struct schema *schema) {
+/* schema->fields[n] describes element n of an array of struct value. A list of numbers may be [a,
+ * list] or text as on the command line; sequences tells which, NULL: all are lists. */
+static void schema_init(struct schema *schema, const bool *sequences) {
     assert(nnc_config_option_count <= OPTIONS_MAX);
     memset(schema, 0, sizeof(*schema));
     schema->item = (cyaml_schema_value_t){
@@ -86,7 +87,7 @@ static void schema_init(struct schema *schema) {
         cyaml_schema_field_t *field = &schema->fields[row];
         size_t start = row * sizeof(struct value);
         field->key = nnc_config_options[row].name;
-        if (is_list(&nnc_config_options[row])) {
+        if (is_list(&nnc_config_options[row]) && (sequences == NULL || sequences[row])) {
             field->data_offset = (uint32_t)(start + offsetof(struct value, items));
             field->count_offset = (uint32_t)(start + offsetof(struct value, item_count));
             field->count_size = sizeof(uint32_t);
@@ -124,7 +125,9 @@ struct source {
     const char *path;
     unsigned char *text;
     size_t bytes;
-    size_t lines[OPTIONS_MAX]; /* of each option's key; 0: it is not there */
+    size_t lines[OPTIONS_MAX];   /* of each option's key; 0: it is not there */
+    bool sequences[OPTIONS_MAX]; /* the value is [a, list] */
+    size_t last_row;             /* of the key read last */
 };
 
 static size_t line_at(const struct source *source, size_t offset) {
@@ -174,6 +177,7 @@ static int note_key(struct source *source, const yaml_event_t *event) {
                         source->path, line, key, source->lines[row]);
     }
     source->lines[row] = line;
+    source->last_row = row;
     return 0;
 }
 
@@ -204,6 +208,9 @@ static int walk_event(struct source *source, struct walk *walk, const yaml_event
         if (walk->depth == 1 && walk->wants_key) {
             return nnc_fail(-NNC_E_USAGE, "%s:%zu: a key must be the name of an option",
                             source->path, line);
+        }
+        if (walk->depth == 1) {
+            source->sequences[source->last_row] = event->type == YAML_SEQUENCE_START_EVENT;
         }
         walk->depth++;
         walk->wants_key = walk->depth == 1;
@@ -302,7 +309,7 @@ static int take_values(const struct source *source, const struct value *values,
         char list[VALUE_BYTES];
         const char *text = values[row].text != NULL ? values[row].text : "";
         int code = 0;
-        if (is_list(option)) {
+        if (values[row].items != NULL) {
             code = join_items(&values[row], list, sizeof(list));
             text = list;
         }
@@ -327,14 +334,16 @@ static int fail_cyaml(const struct source *source, const struct schema *schema, 
                         source->path, line, reason);
     }
     line = source->lines[row] != 0 ? source->lines[row] : line;
-    const char *want = is_list(&nnc_config_options[row]) ? "a list [like, this]" : "a single value";
+    const char *want = source->sequences[row] && is_list(&nnc_config_options[row])
+                           ? "[a, list] of numbers"
+                           : "a single value";
     return nnc_fail(-NNC_E_USAGE, "%s:%zu: %s: %s expected (%s)", source->path, line, schema->key,
                     want, reason);
 }
 
 static int load_values(const struct source *source, struct nnc_config *config) {
     struct schema schema;
-    schema_init(&schema);
+    schema_init(&schema, source->sequences);
     struct value *values = NULL;
     cyaml_err_t error = cyaml_load_data(source->text, source->bytes, &schema.settings, &schema.top,
                                         (cyaml_data_t **)&values, NULL);
@@ -402,7 +411,7 @@ int nnc_config_dump_yaml(const struct nnc_config *config, FILE *out) {
     }
     print_values(config, texts);
     struct schema schema;
-    schema_init(&schema);
+    schema_init(&schema, NULL);
     char *yaml = NULL;
     size_t bytes = 0;
     cyaml_err_t error =

@@ -8,7 +8,7 @@
 #include "base/rng.h"
 
 #include <criterion/criterion.h>
-#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -324,9 +324,11 @@ Test(config, yaml_errors_name_file_line_and_key) {
         {"epochs: 3\nlr: 1\nepochs: 4\n", ":3: key \"epochs\" is there twice, first in line 1"},
         {"lr: 0.1\nmodel: [a, b]\n", ":2: model: a single value expected"},
         {"lr: 0.1\nmodel: {a: b}\n", ":2: model: a single value expected"},
-        {"lr: 0.1\nmean: 0.5\n", ":2: mean: a list [like, this] expected"},
+        {"lr: 0.1\nmean: {a: b}\n", ":2: mean: a single value expected"},
+        {"mean: []\n", ":1: mean: [a, list] of numbers expected"},
+        {"mean: 0.1,0.2\n", ":1: mean: \"0.1,0.2\" has 2 numbers"},
         {"mean: [0.1, 0.2]\n", ":1: mean: \"0.1,0.2\" has 2 numbers, 1 or 3 expected"},
-        {"mean: [[0.1], 0.2, 0.3]\n", ":1: mean: a list"},
+        {"mean: [[0.1], 0.2, 0.3]\n", ":1: mean: [a, list] of numbers expected"},
         {"lr: 0.1\nmodel: \"open\n", ": not YAML: found unexpected end of stream"},
         {"lr: 0.1\n\tepochs: 3\n", ":2: not YAML: "},
         {"lr: 0.1\nmodel: \xff\n", ":2: not YAML: invalid leading UTF-8 octet"},
@@ -355,6 +357,7 @@ Test(config, yaml_errors_name_file_line_and_key) {
 Test(config, yaml_keys_that_are_not_there_keep_their_value) {
     static const char *const rows[] = {
         "epochs: 7\nmean: [0.5]\nmodel: 'x'\n", "{epochs: 7, mean: [0.5], model: x}",
+        "epochs: 7\nmean: 0.5\nmodel: x\n", "mean: 0.5,0.5,0.5\nepochs: 7\nmodel: x\n",
         "# comment\n---\nmodel: x\nmean:\n  - 0.5\nepochs: \"7\"\n...\n"};
     for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
         struct nnc_config config;
@@ -630,6 +633,27 @@ Test(config, without_data_the_default_recipe_is_taken) {
     cr_expect_str_eq(command.config.model, "resnet18");
     unlink(path);
     rmdir(dir);
+}
+
+static int is_recipe(const struct dirent *entry) {
+    return strstr(entry->d_name, ".yaml") != NULL;
+}
+
+Test(config, the_recipes_that_come_with_it_load) {
+    struct dirent **entries;
+    int count = scandir(NNC_TEST_SOURCE_DIR "/models/recipes", &entries, is_recipe, alphasort);
+    cr_assert_gt(count, 0);
+    for (int number = 0; number < count; number++) {
+        char line[256];
+        struct nnc_command command;
+        snprintf(line, sizeof(line), "train d --config %.*s",
+                 (int)strcspn(entries[number]->d_name, "."), entries[number]->d_name);
+        bool done;
+        cr_expect_eq(parse_in(line, NNC_TEST_SOURCE_DIR "/models/recipes", &command, &done), 0,
+                     "%s", nnc_error_text());
+        free(entries[number]);
+    }
+    free(entries);
 }
 
 /* Texts */
