@@ -38,6 +38,22 @@ Test(backends, each_equals_the_reference_on_every_case, .timeout = 300) {
     }
 }
 
+/* A saturated loss has gradients of nothing but rounding errors and would prove nothing. */
+Test(backends, no_case_saturates_its_loss) {
+    for (const struct backend_case *row = backend_cases; row->name; row++) {
+        struct case_result result;
+        case_run(&nnc_backend_reference, row, &result);
+        for (size_t number = 0; number < result.count; number++) {
+            const struct case_vector *vector = &result.vectors[number];
+            if (strstr(vector->name, " loss")) {
+                cr_expect(vector->values[0] > 0.05 && vector->values[0] < 100, "%s, %s: %g",
+                          row->name, vector->name, (double)vector->values[0]);
+            }
+        }
+        case_result_free(&result);
+    }
+}
+
 Test(backends, the_reference_repeats_itself_and_an_error_is_seen) {
     const struct backend_case *row = &backend_cases[0];
     struct case_result first;
