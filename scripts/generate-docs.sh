@@ -5,7 +5,7 @@
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=${1:-$root/build}
-generator=$build/tests/generate_docs
+generator=$build/nncoord
 if [ ! -x "$generator" ]; then
     echo "generate-docs.sh: $generator is not there: build it with ninja -C $build" >&2
     exit 2
