@@ -91,6 +91,14 @@ const char *nnc_dataset_class_name(const struct nnc_dataset *dataset, uint32_t c
     return nnc_index_class_name(index, class_number);
 }
 
+const char *nnc_dataset_sample_path(const struct nnc_dataset_part *part, uint64_t sample,
+                                    char *buffer, size_t buffer_bytes) {
+    bool is_absolute = strcmp(part->root, "/") == 0;
+    buffer[0] = '/';
+    nnc_index_sample_path(&part->index, sample, buffer + is_absolute, buffer_bytes - is_absolute);
+    return buffer;
+}
+
 /* --- which source is which part ------------------------------------------------------------------
  */
 

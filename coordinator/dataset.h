@@ -70,6 +70,11 @@ int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset
 int nnc_dataset_from_files(const char *const *paths, size_t count, uint32_t threads,
                            struct nnc_dataset **ret_dataset);
 
+/* Path of a sample for messages, as nnc_index_sample_path() has it, but absolute where the root is
+ * "/". Owner: text is in buffer, buffer_bytes >= 5. Returns buffer. */
+const char *nnc_dataset_sample_path(const struct nnc_dataset_part *part, uint64_t sample,
+                                    char *buffer, size_t buffer_bytes);
+
 /* Name of class 0..dataset->classes-1. */
 const char *nnc_dataset_class_name(const struct nnc_dataset *dataset, uint32_t class_number);
 

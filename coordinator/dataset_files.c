@@ -103,7 +103,7 @@ static void choose_root(const struct nnc_walk *walk, char ret_root[PATH_MAX]) {
         const char *name = nnc_pool_at(&walk->names, walk->files[i].name);
         inside = strncmp(name, here + 1, length) == 0 && name[length] == '/';
     }
-    strcpy(ret_root, inside ? here : "/");
+    snprintf(ret_root, PATH_MAX, "%s", inside ? here : "/");
 }
 
 static int build_part(const struct nnc_walk *walk, const char *root,

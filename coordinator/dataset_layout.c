@@ -81,7 +81,7 @@ static int source_begin(struct nnc_data_source *source, enum nnc_index_kind kind
                         sizeof(source->root) - 1);
     }
     source->kind = kind;
-    strcpy(source->root, root);
+    memcpy(source->root, root, strlen(root) + 1);
     return 0;
 }
 
@@ -506,7 +506,7 @@ static int set_class_root(const char *root, const char *name, struct nnc_data_so
         if (strlen(rest) >= sizeof(source->folder)) {
             return nnc_fail(-ENAMETOOLONG, "%s", path);
         }
-        strcpy(source->folder, rest);
+        memcpy(source->folder, rest, strlen(rest) + 1);
     }
     return code;
 }

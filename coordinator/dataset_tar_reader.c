@@ -398,7 +398,7 @@ static int make_member(struct nnc_tar_reader *reader, const struct entry *entry,
                      "sparse members are not read: make the archive without them");
     }
     if (extension->has_name) {
-        strcpy(reader->name, extension->name);
+        memcpy(reader->name, extension->name, sizeof(reader->name));
     } else {
         join_name(reader, entry->header);
     }

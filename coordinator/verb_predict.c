@@ -20,7 +20,7 @@
 /* Logits come in chunks of one sample after the other. */
 struct predictions {
     const struct nnc_config *config;
-    const struct nnc_index *index;
+    const struct nnc_dataset_part *part;
     const struct nnc_classes *classes;
     float *logits; /* of the sample being received */
     uint32_t class_count, received;
@@ -90,7 +90,7 @@ static void print_text(const char *path, json_t *top) {
 
 static void print_sample(struct predictions *predictions, uint64_t sample, bool bad) {
     char path[NNC_PATH_MAX];
-    nnc_index_sample_path(predictions->index, sample, path, sizeof(path));
+    nnc_dataset_sample_path(predictions->part, sample, path, sizeof(path));
     predictions->printed++;
     json_t *top = bad ? json_array() : top_classes(predictions);
     if (!predictions->config->json) {
@@ -124,7 +124,7 @@ static void print_sample(struct predictions *predictions, uint64_t sample, bool 
 /* One chunk of a sample's logits; each chunk says how many there are in all. */
 static void on_logits(void *context, const struct nnc_msg_logits *message, const float *values) {
     struct predictions *predictions = context;
-    if (message->sample >= predictions->index->header->samples || predictions->code < 0) {
+    if (message->sample >= predictions->part->samples || predictions->code < 0) {
         return;
     }
     if (message->bad) {
@@ -179,12 +179,12 @@ int nnc_verb_predict(const struct nnc_verb_context *context) {
     }
     params.dataset = dataset;
     params.classes = classes.count;
-    predictions.index = &dataset->parts[NNC_PHASE_VAL].index;
+    predictions.part = &dataset->parts[NNC_PHASE_VAL];
     code = nnc_run(&params, context->started_ns, &result);
     code = code < 0 ? code : predictions.code;
-    if (code >= 0 && predictions.printed != predictions.index->header->samples) {
+    if (code >= 0 && predictions.printed != predictions.part->samples) {
         code = nnc_fail(-NNC_E_CHILD, "predictions of %" PRIu64 " images are missing",
-                        predictions.index->header->samples - predictions.printed);
+                        predictions.part->samples - predictions.printed);
     }
 out:
     free(predictions.logits);

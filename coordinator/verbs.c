@@ -38,6 +38,7 @@ int nnc_verb_open_data(const struct nnc_config *config, unsigned phases,
                                               .val_path = config->val_data,
                                               .format = (enum nnc_data_format)config->format,
                                               .phases = phases,
+                                              .shm_dir = config->shm_dir,
                                               .reindex = config->reindex};
     return nnc_dataset_open(&params, ret_dataset);
 }
