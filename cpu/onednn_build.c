@@ -19,7 +19,7 @@ enum {
     ALIGNMENT = 64,
 };
 
-int nnc_build_fail(const struct nnc_builder *builder, int rc) {
+int nnc_dnn_fail(const struct nnc_builder *builder, int rc) {
     const struct nnc_op *op = &builder->program->ops[builder->op];
     const char *name = op->node >= 0 ? builder->program->graph->nodes[op->node].name : "loss";
     if (rc == -ENOTSUP) {
@@ -31,7 +31,7 @@ int nnc_build_fail(const struct nnc_builder *builder, int rc) {
     return rc < 0 ? nnc_fail_in(rc, "layer %s", name) : rc;
 }
 
-int nnc_build_rank(const_dnnl_primitive_desc_t pd) {
+int nnc_dnn_rank(const_dnnl_primitive_desc_t pd) {
     const char *name = nnc_pd_name(pd);
     if (strstr(name, "ref") != NULL) {
         return 0;
@@ -79,16 +79,16 @@ static int tensor_md(const struct nnc_builder *builder, int32_t tensor, bool any
     return nnc_md_create(ndims, dims, tag, ret_md);
 }
 
-int nnc_build_plain_md(const struct nnc_builder *builder, int32_t tensor, nnc_md *ret_md) {
+int nnc_dnn_plain_md(const struct nnc_builder *builder, int32_t tensor, nnc_md *ret_md) {
     return tensor_md(builder, tensor, false, ret_md);
 }
 
-int nnc_build_any_md(const struct nnc_builder *builder, int32_t tensor, nnc_md *ret_md) {
+int nnc_dnn_any_md(const struct nnc_builder *builder, int32_t tensor, nnc_md *ret_md) {
     return tensor_md(builder, tensor, true, ret_md);
 }
 
 static int decide_one(struct nnc_builder *builder, int32_t tensor, nnc_const_md md) {
-    struct nnc_dnn_tensor *entry = nnc_build_tensor(builder, tensor);
+    struct nnc_dnn_tensor *entry = nnc_dnn_tensor(builder, tensor);
     assert(entry->md == NULL);
     if (!nnc_layout_read(md, &entry->layout)) {
         return nnc_fail(-EINVAL, "oneDNN: a tensor's layout cannot be read");
@@ -96,7 +96,7 @@ static int decide_one(struct nnc_builder *builder, int32_t tensor, nnc_const_md 
     return nnc_md_clone(md, &entry->md);
 }
 
-int nnc_build_decide(struct nnc_builder *builder, int32_t tensor, nnc_const_md md) {
+int nnc_dnn_decide(struct nnc_builder *builder, int32_t tensor, nnc_const_md md) {
     int rc = decide_one(builder, tensor, md);
     int32_t grad = builder->program->tensors[tensor].grad;
     if (rc == 0 && grad >= 0) {
@@ -104,21 +104,20 @@ int nnc_build_decide(struct nnc_builder *builder, int32_t tensor, nnc_const_md m
     }
     if (rc == 0 && builder->program->ops[0].y == tensor) {
         /* The input is fed before a step and must outlive whatever runs in between. */
-        rc =
-            nnc_build_private(builder, nnc_md_bytes(md), &nnc_build_tensor(builder, tensor)->place);
-        builder->executable->input = nnc_build_tensor(builder, tensor)->place;
+        rc = nnc_dnn_private(builder, nnc_md_bytes(md), &nnc_dnn_tensor(builder, tensor)->place);
+        builder->executable->input = nnc_dnn_tensor(builder, tensor)->place;
     }
     return rc;
 }
 
-int nnc_build_decide_plain(struct nnc_builder *builder, int32_t tensor) {
-    if (nnc_build_tensor(builder, tensor)->md != NULL) {
+int nnc_dnn_decide_plain(struct nnc_builder *builder, int32_t tensor) {
+    if (nnc_dnn_tensor(builder, tensor)->md != NULL) {
         return 0;
     }
     nnc_md md = NULL;
-    int rc = nnc_build_plain_md(builder, tensor, &md);
+    int rc = nnc_dnn_plain_md(builder, tensor, &md);
     if (rc == 0) {
-        rc = nnc_build_decide(builder, tensor, md);
+        rc = nnc_dnn_decide(builder, tensor, md);
     }
     nnc_md_destroy(md);
     return rc;
@@ -136,12 +135,12 @@ static int take(size_t *used, size_t bytes, size_t *ret_at) {
     return 0;
 }
 
-int nnc_build_private(struct nnc_builder *builder, size_t bytes, struct nnc_place *ret_place) {
+int nnc_dnn_private(struct nnc_builder *builder, size_t bytes, struct nnc_place *ret_place) {
     ret_place->kind = NNC_PLACE_PRIVATE;
     return take(&builder->executable->private_bytes, bytes, &ret_place->at);
 }
 
-int nnc_build_temp(struct nnc_builder *builder, size_t bytes, struct nnc_place *ret_place) {
+int nnc_dnn_temp(struct nnc_builder *builder, size_t bytes, struct nnc_place *ret_place) {
     ret_place->kind = NNC_PLACE_TEMP;
     int rc = take(&builder->temp_used, bytes, &ret_place->at);
     if (rc == 0 && builder->temp_used > builder->executable->temp_bytes) {
@@ -150,9 +149,9 @@ int nnc_build_temp(struct nnc_builder *builder, size_t bytes, struct nnc_place *
     return rc;
 }
 
-int nnc_build_stage(struct nnc_builder *builder,
-                    int (*run)(struct nnc_executable *executable, struct nnc_stage *stage),
-                    const char *name, struct nnc_stage **ret_stage) {
+int nnc_dnn_stage(struct nnc_builder *builder,
+                  int (*run)(struct nnc_executable *executable, struct nnc_stage *stage),
+                  const char *name, struct nnc_stage **ret_stage) {
     struct nnc_executable *executable = builder->executable;
     if (executable->stage_count == executable->stage_capacity) {
         uint32_t capacity = 2 * executable->stage_capacity + 64;
@@ -191,10 +190,10 @@ static int add_arg(struct nnc_builder *builder, struct nnc_stage *stage, int slo
     return rc;
 }
 
-int nnc_build_primitive(struct nnc_builder *builder, const char *name, dnnl_primitive_desc_t pd,
-                        const struct nnc_build_arg *args, int arg_count) {
+int nnc_dnn_primitive(struct nnc_builder *builder, const char *name, dnnl_primitive_desc_t pd,
+                      const struct nnc_dnn_arg *args, int arg_count) {
     struct nnc_stage *stage;
-    int rc = nnc_build_stage(builder, run_primitive, name, &stage);
+    int rc = nnc_dnn_stage(builder, run_primitive, name, &stage);
     if (rc < 0) {
         return rc;
     }
@@ -216,32 +215,32 @@ int nnc_build_primitive(struct nnc_builder *builder, const char *name, dnnl_prim
     return rc;
 }
 
-int nnc_build_reorder(struct nnc_builder *builder, const char *name, nnc_const_md from_md,
-                      struct nnc_place from, nnc_const_md to_md, struct nnc_place to) {
+int nnc_dnn_reorder(struct nnc_builder *builder, const char *name, nnc_const_md from_md,
+                    struct nnc_place from, nnc_const_md to_md, struct nnc_place to) {
     struct nnc_pd_site site = {.engine = builder->backend->engine, .attr = builder->backend->attr};
     dnnl_primitive_desc_t pd = NULL;
     int rc = nnc_pd_reorder(&site, from_md, to_md, &pd);
     if (rc == 0) {
-        const struct nnc_build_arg args[] = {{DNNL_ARG_FROM, dnnl_query_src_md, 0, from},
-                                             {DNNL_ARG_TO, dnnl_query_dst_md, 0, to}};
-        rc = nnc_build_primitive(builder, name, pd, args, 2);
+        const struct nnc_dnn_arg args[] = {{DNNL_ARG_FROM, dnnl_query_src_md, 0, from},
+                                           {DNNL_ARG_TO, dnnl_query_dst_md, 0, to}};
+        rc = nnc_dnn_primitive(builder, name, pd, args, 2);
     }
     nnc_pd_destroy(pd);
     return rc;
 }
 
-int nnc_build_source(struct nnc_builder *builder, int32_t tensor, nnc_const_md md,
-                     struct nnc_place *ret_place) {
-    const struct nnc_dnn_tensor *entry = nnc_build_tensor(builder, tensor);
+int nnc_dnn_source(struct nnc_builder *builder, int32_t tensor, nnc_const_md md,
+                   struct nnc_place *ret_place) {
+    const struct nnc_dnn_tensor *entry = nnc_dnn_tensor(builder, tensor);
     assert(entry->md != NULL);
     if (dnnl_memory_desc_equal(entry->md, md)) {
         *ret_place = entry->place;
         return 0;
     }
     struct nnc_place copy;
-    int rc = nnc_build_temp(builder, nnc_md_bytes(md), &copy);
+    int rc = nnc_dnn_temp(builder, nnc_md_bytes(md), &copy);
     if (rc == 0) {
-        rc = nnc_build_reorder(builder, "reorder", entry->md, entry->place, md, copy);
+        rc = nnc_dnn_reorder(builder, "reorder", entry->md, entry->place, md, copy);
     }
     if (rc == 0) {
         builder->executable->reorder_count++;
@@ -250,20 +249,20 @@ int nnc_build_source(struct nnc_builder *builder, int32_t tensor, nnc_const_md m
     return rc;
 }
 
-int nnc_build_target(struct nnc_builder *builder, int32_t tensor, nnc_const_md md, bool accumulate,
-                     struct nnc_target *ret_target) {
-    const struct nnc_dnn_tensor *entry = nnc_build_tensor(builder, tensor);
+int nnc_dnn_target(struct nnc_builder *builder, int32_t tensor, nnc_const_md md, bool accumulate,
+                   struct nnc_target *ret_target) {
+    const struct nnc_dnn_tensor *entry = nnc_dnn_tensor(builder, tensor);
     assert(entry->md != NULL);
     *ret_target = (struct nnc_target){
         .tensor = tensor, .accumulate = accumulate, .md = md, .place = entry->place};
     if (!accumulate && dnnl_memory_desc_equal(entry->md, md)) {
         return 0;
     }
-    return nnc_build_temp(builder, nnc_md_bytes(md), &ret_target->place);
+    return nnc_dnn_temp(builder, nnc_md_bytes(md), &ret_target->place);
 }
 
-int nnc_build_target_done(struct nnc_builder *builder, const struct nnc_target *target) {
-    const struct nnc_dnn_tensor *entry = nnc_build_tensor(builder, target->tensor);
+int nnc_dnn_target_done(struct nnc_builder *builder, const struct nnc_target *target) {
+    const struct nnc_dnn_tensor *entry = nnc_dnn_tensor(builder, target->tensor);
     struct nnc_place from = target->place;
     int rc = 0;
     if (from.kind != NNC_PLACE_TEMP) {
@@ -272,16 +271,16 @@ int nnc_build_target_done(struct nnc_builder *builder, const struct nnc_target *
     if (!dnnl_memory_desc_equal(entry->md, target->md)) {
         struct nnc_place to = entry->place;
         if (target->accumulate) {
-            rc = nnc_build_temp(builder, nnc_md_bytes(entry->md), &to);
+            rc = nnc_dnn_temp(builder, nnc_md_bytes(entry->md), &to);
         }
         if (rc == 0) {
-            rc = nnc_build_reorder(builder, "reorder", target->md, from, entry->md, to);
+            rc = nnc_dnn_reorder(builder, "reorder", target->md, from, entry->md, to);
         }
         builder->executable->reorder_count++;
         from = to;
     }
     if (rc == 0 && target->accumulate) {
-        rc = nnc_build_accumulate(builder, from, target->tensor);
+        rc = nnc_dnn_accumulate(builder, from, target->tensor);
     }
     return rc;
 }
@@ -304,7 +303,7 @@ static int convert_param(struct nnc_builder *builder, const char *name, nnc_cons
     struct nnc_md_view view[2];
     if (!nnc_md_get_view(from_md, &view[0]) || !nnc_md_get_view(to_md, &view[1]) ||
         view[0].ndims == view[1].ndims) {
-        return nnc_build_reorder(builder, name, from_md, from, to_md, to);
+        return nnc_dnn_reorder(builder, name, from_md, from, to_md, to);
     }
     nnc_md plain[2] = {NULL, NULL};
     struct nnc_place between;
@@ -314,21 +313,21 @@ static int convert_param(struct nnc_builder *builder, const char *name, nnc_cons
                            &plain[k]);
     }
     if (rc == 0) {
-        rc = nnc_build_temp(builder, nnc_md_bytes(plain[0]), &between);
+        rc = nnc_dnn_temp(builder, nnc_md_bytes(plain[0]), &between);
     }
     if (rc == 0) {
-        rc = nnc_build_reorder(builder, name, from_md, from, plain[0], between);
+        rc = nnc_dnn_reorder(builder, name, from_md, from, plain[0], between);
     }
     if (rc == 0) {
-        rc = nnc_build_reorder(builder, name, plain[1], between, to_md, to);
+        rc = nnc_dnn_reorder(builder, name, plain[1], between, to_md, to);
     }
     nnc_md_destroy(plain[0]);
     nnc_md_destroy(plain[1]);
     return rc;
 }
 
-int nnc_build_weight(struct nnc_builder *builder, uint32_t param, nnc_const_md md,
-                     struct nnc_place *ret_place) {
+int nnc_dnn_weight(struct nnc_builder *builder, uint32_t param, nnc_const_md md,
+                   struct nnc_place *ret_place) {
     struct nnc_executable *executable = builder->executable;
     struct nnc_md_view view;
     if (builder->planned[param] == NULL && nnc_md_get_view(md, &view)) {
@@ -349,7 +348,7 @@ int nnc_build_weight(struct nnc_builder *builder, uint32_t param, nnc_const_md m
     }
     struct nnc_place copy;
     uint32_t first = executable->stage_count;
-    int rc = nnc_build_private(builder, nnc_md_bytes(md), &copy);
+    int rc = nnc_dnn_private(builder, nnc_md_bytes(md), &copy);
     if (rc == 0) {
         rc = convert_param(builder, "weights", own, value, md, copy);
     }
@@ -362,18 +361,18 @@ int nnc_build_weight(struct nnc_builder *builder, uint32_t param, nnc_const_md m
     return rc;
 }
 
-int nnc_build_gradient(struct nnc_builder *builder, uint32_t param, nnc_const_md md,
-                       struct nnc_place *ret_place) {
+int nnc_dnn_gradient(struct nnc_builder *builder, uint32_t param, nnc_const_md md,
+                     struct nnc_place *ret_place) {
     assert(builder->planned[param] != NULL);
     if (dnnl_memory_desc_equal(builder->planned[param], md)) {
         *ret_place = (struct nnc_place){.kind = NNC_PLACE_GRADIENT, .at = param};
         return 0;
     }
-    return nnc_build_temp(builder, nnc_md_bytes(md), ret_place);
+    return nnc_dnn_temp(builder, nnc_md_bytes(md), ret_place);
 }
 
-int nnc_build_gradient_done(struct nnc_builder *builder, uint32_t param, nnc_const_md md,
-                            struct nnc_place place) {
+int nnc_dnn_gradient_done(struct nnc_builder *builder, uint32_t param, nnc_const_md md,
+                          struct nnc_place place) {
     if (place.kind == NNC_PLACE_GRADIENT) {
         return 0;
     }

@@ -78,9 +78,9 @@ struct nnc_stage {
     struct nnc_place notes; /* what the forward stage leaves for the backward stage */
     bool dx_accumulate, dz_accumulate;
     enum nnc_act act;
-    uint32_t param;     /* weights in another layout: whose */
-    uint64_t version;   /* ... and of which state version the copy is */
-    uint64_t ns, calls; /* time spent */
+    uint32_t param;   /* weights in another layout: whose */
+    uint64_t version; /* ... and of which state version the copy is */
+    uint64_t best_ns; /* shortest run so far; 0: none */
 };
 
 struct nnc_executable {
@@ -157,7 +157,7 @@ void nnc_input_feed(struct nnc_executable *executable, const struct nnc_feed *fe
 /* Run all stages, calling step.bucket_ready in between. */
 int nnc_executable_run(struct nnc_executable *executable);
 
-/* Write a table of stages and their mean times to `out` as text lines, dearest first. */
+/* Write a table of stages and their shortest times to `out` as text lines, dearest first. */
 int nnc_executable_report(const struct nnc_executable *executable, FILE *out);
 
 #endif

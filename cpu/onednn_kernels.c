@@ -11,21 +11,15 @@
  * unit from the same expression, so that the mask is the forward pass's; (2) no result depends on
  * how planes are spread over threads; (3) lanes of padded channels stay zero when their scale and
  * shift (a, b, c) are zero; (4) a ReLU passes NaN on: a diverged run must show in its loss. */
-#include "cpu/onednn_kernels.h"
+#include "cpu/onednn_kernels_own.h"
 
 #include <assert.h>
 #include <math.h>
 #include <string.h>
 
 enum {
-    WIDTH = 8,
     CHUNK = 4096, /* floats of one tensor per chunk: 16 KiB, two of them fit the L1 cache */
 };
-
-typedef float vec __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
-typedef int32_t mask __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
-
-#define INLINE static inline __attribute__((always_inline))
 
 static size_t chunk_rows(uint32_t inner) {
     return inner >= CHUNK ? 1 : CHUNK / inner;
@@ -527,5 +521,8 @@ const struct nnc_kernels NNC_KERNELS = {
     .norm_grad = norm_grad,
     .act_grad = act_grad,
     .add = add,
+    .pool = NNC_OWN(pool),
+    .pool_grad = NNC_OWN(pool_grad),
+    .dropout = NNC_OWN(dropout),
     .sgd = sgd,
 };

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "workers/dropout.h"
 #include "workers/program.h"
 
 /* y = act(x * scale + shift + z), act ReLU or nothing. */
@@ -50,6 +51,25 @@ struct nnc_norm_grad_plane {
     const float *a, *b, *c;
 };
 
+enum {
+    NNC_POOL_NONE = 255, /* `chosen`: no value of the window */
+};
+
+/* Max pooling, inner a multiple of 8. Windows have fewer than NNC_POOL_NONE values. */
+struct nnc_pool_plane {
+    struct nnc_shape in, out; /* h, w */
+    struct nnc_window window;
+    uint32_t inner;
+    bool relu; /* x is the result of a ReLU: choose none where the maximum is not above 0 */
+    const float *x;
+    float *y;
+    uint8_t *chosen; /* as y: place r * S + s of the maximum in its window; NULL: not wanted */
+    /* Backward: */
+    const float *dy;
+    float *dx;
+    bool dx_accumulate;
+};
+
 struct nnc_sgd_run {
     size_t count;
     float *value, *momentum_buffer;
@@ -73,6 +93,11 @@ struct nnc_kernels {
     void (*act_grad)(enum nnc_act act, const float *y, const float *dy, float *dx, size_t count);
     /* out = left + right, then ReLU if wanted; out may be either. */
     void (*add)(const float *left, const float *right, bool relu, float *out, size_t count);
+    void (*pool)(const struct nnc_pool_plane *plane);
+    void (*pool_grad)(const struct nnc_pool_plane *plane);
+    /* Factors, scale or 0, of features 0 .. count - 1 of a sample: workers/dropout.h's rule. */
+    void (*dropout)(const struct nnc_dropout *dropout, uint32_t sample, size_t count,
+                    float *ret_factors);
     /* PyTorch's SGD, see backend.h. */
     void (*sgd)(const struct nnc_sgd_run *run);
 };

@@ -186,20 +186,20 @@ int nnc_lower_loss_forward(struct nnc_builder *builder, const struct nnc_op *op)
     struct nnc_executable *executable = builder->executable;
     uint32_t batch = builder->program->batch;
     struct nnc_stage *stage;
-    int rc = nnc_build_decide_plain(builder, op->x);
-    const struct nnc_dnn_tensor *x = nnc_build_tensor(builder, op->x);
+    int rc = nnc_dnn_decide_plain(builder, op->x);
+    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, op->x);
     size_t features = x->layout.c * x->layout.positions;
     if (rc == 0) {
-        rc = nnc_build_private(builder, batch * sizeof(int32_t), &executable->labels);
+        rc = nnc_dnn_private(builder, batch * sizeof(int32_t), &executable->labels);
     }
     if (rc == 0) {
-        rc = nnc_build_private(builder, batch * features * sizeof(float), &executable->logits);
+        rc = nnc_dnn_private(builder, batch * features * sizeof(float), &executable->logits);
     }
     if (rc == 0) {
-        rc = nnc_build_private(builder, batch * sizeof(struct sample), &executable->losses);
+        rc = nnc_dnn_private(builder, batch * sizeof(struct sample), &executable->losses);
     }
     if (rc == 0) {
-        rc = nnc_build_stage(builder, run_forward, "loss", &stage);
+        rc = nnc_dnn_stage(builder, run_forward, "loss", &stage);
     }
     if (rc == 0) {
         stage->layout = x->layout;
@@ -210,17 +210,17 @@ int nnc_lower_loss_forward(struct nnc_builder *builder, const struct nnc_op *op)
 
 int nnc_lower_loss_backward(struct nnc_builder *builder, const struct nnc_op *op) {
     const struct nnc_op *forward = &builder->program->ops[op->forward];
-    const struct nnc_dnn_tensor *x = nnc_build_tensor(builder, forward->x);
+    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, forward->x);
     struct nnc_target dx;
     struct nnc_stage *stage;
-    int rc = nnc_build_target(builder, op->dx, x->md, op->dx_accumulate, &dx);
+    int rc = nnc_dnn_target(builder, op->dx, x->md, op->dx_accumulate, &dx);
     if (rc == 0) {
-        rc = nnc_build_stage(builder, run_backward, "loss grad", &stage);
+        rc = nnc_dnn_stage(builder, run_backward, "loss grad", &stage);
     }
     if (rc == 0) {
         stage->layout = x->layout;
         stage->dx = dx.place;
-        rc = nnc_build_target_done(builder, &dx);
+        rc = nnc_dnn_target_done(builder, &dx);
     }
     return rc;
 }

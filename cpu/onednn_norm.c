@@ -357,11 +357,11 @@ static int run_backward(struct nnc_executable *executable, struct nnc_stage *sta
 
 /* The layout of x, if the kernels take it, else the plain one. */
 static int choose_md(struct nnc_builder *builder, int32_t tensor, nnc_md *ret_md) {
-    const struct nnc_dnn_tensor *x = nnc_build_tensor(builder, tensor);
+    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, tensor);
     if (x->layout.inner == 1 || x->layout.inner % 8 == 0) {
         return nnc_md_clone(x->md, ret_md);
     }
-    return nnc_build_plain_md(builder, tensor, ret_md);
+    return nnc_dnn_plain_md(builder, tensor, ret_md);
 }
 
 static int make_notes(struct nnc_builder *builder, nnc_const_md md,
@@ -373,7 +373,7 @@ static int make_notes(struct nnc_builder *builder, nnc_const_md md,
         ret_layout->outer = ret_layout->c; /* plain with one position: channels one by one */
         ret_layout->inner = 1;
     }
-    return nnc_build_private(builder, notes_bytes(ret_layout), &builder->notes[builder->op]);
+    return nnc_dnn_private(builder, notes_bytes(ret_layout), &builder->notes[builder->op]);
 }
 
 int nnc_lower_norm_forward(struct nnc_builder *builder, const struct nnc_op *op) {
@@ -382,7 +382,7 @@ int nnc_lower_norm_forward(struct nnc_builder *builder, const struct nnc_op *op)
     struct nnc_place x;
     struct nnc_place z = {.kind = NNC_PLACE_NONE};
     struct nnc_stage *stage;
-    int rc = nnc_build_decide_plain(builder, op->x);
+    int rc = nnc_dnn_decide_plain(builder, op->x);
     if (rc == 0) {
         rc = choose_md(builder, op->x, &md);
     }
@@ -390,29 +390,29 @@ int nnc_lower_norm_forward(struct nnc_builder *builder, const struct nnc_op *op)
         rc = make_notes(builder, md, &layout);
     }
     if (rc == 0) {
-        rc = nnc_build_decide(builder, op->y, md);
+        rc = nnc_dnn_decide(builder, op->y, md);
     }
     if (rc == 0) {
-        rc = nnc_build_source(builder, op->x, md, &x);
+        rc = nnc_dnn_source(builder, op->x, md, &x);
     }
     if (rc == 0 && op->z >= 0) {
-        rc = nnc_build_decide_plain(builder, op->z);
-        rc = rc == 0 ? nnc_build_source(builder, op->z, md, &z) : rc;
+        rc = nnc_dnn_decide_plain(builder, op->z);
+        rc = rc == 0 ? nnc_dnn_source(builder, op->z, md, &z) : rc;
     }
     if (rc == 0) {
-        rc = nnc_build_stage(builder, builder->program->training ? run_forward : run_inference,
-                             "norm", &stage);
+        rc = nnc_dnn_stage(builder, builder->program->training ? run_forward : run_inference,
+                           "norm", &stage);
     }
     if (rc == 0) {
         stage->layout = layout;
         stage->act = op->act;
         stage->x = x;
         stage->z = z;
-        stage->y = nnc_build_tensor(builder, op->y)->place;
+        stage->y = nnc_dnn_tensor(builder, op->y)->place;
         stage->notes = builder->notes[builder->op];
     }
     if (rc == 0 && op->act != NNC_ACT_NONE && op->act != NNC_ACT_RELU) {
-        rc = nnc_build_act(builder, op->act, nnc_build_tensor(builder, op->y)->place, op->y);
+        rc = nnc_dnn_act(builder, op->act, nnc_dnn_tensor(builder, op->y)->place, op->y);
     }
     nnc_md_destroy(md);
     return rc;
@@ -426,39 +426,39 @@ static int grad_target(struct nnc_builder *builder, int32_t grad, nnc_const_md m
     if (grad < 0) {
         return 0;
     }
-    const struct nnc_dnn_tensor *entry = nnc_build_tensor(builder, grad);
+    const struct nnc_dnn_tensor *entry = nnc_dnn_tensor(builder, grad);
     if (dnnl_memory_desc_equal(entry->md, md)) {
         ret_target->place = entry->place;
         return 0;
     }
-    int rc = nnc_build_target(builder, grad, md, *accumulate, ret_target);
+    int rc = nnc_dnn_target(builder, grad, md, *accumulate, ret_target);
     *accumulate = false;
     return rc;
 }
 
 static int targets_done(struct nnc_builder *builder, const struct nnc_target *dx,
                         const struct nnc_target *dz) {
-    int rc = dx->tensor >= 0 ? nnc_build_target_done(builder, dx) : 0;
+    int rc = dx->tensor >= 0 ? nnc_dnn_target_done(builder, dx) : 0;
     if (rc == 0 && dz->tensor >= 0) {
-        rc = nnc_build_target_done(builder, dz);
+        rc = nnc_dnn_target_done(builder, dz);
     }
     return rc;
 }
 
 int nnc_lower_norm_backward(struct nnc_builder *builder, const struct nnc_op *op) {
     const struct nnc_op *forward = &builder->program->ops[op->forward];
-    const struct nnc_dnn_tensor *y = nnc_build_tensor(builder, forward->y);
+    const struct nnc_dnn_tensor *y = nnc_dnn_tensor(builder, forward->y);
     bool dx_accumulate = op->dx_accumulate;
     bool dz_accumulate = op->dz_accumulate;
-    bool relu = op->act == NNC_ACT_RELU;
+    bool relu = op->act == NNC_ACT_RELU && !builder->act_undone[op->forward];
     struct nnc_dnn_layout layout;
     struct nnc_place x;
     struct nnc_target dx;
     struct nnc_target dz;
     struct nnc_stage *stage;
-    int rc = relu ? 0 : nnc_build_undo_act(builder, op);
+    int rc = relu ? 0 : nnc_dnn_undo_act(builder, op);
     if (rc == 0) {
-        rc = nnc_build_source(builder, forward->x, y->md, &x);
+        rc = nnc_dnn_source(builder, forward->x, y->md, &x);
     }
     if (rc == 0) {
         rc = grad_target(builder, op->dx, y->md, &dx_accumulate, &dx);
@@ -467,7 +467,7 @@ int nnc_lower_norm_backward(struct nnc_builder *builder, const struct nnc_op *op
         rc = grad_target(builder, op->dz, y->md, &dz_accumulate, &dz);
     }
     if (rc == 0) {
-        rc = nnc_build_stage(builder, run_backward, "norm grad", &stage);
+        rc = nnc_dnn_stage(builder, run_backward, "norm grad", &stage);
     }
     if (rc < 0) {
         return rc;
@@ -481,7 +481,7 @@ int nnc_lower_norm_backward(struct nnc_builder *builder, const struct nnc_op *op
     stage->act = relu ? NNC_ACT_RELU : NNC_ACT_NONE;
     stage->x = x;
     stage->y = relu && forward->z >= 0 ? y->place : (struct nnc_place){.kind = NNC_PLACE_NONE};
-    stage->dy = nnc_build_tensor(builder, op->dy)->place;
+    stage->dy = nnc_dnn_tensor(builder, op->dy)->place;
     stage->dx = dx.place;
     stage->dz = dz.place;
     stage->dx_accumulate = dx_accumulate;

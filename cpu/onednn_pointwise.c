@@ -129,10 +129,10 @@ static int run_act_grad(struct nnc_executable *executable, struct nnc_stage *sta
     return 0;
 }
 
-int nnc_build_accumulate(struct nnc_builder *builder, struct nnc_place from, int32_t tensor) {
-    const struct nnc_dnn_tensor *entry = nnc_build_tensor(builder, tensor);
+int nnc_dnn_accumulate(struct nnc_builder *builder, struct nnc_place from, int32_t tensor) {
+    const struct nnc_dnn_tensor *entry = nnc_dnn_tensor(builder, tensor);
     struct nnc_stage *stage;
-    int rc = nnc_build_stage(builder, run_add, "accumulate", &stage);
+    int rc = nnc_dnn_stage(builder, run_add, "accumulate", &stage);
     if (rc == 0) {
         stage->layout = entry->layout;
         stage->x = entry->place;
@@ -142,28 +142,28 @@ int nnc_build_accumulate(struct nnc_builder *builder, struct nnc_place from, int
     return rc;
 }
 
-int nnc_build_undo_act(struct nnc_builder *builder, const struct nnc_op *op) {
-    if (op->act == NNC_ACT_NONE) {
+int nnc_dnn_undo_act(struct nnc_builder *builder, const struct nnc_op *op) {
+    if (op->act == NNC_ACT_NONE || builder->act_undone[op->forward]) {
         return 0;
     }
-    const struct nnc_dnn_tensor *y = nnc_build_tensor(builder, op->y);
+    const struct nnc_dnn_tensor *y = nnc_dnn_tensor(builder, op->y);
     struct nnc_stage *stage;
-    int rc = nnc_build_stage(builder, run_act_grad, "act grad", &stage);
+    int rc = nnc_dnn_stage(builder, run_act_grad, "act grad", &stage);
     if (rc == 0) {
         stage->layout = y->layout;
         stage->act = op->act;
         stage->y = y->place;
-        stage->dy = nnc_build_tensor(builder, op->dy)->place;
+        stage->dy = nnc_dnn_tensor(builder, op->dy)->place;
         stage->dx = stage->dy;
     }
     return rc;
 }
 
-int nnc_build_act(struct nnc_builder *builder, enum nnc_act act, struct nnc_place from,
-                  int32_t tensor) {
-    const struct nnc_dnn_tensor *entry = nnc_build_tensor(builder, tensor);
+int nnc_dnn_act(struct nnc_builder *builder, enum nnc_act act, struct nnc_place from,
+                int32_t tensor) {
+    const struct nnc_dnn_tensor *entry = nnc_dnn_tensor(builder, tensor);
     struct nnc_stage *stage;
-    int rc = nnc_build_stage(builder, run_act, "act", &stage);
+    int rc = nnc_dnn_stage(builder, run_act, "act", &stage);
     if (rc == 0) {
         stage->layout = entry->layout;
         stage->act = act;
@@ -174,12 +174,12 @@ int nnc_build_act(struct nnc_builder *builder, enum nnc_act act, struct nnc_plac
 }
 
 int nnc_lower_act_forward(struct nnc_builder *builder, const struct nnc_op *op) {
-    int rc = nnc_build_decide_plain(builder, op->x);
+    int rc = nnc_dnn_decide_plain(builder, op->x);
     if (rc == 0) {
-        rc = nnc_build_decide(builder, op->y, nnc_build_tensor(builder, op->x)->md);
+        rc = nnc_dnn_decide(builder, op->y, nnc_dnn_tensor(builder, op->x)->md);
     }
     if (rc == 0) {
-        rc = nnc_build_act(builder, op->act, nnc_build_tensor(builder, op->x)->place, op->y);
+        rc = nnc_dnn_act(builder, op->act, nnc_dnn_tensor(builder, op->x)->place, op->y);
     }
     return rc;
 }
@@ -187,18 +187,18 @@ int nnc_lower_act_forward(struct nnc_builder *builder, const struct nnc_op *op) 
 /* Bring dy, activation undone, to the gradient of an operand. */
 static int pass_on(struct nnc_builder *builder, const struct nnc_op *op, int32_t grad,
                    bool accumulate) {
-    const struct nnc_dnn_tensor *dy = nnc_build_tensor(builder, op->dy);
+    const struct nnc_dnn_tensor *dy = nnc_dnn_tensor(builder, op->dy);
     struct nnc_target target;
     struct nnc_stage *stage;
     if (grad < 0) {
         return 0;
     }
-    if (accumulate && dnnl_memory_desc_equal(nnc_build_tensor(builder, grad)->md, dy->md)) {
-        return nnc_build_accumulate(builder, dy->place, grad);
+    if (accumulate && dnnl_memory_desc_equal(nnc_dnn_tensor(builder, grad)->md, dy->md)) {
+        return nnc_dnn_accumulate(builder, dy->place, grad);
     }
-    int rc = nnc_build_target(builder, grad, dy->md, accumulate, &target);
+    int rc = nnc_dnn_target(builder, grad, dy->md, accumulate, &target);
     if (rc == 0) {
-        rc = nnc_build_stage(builder, run_act_grad, "copy", &stage);
+        rc = nnc_dnn_stage(builder, run_act_grad, "copy", &stage);
     }
     if (rc == 0) {
         stage->layout = dy->layout;
@@ -206,13 +206,13 @@ static int pass_on(struct nnc_builder *builder, const struct nnc_op *op, int32_t
         stage->y = dy->place;
         stage->dy = dy->place;
         stage->dx = target.place;
-        rc = nnc_build_target_done(builder, &target);
+        rc = nnc_dnn_target_done(builder, &target);
     }
     return rc;
 }
 
 int nnc_lower_act_backward(struct nnc_builder *builder, const struct nnc_op *op) {
-    int rc = nnc_build_undo_act(builder, op);
+    int rc = nnc_dnn_undo_act(builder, op);
     if (rc == 0) {
         rc = pass_on(builder, op, op->dx, op->dx_accumulate);
     }
@@ -222,35 +222,35 @@ int nnc_lower_act_backward(struct nnc_builder *builder, const struct nnc_op *op)
 int nnc_lower_add_forward(struct nnc_builder *builder, const struct nnc_op *op) {
     struct nnc_place z;
     struct nnc_stage *stage;
-    int rc = nnc_build_decide_plain(builder, op->x);
+    int rc = nnc_dnn_decide_plain(builder, op->x);
     if (rc == 0) {
-        rc = nnc_build_decide_plain(builder, op->z);
+        rc = nnc_dnn_decide_plain(builder, op->z);
     }
-    const struct nnc_dnn_tensor *x = nnc_build_tensor(builder, op->x);
+    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, op->x);
     if (rc == 0) {
-        rc = nnc_build_decide(builder, op->y, x->md);
-    }
-    if (rc == 0) {
-        rc = nnc_build_source(builder, op->z, x->md, &z);
+        rc = nnc_dnn_decide(builder, op->y, x->md);
     }
     if (rc == 0) {
-        rc = nnc_build_stage(builder, run_add, "add", &stage);
+        rc = nnc_dnn_source(builder, op->z, x->md, &z);
+    }
+    if (rc == 0) {
+        rc = nnc_dnn_stage(builder, run_add, "add", &stage);
     }
     if (rc == 0) {
         stage->layout = x->layout;
         stage->act = op->act;
         stage->x = x->place;
         stage->z = z;
-        stage->y = nnc_build_tensor(builder, op->y)->place;
+        stage->y = nnc_dnn_tensor(builder, op->y)->place;
     }
     if (rc == 0 && op->act != NNC_ACT_NONE && op->act != NNC_ACT_RELU) {
-        rc = nnc_build_act(builder, op->act, nnc_build_tensor(builder, op->y)->place, op->y);
+        rc = nnc_dnn_act(builder, op->act, nnc_dnn_tensor(builder, op->y)->place, op->y);
     }
     return rc;
 }
 
 int nnc_lower_add_backward(struct nnc_builder *builder, const struct nnc_op *op) {
-    int rc = nnc_build_undo_act(builder, op);
+    int rc = nnc_dnn_undo_act(builder, op);
     if (rc == 0) {
         rc = pass_on(builder, op, op->dx, op->dx_accumulate);
     }
@@ -261,40 +261,60 @@ int nnc_lower_add_backward(struct nnc_builder *builder, const struct nnc_op *op)
 }
 
 struct dropout_job {
+    const struct nnc_kernels *kernels;
     struct nnc_dropout mask;
     const struct nnc_dnn_layout *layout;
     const float *from;
     float *to;
+    float *factors; /* `features` for each thread */
     uint32_t first; /* sample of the global batch */
 };
 
-static void drop_sample(const struct dropout_job *job, uint32_t n) {
-    const struct nnc_dnn_layout *layout = job->layout;
-    size_t sample_floats = (size_t)layout->outer * layout->positions * layout->inner;
-    size_t features = layout->c * layout->positions;
-    const float *from = job->from + n * sample_floats;
-    float *to = job->to + n * sample_floats;
-    bool in_order = layout->inner == 1 || layout->positions == 1;
-    if (features < sample_floats) {
-        memset(to, 0, sample_floats * sizeof(*to));
+/* Multiply by factors in C,H,W order, where the tensor lies in that order. */
+static void multiply_flat(const float *from, const float *factors, size_t count, float *to) {
+    for (size_t f = 0; f < count; f++) {
+        to[f] = from[f] * factors[f];
     }
-    for (size_t f = 0; f < features; f += 4) {
-        struct nnc_philox_block block =
-            nnc_dropout_words(&job->mask, job->first + n, (uint32_t)(f / 4));
-        for (size_t k = 0; k < 4 && f + k < features; k++) {
-            size_t at = in_order ? f + k : nnc_layout_at(layout, f + k);
-            to[at] = block.word[k] >= job->mask.threshold ? from[at] * job->mask.scale : 0;
+}
+
+/* The same where groups of channels lie together. */
+static void multiply_blocked(const struct nnc_dnn_layout *layout, const float *from,
+                             const float *factors, float *to) {
+    size_t inner = layout->inner;
+    for (size_t group = 0; group < layout->outer; group++) {
+        size_t left = layout->c - group * inner;
+        size_t lanes = left < inner ? left : inner;
+        for (size_t s = 0; s < layout->positions; s++) {
+            size_t at = (group * layout->positions + s) * inner;
+            const float *factor = factors + group * inner * layout->positions + s;
+            for (size_t lane = 0; lane < lanes; lane++) {
+                to[at + lane] = from[at + lane] * factor[lane * layout->positions];
+            }
+            for (size_t lane = lanes; lane < inner; lane++) {
+                to[at + lane] = 0;
+            }
         }
     }
 }
 
 static void drop_share(void *context, uint32_t thread, uint32_t threads) {
     const struct dropout_job *job = context;
+    const struct nnc_dnn_layout *layout = job->layout;
+    size_t features = layout->c * layout->positions;
+    size_t sample_floats = (size_t)layout->outer * layout->positions * layout->inner;
+    float *factors = job->factors + thread * features;
     size_t begin;
     size_t end;
-    nnc_share(job->layout->n, 1, thread, threads, &begin, &end);
+    nnc_share(layout->n, 1, thread, threads, &begin, &end);
     for (size_t n = begin; n < end; n++) {
-        drop_sample(job, (uint32_t)n);
+        const float *from = job->from + n * sample_floats;
+        float *to = job->to + n * sample_floats;
+        job->kernels->dropout(&job->mask, job->first + (uint32_t)n, features, factors);
+        if (features == sample_floats && (layout->inner == 1 || layout->positions == 1)) {
+            multiply_flat(from, factors, features, to);
+        } else {
+            multiply_blocked(layout, from, factors, to);
+        }
     }
 }
 
@@ -304,50 +324,62 @@ static int run_dropout(struct nnc_executable *executable, struct nnc_stage *stag
     const struct nnc_op *op = &executable->program->ops[stage->op];
     double p = executable->program->graph->nodes[op->node].dropout;
     struct dropout_job job = {
+        .kernels = executable->backend->kernels,
         .mask = nnc_dropout_make(params->seed, executable->step.step, (uint32_t)op->node, p),
         .layout = &stage->layout,
         .from = nnc_place_address(executable, stage->x),
         .to = nnc_place_address(executable, stage->y),
+        .factors = nnc_place_address(executable, stage->notes),
         .first = executable->step.first,
     };
     nnc_parallel(params->threads, drop_share, &job);
     return 0;
 }
 
-int nnc_lower_dropout_forward(struct nnc_builder *builder, const struct nnc_op *op) {
+/* The stage, with room for a sample's factors for each thread. */
+static int add_dropout(struct nnc_builder *builder, const struct nnc_dnn_tensor *from,
+                       struct nnc_place to) {
     struct nnc_stage *stage;
-    int rc = nnc_build_decide_plain(builder, op->x);
-    const struct nnc_dnn_tensor *x = nnc_build_tensor(builder, op->x);
+    struct nnc_place factors;
+    size_t features = from->layout.c * from->layout.positions;
+    uint32_t threads = builder->backend->params.threads;
+    int rc = nnc_dnn_temp(builder, features * threads * sizeof(float), &factors);
     if (rc == 0) {
-        rc = nnc_build_decide(builder, op->y, x->md);
+        rc = nnc_dnn_stage(builder, run_dropout, "dropout", &stage);
     }
     if (rc == 0) {
-        rc = nnc_build_stage(builder, run_dropout, "dropout", &stage);
+        stage->layout = from->layout;
+        stage->x = from->place;
+        stage->y = to;
+        stage->notes = factors;
+    }
+    return rc;
+}
+
+int nnc_lower_dropout_forward(struct nnc_builder *builder, const struct nnc_op *op) {
+    int rc = nnc_dnn_decide_plain(builder, op->x);
+    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, op->x);
+    if (rc == 0) {
+        rc = nnc_dnn_decide(builder, op->y, x->md);
     }
     if (rc == 0) {
-        stage->layout = x->layout;
-        stage->x = x->place;
-        stage->y = nnc_build_tensor(builder, op->y)->place;
+        rc = add_dropout(builder, x, nnc_dnn_tensor(builder, op->y)->place);
     }
     return rc;
 }
 
 int nnc_lower_dropout_backward(struct nnc_builder *builder, const struct nnc_op *op) {
     struct nnc_target dx;
-    struct nnc_stage *stage;
     if (op->dx < 0) {
         return 0;
     }
-    const struct nnc_dnn_tensor *dy = nnc_build_tensor(builder, op->dy);
-    int rc = nnc_build_target(builder, op->dx, dy->md, op->dx_accumulate, &dx);
+    const struct nnc_dnn_tensor *dy = nnc_dnn_tensor(builder, op->dy);
+    int rc = nnc_dnn_target(builder, op->dx, dy->md, op->dx_accumulate, &dx);
     if (rc == 0) {
-        rc = nnc_build_stage(builder, run_dropout, "dropout", &stage);
+        rc = add_dropout(builder, dy, dx.place);
     }
     if (rc == 0) {
-        stage->layout = dy->layout;
-        stage->x = dy->place;
-        stage->y = dx.place;
-        rc = nnc_build_target_done(builder, &dx);
+        rc = nnc_dnn_target_done(builder, &dx);
     }
     return rc;
 }

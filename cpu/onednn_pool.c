@@ -127,24 +127,24 @@ static int lower_adaptive_forward(struct nnc_builder *builder, const struct nnc_
     nnc_md out_md = NULL;
     struct nnc_place x;
     struct nnc_stage *stage;
-    int rc = nnc_build_plain_md(builder, op->x, &in_md);
+    int rc = nnc_dnn_plain_md(builder, op->x, &in_md);
     if (rc == 0) {
-        rc = nnc_build_plain_md(builder, op->y, &out_md);
+        rc = nnc_dnn_plain_md(builder, op->y, &out_md);
     }
     if (rc == 0) {
-        rc = nnc_build_decide(builder, op->y, out_md);
+        rc = nnc_dnn_decide(builder, op->y, out_md);
     }
     if (rc == 0) {
-        rc = nnc_build_source(builder, op->x, in_md, &x);
+        rc = nnc_dnn_source(builder, op->x, in_md, &x);
     }
     if (rc == 0) {
-        rc = nnc_build_stage(builder, run_adaptive, "adaptive pool", &stage);
+        rc = nnc_dnn_stage(builder, run_adaptive, "adaptive pool", &stage);
     }
     if (rc == 0 && nnc_layout_read(in_md, &stage->layout)) {
         stage->layout.outer = stage->layout.c; /* channels one by one, whatever their positions */
         stage->layout.inner = 1;
         stage->x = x;
-        stage->y = nnc_build_tensor(builder, op->y)->place;
+        stage->y = nnc_dnn_tensor(builder, op->y)->place;
     }
     nnc_md_destroy(in_md);
     nnc_md_destroy(out_md);
@@ -155,19 +155,19 @@ static int lower_adaptive_backward(struct nnc_builder *builder, const struct nnc
     nnc_md in_md = NULL;
     struct nnc_target dx;
     struct nnc_stage *stage;
-    int rc = nnc_build_plain_md(builder, op->dx, &in_md);
+    int rc = nnc_dnn_plain_md(builder, op->dx, &in_md);
     if (rc == 0) {
-        rc = nnc_build_target(builder, op->dx, in_md, op->dx_accumulate, &dx);
+        rc = nnc_dnn_target(builder, op->dx, in_md, op->dx_accumulate, &dx);
     }
     if (rc == 0) {
-        rc = nnc_build_stage(builder, run_adaptive, "adaptive pool grad", &stage);
+        rc = nnc_dnn_stage(builder, run_adaptive, "adaptive pool grad", &stage);
     }
     if (rc == 0 && nnc_layout_read(in_md, &stage->layout)) {
         stage->layout.outer = stage->layout.c;
         stage->layout.inner = 1;
-        stage->dy = nnc_build_tensor(builder, op->dy)->place;
+        stage->dy = nnc_dnn_tensor(builder, op->dy)->place;
         stage->dx = dx.place;
-        rc = nnc_build_target_done(builder, &dx);
+        rc = nnc_dnn_target_done(builder, &dx);
     }
     nnc_md_destroy(in_md);
     return rc;
@@ -180,9 +180,9 @@ static int choose_forward(struct nnc_builder *builder, const struct pool *pool,
     dnnl_prop_kind_t prop =
         builder->program->training ? dnnl_forward_training : dnnl_forward_inference;
     nnc_md any = NULL;
-    int rc = nnc_build_any_md(builder, pool->op->y, &any);
+    int rc = nnc_dnn_any_md(builder, pool->op->y, &any);
     if (rc == 0) {
-        struct nnc_pd_tensors tensors = {.src = nnc_build_tensor(builder, pool->op->x)->md,
+        struct nnc_pd_tensors tensors = {.src = nnc_dnn_tensor(builder, pool->op->x)->md,
                                          .dst = any};
         rc = nnc_pd_pool(&site, prop, pool->algorithm, &tensors, &pool->window, ret_pd);
     }
@@ -195,30 +195,186 @@ static int emit_forward(struct nnc_builder *builder, const struct nnc_op *op,
     nnc_const_md workspace = dnnl_primitive_desc_query_md(pd, dnnl_query_workspace_md, 0);
     size_t bytes = workspace != NULL ? nnc_md_bytes(workspace) : 0;
     struct nnc_place *notes = &builder->notes[builder->op];
-    int rc =
-        nnc_build_decide(builder, op->y, dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0));
+    int rc = nnc_dnn_decide(builder, op->y, dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0));
     if (rc == 0 && bytes > 0) {
-        rc = nnc_build_private(builder, bytes, notes);
+        rc = nnc_dnn_private(builder, bytes, notes);
     }
     if (rc == 0) {
-        const struct nnc_build_arg args[] = {
-            {DNNL_ARG_SRC, dnnl_query_src_md, 0, nnc_build_tensor(builder, op->x)->place},
-            {DNNL_ARG_DST, dnnl_query_dst_md, 0, nnc_build_tensor(builder, op->y)->place},
+        const struct nnc_dnn_arg args[] = {
+            {DNNL_ARG_SRC, dnnl_query_src_md, 0, nnc_dnn_tensor(builder, op->x)->place},
+            {DNNL_ARG_DST, dnnl_query_dst_md, 0, nnc_dnn_tensor(builder, op->y)->place},
             {DNNL_ARG_WORKSPACE, dnnl_query_workspace_md, 0, *notes},
         };
-        rc = nnc_build_primitive(builder, "pool", pd, args, bytes > 0 ? 3 : 2);
+        rc = nnc_dnn_primitive(builder, "pool", pd, args, bytes > 0 ? 3 : 2);
+    }
+    return rc;
+}
+
+static int emit_library_backward(struct nnc_builder *builder, const struct nnc_op *op,
+                                 dnnl_primitive_desc_t pd) {
+    struct nnc_target dx;
+    nnc_const_md src = dnnl_primitive_desc_query_md(pd, dnnl_query_diff_src_md, 0);
+    struct nnc_place notes = builder->notes[op->forward];
+    int rc = nnc_dnn_target(builder, op->dx, src, op->dx_accumulate, &dx);
+    if (rc == 0) {
+        const struct nnc_dnn_arg args[] = {
+            {DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, 0, nnc_dnn_tensor(builder, op->dy)->place},
+            {DNNL_ARG_DIFF_SRC, dnnl_query_diff_src_md, 0, dx.place},
+            {DNNL_ARG_WORKSPACE, dnnl_query_workspace_md, 0, notes},
+        };
+        int count = notes.kind != NNC_PLACE_NONE ? 3 : 2;
+        rc = nnc_dnn_primitive(builder, "pool grad", pd, args, count);
+    }
+    if (rc == 0) {
+        rc = nnc_dnn_target_done(builder, &dx);
+    }
+    return rc;
+}
+
+/* Planes of one max pooling; bases of tensors, to be moved to each plane. */
+struct max_job {
+    const struct nnc_kernels *kernels;
+    struct nnc_pool_plane base;
+    size_t planes;
+    bool backward;
+};
+
+static void max_share(void *context, uint32_t thread, uint32_t threads) {
+    const struct max_job *job = context;
+    const struct nnc_pool_plane *base = &job->base;
+    size_t in_floats = (size_t)base->in.h * base->in.w * base->inner;
+    size_t out_floats = (size_t)base->out.h * base->out.w * base->inner;
+    size_t begin;
+    size_t end;
+    nnc_share(job->planes, 1, thread, threads, &begin, &end);
+    for (size_t k = begin; k < end; k++) {
+        struct nnc_pool_plane plane = *base;
+        plane.chosen = base->chosen != NULL ? base->chosen + k * out_floats : NULL;
+        if (job->backward) {
+            plane.dy = base->dy + k * out_floats;
+            plane.dx = base->dx + k * in_floats;
+            job->kernels->pool_grad(&plane);
+        } else {
+            plane.x = base->x + k * in_floats;
+            plane.y = base->y + k * out_floats;
+            job->kernels->pool(&plane);
+        }
+    }
+}
+
+/* Either way; stage->layout is x's, stage->act the ReLU to be undone in passing. */
+static int run_max(struct nnc_executable *executable, struct nnc_stage *stage) {
+    const struct nnc_program *program = executable->program;
+    const struct nnc_op *op = &program->ops[stage->op];
+    bool backward = op->pass == NNC_PASS_BACKWARD;
+    const struct nnc_op *forward = backward ? &program->ops[op->forward] : op;
+    struct max_job job = {
+        .kernels = executable->backend->kernels,
+        .base = {.in = program->tensors[forward->x].shape,
+                 .out = program->tensors[forward->y].shape,
+                 .window = op->window,
+                 .inner = stage->layout.inner,
+                 .relu = stage->act == NNC_ACT_RELU,
+                 .x = nnc_place_address(executable, stage->x),
+                 .y = nnc_place_address(executable, stage->y),
+                 .chosen = nnc_place_address(executable, stage->notes),
+                 .dy = nnc_place_address(executable, stage->dy),
+                 .dx = nnc_place_address(executable, stage->dx),
+                 .dx_accumulate = stage->dx_accumulate},
+        .planes = (size_t)stage->layout.n * stage->layout.outer,
+        .backward = backward,
+    };
+    nnc_parallel(executable->backend->params.threads, max_share, &job);
+    return 0;
+}
+
+static bool is_own(const struct nnc_builder *builder, const struct pool *pool, int32_t x) {
+    const struct nnc_window *w = &pool->op->window;
+    return pool->op->kind == NNC_OP_MAXPOOL && nnc_dnn_tensor(builder, x)->layout.inner % 8 == 0 &&
+           (uint64_t)w->r * w->s < NNC_POOL_NONE;
+}
+
+/* The forward operation whose ReLU wrote x for this pooling alone, or -1. */
+static int32_t relu_before(const struct nnc_builder *builder, int32_t x) {
+    const struct nnc_program *program = builder->program;
+    int32_t writer = -1;
+    uint32_t readers = program->logits == x;
+    for (uint32_t k = 0; k < program->forward_count; k++) {
+        const struct nnc_op *op = &program->ops[k];
+        writer = op->y == x ? (int32_t)k : writer;
+        readers += (op->x == x) + (op->z == x);
+    }
+    bool relu = writer >= 0 && program->ops[writer].act == NNC_ACT_RELU;
+    return relu && readers == 1 ? writer : -1;
+}
+
+/* The output's descriptor: like the input's, with the output's height and width. */
+static int own_md(struct nnc_builder *builder, const struct nnc_op *op, nnc_md *ret_md) {
+    const struct nnc_dnn_layout *x = &nnc_dnn_tensor(builder, op->x)->layout;
+    struct nnc_shape out = builder->program->tensors[op->y].shape;
+    dnnl_dims_t dims = {x->n, x->c, out.h, out.w};
+    dnnl_format_tag_t tag = dnnl_nhwc;
+    if (x->outer > 1 || x->inner != x->c) {
+        tag = x->inner == 8 ? dnnl_nChw8c : x->inner == 16 ? dnnl_nChw16c : dnnl_format_tag_undef;
+    }
+    return tag == dnnl_format_tag_undef ? -ENOTSUP : nnc_md_create(4, dims, tag, ret_md);
+}
+
+static int lower_own_forward(struct nnc_builder *builder, const struct nnc_op *op) {
+    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, op->x);
+    struct nnc_place *chosen = &builder->notes[builder->op];
+    nnc_md md = NULL;
+    struct nnc_stage *stage;
+    int rc = own_md(builder, op, &md);
+    if (rc == 0) {
+        rc = nnc_dnn_decide(builder, op->y, md);
+    }
+    if (rc == 0 && builder->program->training) {
+        rc = nnc_dnn_private(builder, nnc_md_bytes(md) / sizeof(float), chosen);
+    }
+    if (rc == 0) {
+        rc = nnc_dnn_stage(builder, run_max, "max pool", &stage);
+    }
+    if (rc == 0) {
+        int32_t relu = relu_before(builder, op->x);
+        stage->layout = x->layout;
+        stage->act = relu >= 0 ? NNC_ACT_RELU : NNC_ACT_NONE;
+        stage->x = x->place;
+        stage->y = nnc_dnn_tensor(builder, op->y)->place;
+        stage->notes = *chosen;
+        if (relu >= 0) {
+            builder->act_undone[relu] = true;
+        }
+    }
+    nnc_md_destroy(md);
+    return rc;
+}
+
+static int lower_own_backward(struct nnc_builder *builder, const struct nnc_op *op) {
+    const struct nnc_op *forward = &builder->program->ops[op->forward];
+    struct nnc_stage *stage;
+    int rc = nnc_dnn_stage(builder, run_max, "max pool grad", &stage);
+    if (rc == 0) {
+        stage->layout = nnc_dnn_tensor(builder, forward->x)->layout;
+        stage->dy = nnc_dnn_tensor(builder, op->dy)->place;
+        stage->dx = nnc_dnn_tensor(builder, op->dx)->place;
+        stage->dx_accumulate = op->dx_accumulate;
+        stage->notes = builder->notes[op->forward];
     }
     return rc;
 }
 
 int nnc_lower_pool_forward(struct nnc_builder *builder, const struct nnc_op *op) {
     struct pool pool = pool_of(builder, op);
-    int rc = nnc_build_decide_plain(builder, op->x);
+    int rc = nnc_dnn_decide_plain(builder, op->x);
     if (rc < 0) {
         return rc;
     }
     if (!pool.regular) {
         return lower_adaptive_forward(builder, op);
+    }
+    if (is_own(builder, &pool, op->x)) {
+        return lower_own_forward(builder, op);
     }
     dnnl_primitive_desc_t pd = NULL;
     rc = choose_forward(builder, &pool, &pd);
@@ -229,46 +385,27 @@ int nnc_lower_pool_forward(struct nnc_builder *builder, const struct nnc_op *op)
     return rc;
 }
 
-static int emit_backward(struct nnc_builder *builder, const struct nnc_op *op,
-                         dnnl_primitive_desc_t pd) {
-    struct nnc_target dx;
-    nnc_const_md src = dnnl_primitive_desc_query_md(pd, dnnl_query_diff_src_md, 0);
-    struct nnc_place notes = builder->notes[op->forward];
-    int rc = nnc_build_target(builder, op->dx, src, op->dx_accumulate, &dx);
-    if (rc == 0) {
-        const struct nnc_build_arg args[] = {
-            {DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, 0,
-             nnc_build_tensor(builder, op->dy)->place},
-            {DNNL_ARG_DIFF_SRC, dnnl_query_diff_src_md, 0, dx.place},
-            {DNNL_ARG_WORKSPACE, dnnl_query_workspace_md, 0, notes},
-        };
-        int count = notes.kind != NNC_PLACE_NONE ? 3 : 2;
-        rc = nnc_build_primitive(builder, "pool grad", pd, args, count);
-    }
-    if (rc == 0) {
-        rc = nnc_build_target_done(builder, &dx);
-    }
-    return rc;
-}
-
 int nnc_lower_pool_backward(struct nnc_builder *builder, const struct nnc_op *op) {
     struct pool pool = pool_of(builder, op);
+    const struct nnc_op *forward = &builder->program->ops[op->forward];
     if (op->dx < 0) {
         return 0;
     }
     if (!pool.regular) {
         return lower_adaptive_backward(builder, op);
     }
-    const struct nnc_op *forward = &builder->program->ops[op->forward];
+    if (is_own(builder, &pool, forward->x)) {
+        return lower_own_backward(builder, op);
+    }
     struct nnc_pd_site site = {.engine = builder->backend->engine,
                                .attr = builder->backend->attr,
                                .hint = builder->forward_pds[op->forward]};
-    struct nnc_pd_tensors tensors = {.src = nnc_build_tensor(builder, forward->x)->md,
-                                     .dst = nnc_build_tensor(builder, forward->y)->md};
+    struct nnc_pd_tensors tensors = {.src = nnc_dnn_tensor(builder, forward->x)->md,
+                                     .dst = nnc_dnn_tensor(builder, forward->y)->md};
     dnnl_primitive_desc_t pd = NULL;
     int rc = nnc_pd_pool(&site, dnnl_backward_data, pool.algorithm, &tensors, &pool.window, &pd);
     if (rc == 0) {
-        rc = emit_backward(builder, op, pd);
+        rc = emit_library_backward(builder, op, pd);
     }
     nnc_pd_destroy(pd);
     return rc;

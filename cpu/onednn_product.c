@@ -53,10 +53,10 @@ static bool is_flat(const struct nnc_dnn_layout *layout) {
 }
 
 static int describe_src(struct nnc_builder *builder, struct product *product) {
-    const struct nnc_dnn_tensor *x = nnc_build_tensor(builder, product->x);
+    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, product->x);
     struct nnc_shape shape = builder->program->tensors[product->x].shape;
     if (product->op->kind == NNC_OP_LINEAR) {
-        int rc = nnc_build_decide_plain(builder, product->x);
+        int rc = nnc_dnn_decide_plain(builder, product->x);
         if (rc < 0) {
             return rc;
         }
@@ -66,7 +66,7 @@ static int describe_src(struct nnc_builder *builder, struct product *product) {
         dnnl_dims_t dims = {builder->program->batch, (dnnl_dim_t)shape.c * shape.h * shape.w};
         return nnc_md_create(2, dims, dnnl_ab, &product->src);
     }
-    int rc = nnc_build_any_md(builder, product->x, &product->any_src);
+    int rc = nnc_dnn_any_md(builder, product->x, &product->any_src);
     if (rc == 0 && x->md != NULL) {
         rc = nnc_md_clone(x->md, &product->src);
     }
@@ -106,9 +106,9 @@ static int product_init(struct nnc_builder *builder, const struct nnc_op *op,
         rc = describe_weights(builder, ret_product);
     }
     if (rc == 0) {
-        rc = nnc_build_any_md(builder, ret_product->y, &ret_product->any_dst);
+        rc = nnc_dnn_any_md(builder, ret_product->y, &ret_product->any_dst);
     }
-    const struct nnc_dnn_tensor *y = nnc_build_tensor(builder, ret_product->y);
+    const struct nnc_dnn_tensor *y = nnc_dnn_tensor(builder, ret_product->y);
     if (rc == 0 && y->md != NULL) {
         rc = nnc_md_clone(y->md, &ret_product->dst);
     }
@@ -151,7 +151,7 @@ static int choose(struct nnc_builder *builder, const struct product *product, dn
         dnnl_primitive_desc_t pd = NULL;
         int got = op->kind == NNC_OP_CONV ? nnc_pd_conv(&site, prop, tensors, &product->window, &pd)
                                           : nnc_pd_linear(&site, prop, tensors, &pd);
-        int rank = got == 0 ? nnc_build_rank(pd) : -1;
+        int rank = got == 0 ? nnc_dnn_rank(pd) : -1;
         if (rank > best_rank) {
             nnc_pd_destroy(best);
             best = pd;
@@ -172,10 +172,10 @@ static int choose(struct nnc_builder *builder, const struct product *product, dn
 static int source(struct nnc_builder *builder, const struct product *product, int32_t tensor,
                   nnc_const_md md, struct nnc_place *ret_place) {
     if (product->viewed && tensor == product->x) {
-        *ret_place = nnc_build_tensor(builder, tensor)->place;
+        *ret_place = nnc_dnn_tensor(builder, tensor)->place;
         return 0;
     }
-    return nnc_build_source(builder, tensor, md, ret_place);
+    return nnc_dnn_source(builder, tensor, md, ret_place);
 }
 
 /* Whether loops of ours can read what the forward pass reads and writes this way. */
@@ -208,9 +208,9 @@ static int choose_forward(struct nnc_builder *builder, const struct product *pro
     nnc_pd_destroy(pd);
     nnc_md plain_src = NULL;
     nnc_md plain_dst = NULL;
-    rc = nnc_build_plain_md(builder, product->y, &plain_dst);
+    rc = nnc_dnn_plain_md(builder, product->y, &plain_dst);
     if (rc == 0 && !product->viewed) {
-        rc = nnc_build_plain_md(builder, product->x, &plain_src);
+        rc = nnc_dnn_plain_md(builder, product->x, &plain_src);
     }
     if (rc == 0) {
         struct candidates plain = {
@@ -233,26 +233,26 @@ static int emit_forward(struct nnc_builder *builder, const struct product *produ
     nnc_const_md dst = dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0);
     struct nnc_place x;
     struct nnc_place w;
-    int rc = product->src == NULL ? nnc_build_decide(builder, product->x, src) : 0;
+    int rc = product->src == NULL ? nnc_dnn_decide(builder, product->x, src) : 0;
     if (rc == 0) {
         rc = source(builder, product, product->x, src, &x);
     }
     if (rc == 0) {
-        rc = nnc_build_weight(builder, (uint32_t)op->weight, weights, &w);
+        rc = nnc_dnn_weight(builder, (uint32_t)op->weight, weights, &w);
     }
     if (rc == 0) {
-        rc = nnc_build_decide(builder, product->y, dst);
+        rc = nnc_dnn_decide(builder, product->y, dst);
     }
     if (rc == 0) {
-        struct nnc_place y = nnc_build_tensor(builder, product->y)->place;
+        struct nnc_place y = nnc_dnn_tensor(builder, product->y)->place;
         struct nnc_place b = {.kind = NNC_PLACE_VALUE, .at = (size_t)op->bias};
-        const struct nnc_build_arg args[] = {
+        const struct nnc_dnn_arg args[] = {
             {DNNL_ARG_SRC, dnnl_query_src_md, 0, x},
             {DNNL_ARG_WEIGHTS, dnnl_query_weights_md, 0, w},
             {DNNL_ARG_DST, dnnl_query_dst_md, 0, y},
             {DNNL_ARG_BIAS, dnnl_query_weights_md, 1, b},
         };
-        rc = nnc_build_primitive(builder, "product", pd, args, op->bias >= 0 ? 4 : 3);
+        rc = nnc_dnn_primitive(builder, "product", pd, args, op->bias >= 0 ? 4 : 3);
     }
     return rc;
 }
@@ -286,20 +286,20 @@ static int emit_weights(struct nnc_builder *builder, const struct product *produ
         rc = source(builder, product, op->dy, dst, &dy);
     }
     if (rc == 0) {
-        rc = nnc_build_gradient(builder, (uint32_t)op->weight, weights, &dw);
+        rc = nnc_dnn_gradient(builder, (uint32_t)op->weight, weights, &dw);
     }
     if (rc == 0) {
         struct nnc_place db = {.kind = NNC_PLACE_GRADIENT, .at = (size_t)op->bias};
-        const struct nnc_build_arg args[] = {
+        const struct nnc_dnn_arg args[] = {
             {DNNL_ARG_SRC, dnnl_query_src_md, 0, x},
             {DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, 0, dy},
             {DNNL_ARG_DIFF_WEIGHTS, dnnl_query_diff_weights_md, 0, dw},
             {DNNL_ARG_DIFF_BIAS, dnnl_query_diff_weights_md, 1, db},
         };
-        rc = nnc_build_primitive(builder, "product dw", pd, args, op->bias >= 0 ? 4 : 3);
+        rc = nnc_dnn_primitive(builder, "product dw", pd, args, op->bias >= 0 ? 4 : 3);
     }
     if (rc == 0) {
-        rc = nnc_build_gradient_done(builder, (uint32_t)op->weight, weights, dw);
+        rc = nnc_dnn_gradient_done(builder, (uint32_t)op->weight, weights, dw);
     }
     return rc;
 }
@@ -333,23 +333,23 @@ static int emit_data(struct nnc_builder *builder, const struct product *product,
     struct nnc_target dx;
     int rc = source(builder, product, op->dy, dst, &dy);
     if (rc == 0) {
-        rc = nnc_build_weight(builder, (uint32_t)op->weight, weights, &w);
+        rc = nnc_dnn_weight(builder, (uint32_t)op->weight, weights, &w);
     }
     if (rc == 0) {
         /* A viewed x has the same bytes in the same order. */
-        nnc_const_md own = nnc_build_tensor(builder, op->dx)->md;
-        rc = nnc_build_target(builder, op->dx, product->viewed ? own : src, op->dx_accumulate, &dx);
+        nnc_const_md own = nnc_dnn_tensor(builder, op->dx)->md;
+        rc = nnc_dnn_target(builder, op->dx, product->viewed ? own : src, op->dx_accumulate, &dx);
     }
     if (rc == 0) {
-        const struct nnc_build_arg args[] = {
+        const struct nnc_dnn_arg args[] = {
             {DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, 0, dy},
             {DNNL_ARG_WEIGHTS, dnnl_query_weights_md, 0, w},
             {DNNL_ARG_DIFF_SRC, dnnl_query_diff_src_md, 0, dx.place},
         };
-        rc = nnc_build_primitive(builder, "product dx", pd, args, 3);
+        rc = nnc_dnn_primitive(builder, "product dx", pd, args, 3);
     }
     if (rc == 0) {
-        rc = nnc_build_target_done(builder, &dx);
+        rc = nnc_dnn_target_done(builder, &dx);
     }
     return rc;
 }
@@ -375,7 +375,7 @@ int nnc_lower_product_backward(struct nnc_builder *builder, const struct nnc_op 
     struct product product;
     int rc = product_init(builder, op, &product);
     if (rc == 0) {
-        rc = nnc_build_undo_act(builder, op);
+        rc = nnc_dnn_undo_act(builder, op);
     }
     if (rc == 0) {
         rc = lower_weights(builder, &product);
