@@ -243,7 +243,8 @@ static int build_index(struct scan *scan, void **ret_bytes, size_t *ret_size) {
     }
     if (scan->unlabelled > 0) {
         nnc_log(NNC_LOG_WARN,
-                "%s: %" PRIu64 " images have no label and will count as bad, the first is %s",
+                "%s: %" PRIu64
+                " images have no label and count for nothing in loss and accuracy, the first is %s",
                 scan->source->root, scan->unlabelled, scan->first_unlabelled);
     }
     int code = nnc_index_builder_finish(builder, ret_bytes, ret_size);

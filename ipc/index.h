@@ -51,7 +51,7 @@ struct nnc_index_sample {
     uint64_t name;   /* offset into the strings: path relative to the root, or tar member, or "" */
     uint32_t size;   /* bytes, or NNC_INDEX_SIZE_HUGE */
     uint32_t file;   /* number in the file table; FOLDER: 0 and the path is `name` */
-    int32_t label;   /* class number; -1 unknown, which makes it bad where classes > 0 */
+    int32_t label;   /* class number; -1 unknown: counts for nothing in loss and accuracy */
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct nnc_index_sample) == 32, "index sample layout");
