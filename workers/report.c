@@ -232,7 +232,7 @@ int nnc_report_models(const char *models_dir, bool json, FILE *out) {
     if (json && array == NULL) {
         code = nnc_fail(-ENOMEM, "no memory for the report");
     } else if (!json) {
-        fprintf(out, "%-10s  %12s  %8s  %-11s\n", "model", "parameters", "GMACs", "input");
+        fprintf(out, "%-10s  %12s  %8s  %s\n", "model", "parameters", "GMACs", "input");
     }
     for (size_t i = 0; i < count && code >= 0; i++) {
         code = report_entry(names[i], models_dir, array, out);
