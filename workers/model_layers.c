@@ -8,11 +8,8 @@
  * torch.nn's reference. */
 #include "workers/model_layers.h"
 
-#include <assert.h>
-#include <math.h>
+#include <stdio.h>
 #include <string.h>
-
-#define WHOLE_ARG_MAX ((double)NNC_GRAPH_DIM_MAX)
 
 static int add_conv2d(struct nnc_layer_use *use, int32_t *ret_node);
 static int add_linear(struct nnc_layer_use *use, int32_t *ret_node);
@@ -284,7 +281,7 @@ static int add_weighted(struct nnc_layer_use *use, const struct nnc_param *weigh
     }
     struct nnc_node *node = &use->build->graph->nodes[number];
     struct nnc_param param = *weight;
-    strcpy(param.name, "weight");
+    memcpy(param.name, "weight", sizeof("weight"));
     param.kind = NNC_PARAM_WEIGHT;
     nnc_build_rule(use->build, weight_slot, &fan, &param);
     code = nnc_build_param(use->build, number, &param, &node->weight);
@@ -384,7 +381,7 @@ static int add_batchnorm2d(struct nnc_layer_use *use, int32_t *ret_node) {
                                   .init_a = params[i].start,
                                   .rank = 1,
                                   .dims = {channels}};
-        strcpy(param.name, params[i].name);
+        snprintf(param.name, sizeof(param.name), "%s", params[i].name);
         code = nnc_build_param(use->build, number, &param, params[i].slot);
     }
     if (code >= 0) {
