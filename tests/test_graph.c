@@ -311,3 +311,18 @@ Test(graph, a_start_depends_on_seed_and_parameter_only) {
     cr_expect_neq(memcmp(first, other, sizeof(first)), 0);
     nnc_graph_destroy(graph);
 }
+
+Test(graph, blocks_of_a_large_parameter_do_not_repeat) {
+    struct nnc_graph *graph = load("mlp", "hidden=4096", (struct nnc_shape){1, 28, 28}, 10);
+    const size_t block = (size_t)1 << 20;
+    int32_t number = nnc_graph_find_param(graph, "fc1.weight");
+    cr_assert_gt(graph->params[number].count, 3 * block);
+    float *values = malloc(graph->params[number].count * sizeof(*values));
+    nnc_graph_init_param(graph, (uint32_t)number, 3, values);
+    for (size_t i = 1; i < 3; i++) {
+        cr_expect_neq(memcmp(values, values + i * block, 1000 * sizeof(*values)), 0, "block %zu",
+                      i);
+    }
+    free(values);
+    nnc_graph_destroy(graph);
+}

@@ -27,6 +27,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define INIT_BLOCK_VALUES ((size_t)1 << 20)
+
 const char *nnc_layer_name(enum nnc_layer layer) {
     switch (layer) {
     case NNC_LAYER_INPUT:
@@ -318,24 +320,34 @@ void nnc_graph_destroy(struct nnc_graph *graph) {
     free(graph);
 }
 
+/* Starting values of one block, from a stream of its own. */
+static void init_block(const struct nnc_param *param, struct nnc_rng rng, size_t count,
+                       float *values) {
+    float a = (float)param->init_a;
+    for (size_t i = 0; i < count; i++) {
+        switch (param->init) {
+        case NNC_INIT_CONSTANT:
+            values[i] = a;
+            break;
+        case NNC_INIT_UNIFORM:
+            values[i] = a * (2 * nnc_rng_uniform(&rng) - 1);
+            break;
+        case NNC_INIT_NORMAL:
+            values[i] = a * nnc_rng_normal(&rng);
+            break;
+        }
+    }
+}
+
 void nnc_graph_init_param(const struct nnc_graph *graph, uint32_t number, uint64_t seed,
                           float *ret_values) {
     assert(number < graph->param_count);
     const struct nnc_param *param = &graph->params[number];
-    struct nnc_rng rng = nnc_rng_make(seed, NNC_RNG_INIT, number, 0);
-    float a = (float)param->init_a;
-    for (uint64_t i = 0; i < param->count; i++) {
-        switch (param->init) {
-        case NNC_INIT_CONSTANT:
-            ret_values[i] = a;
-            break;
-        case NNC_INIT_UNIFORM:
-            ret_values[i] = a * (2 * nnc_rng_uniform(&rng) - 1);
-            break;
-        case NNC_INIT_NORMAL:
-            ret_values[i] = a * nnc_rng_normal(&rng);
-            break;
-        }
+    /* One stream has 2^32 draws, a parameter may have more values. */
+    for (uint64_t first = 0; first < param->count; first += INIT_BLOCK_VALUES) {
+        uint64_t left = param->count - first;
+        init_block(param, nnc_rng_make(seed, NNC_RNG_INIT, number, first / INIT_BLOCK_VALUES),
+                   left < INIT_BLOCK_VALUES ? (size_t)left : INIT_BLOCK_VALUES, ret_values + first);
     }
 }
 

@@ -69,7 +69,7 @@ enum nnc_param_kind {
 };
 
 /* How a parameter starts, as torchvision's model of that name does it. All draws are from
- * nnc_rng_make(seed, NNC_RNG_INIT, parameter number, 0). */
+ * nnc_rng_make(seed, NNC_RNG_INIT, parameter number, block), a block being 2^20 values. */
 enum nnc_init {
     NNC_INIT_CONSTANT, /* value a */
     NNC_INIT_UNIFORM,  /* in [-a, a] */
