@@ -70,6 +70,8 @@ Test(channel, the_longest_body_passes_and_a_longer_one_is_refused) {
     struct nnc_message message;
     cr_assert_eq(nnc_channel_receive(ends[1], &message), 1);
     cr_assert_eq(message.body[NNC_MESSAGE_MAX - 1], 'x');
+    nnc_channel_destroy(ends[0]);
+    nnc_channel_destroy(ends[1]);
 }
 
 Test(channel, a_full_channel_neither_blocks_nor_loses, .timeout = 20) {
@@ -91,6 +93,8 @@ Test(channel, a_full_channel_neither_blocks_nor_loses, .timeout = 20) {
         cr_assert_eq(message.header.number, i);
     }
     cr_assert_eq(nnc_channel_send(ends[0], NNC_MSG_EVAL, &eval, sizeof(eval), 10), 0);
+    nnc_channel_destroy(ends[0]);
+    nnc_channel_destroy(ends[1]);
 }
 
 Test(channel, a_gone_partner_is_told_after_its_last_words) {
@@ -102,6 +106,7 @@ Test(channel, a_gone_partner_is_told_after_its_last_words) {
     cr_assert_eq(nnc_channel_receive(ends[1], &message), 1);
     cr_assert_eq(nnc_channel_receive(ends[1], &message), -EPIPE);
     cr_assert_eq(nnc_channel_send(ends[1], NNC_MSG_START, NULL, 0, 1000), -EPIPE);
+    nnc_channel_destroy(ends[1]);
 }
 
 Test(channel, only_seqpacket_sockets_become_channels) {
@@ -176,6 +181,8 @@ Test(channel, numbers_that_come_again_are_refused) {
     cr_assert_eq(nnc_channel_receive(channel, &message), 1);
     send_raw(ends[0], &packet, sizeof(packet.header), 1);
     cr_assert_eq(nnc_channel_receive(channel, &message), -NNC_E_FORMAT);
+    nnc_channel_destroy(channel);
+    close(ends[0]);
 }
 
 Test(channel, a_packet_longer_than_any_message_is_refused) {
@@ -187,6 +194,8 @@ Test(channel, a_packet_longer_than_any_message_is_refused) {
     cr_assert_eq(send(ends[0], huge, sizeof(huge), 0), (ssize_t)sizeof(huge));
     struct nnc_message message;
     cr_assert_eq(nnc_channel_receive(channel, &message), -NNC_E_FORMAT);
+    nnc_channel_destroy(channel);
+    close(ends[0]);
 }
 
 /* Random bytes, half of them with a plausible header and a right sum. */
@@ -223,4 +232,6 @@ Test(channel, random_packets_never_do_harm) {
         cr_assert(code != 1 || plausible, "seed %" PRIu64 " round %u", seed, round);
     }
     cr_assert(accepted > 500 && refused > 10000, "accepted %u, refused %u", accepted, refused);
+    nnc_channel_destroy(channel);
+    close(ends[0]);
 }

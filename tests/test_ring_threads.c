@@ -36,7 +36,7 @@ struct run {
     struct nnc_ring *sweeper;
     _Atomic uint32_t next_incarnation;
     _Atomic uint32_t deaths, requeued;
-    _Atomic uint8_t *published; /* per (seq, index) */
+    uint8_t *published; /* per (seq, index); changed by atomic additions */
 };
 
 /* One loader: its view of the ring under its present incarnation. */
@@ -70,7 +70,7 @@ static void make_sample(struct loader *loader, const struct nnc_claim *claim) {
     ring_stamp_fill(nnc_ring_claim_pixels(loader->ring, claim), 0, PIXEL_BYTES, claim->seq,
                     claim->index);
     struct nnc_sample_result result = ring_stamp_result(claim->seq, claim->index);
-    atomic_fetch_add_explicit(&loader->run->published[place], 1, memory_order_relaxed);
+    __atomic_fetch_add(&loader->run->published[place], 1, __ATOMIC_RELAXED);
     nnc_ring_publish(loader->ring, claim, &result);
 }
 
@@ -176,5 +176,6 @@ int main(int argc, char **argv) {
     printf("1..1\nok 1 - each_sample_arrives_once_from_many_loaders_that_die # %" PRIu64
            " samples, %u deaths\n",
            samples, run.deaths);
+    free(run.published);
     return 0;
 }
