@@ -74,7 +74,8 @@ static int adopt_run_config(int argc, char **argv, const char *recipes, struct n
         return 0;
     }
     snprintf(option, sizeof(option), "--config=%s", path);
-    char **longer = copy_arguments(argc, argv, argv[1][0] == '-' ? 1 : 2, option);
+    static char **longer;
+    longer = copy_arguments(argc, argv, argv[1][0] == '-' ? 1 : 2, option);
     if (longer == NULL) {
         return nnc_fail(-ENOMEM, "command line: out of memory");
     }
@@ -88,7 +89,8 @@ static int read_command(int argc, char **argv, struct nnc_command *ret_command, 
     if (result < 0) {
         return result;
     }
-    char **arguments = copy_arguments(argc, argv, 0, NULL);
+    static char **arguments;
+    arguments = copy_arguments(argc, argv, 0, NULL);
     if (arguments == NULL) {
         return nnc_fail(-ENOMEM, "command line: out of memory");
     }
