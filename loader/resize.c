@@ -174,6 +174,9 @@ static uint32_t make_weights(double centre, double support, uint32_t in, uint32_
         double weight = sum != 0 ? scratch[i - first] / sum : scratch[i - first];
         ret_weights[i - first] = (int32_t)(0.5 + weight * (1 << NNC_RESIZE_BITS));
     }
+    for (uint32_t i = end - first; i % NNC_RESIZE_GROUP != 0; i++) {
+        ret_weights[i] = 0;
+    }
     *ret_first = first;
     return end - first;
 }
@@ -182,7 +185,8 @@ static uint32_t make_weights(double centre, double support, uint32_t in, uint32_
 static int axis_resample(struct axis *axis, uint32_t in, uint32_t size, uint32_t first_output) {
     double scale = (double)in / size;
     double support = scale < 1.0 ? 1.0 : scale;
-    uint32_t stride = (uint32_t)ceil(support) * 2 + 1;
+    uint32_t most = (uint32_t)ceil(support) * 2 + 1;
+    uint32_t stride = (most + NNC_RESIZE_GROUP - 1) / NNC_RESIZE_GROUP * NNC_RESIZE_GROUP;
     int code = reserve_taps(axis, axis->out_count, stride);
     if (code < 0) {
         return code;

@@ -6,16 +6,17 @@
  * sum to about 2^22, pixels are below 2^8, and half a unit is added before the shift, which fits 31
  * bits.
  * 2. Rounded weights may sum to a little more than 2^22: results are cut at 255.
- * 3. A pixel of three channels is read as four bytes; the fourth lane is thrown away. Rows have
- * slack behind them for the last read.
+ * 3. With AVX2 four taps of three channels are mixed at once: rows have slack behind them for the
+ * last load, and unused weights of a group of four are zero.
  *
  * Source: Pillow's 8-bit resampling, for the number of bits and the rounding. */
 #include "loader/resize_kernels.h"
 
 #include <string.h>
 
-typedef int32_t lanes __attribute__((vector_size(16)));
-typedef uint8_t bytes4 __attribute__((vector_size(4)));
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 static const int32_t half = 1 << (NNC_RESIZE_BITS - 1);
 
@@ -36,21 +37,67 @@ static void across1(const uint8_t *row, const struct nnc_taps *taps, uint8_t *re
     }
 }
 
+#if defined(__AVX2__)
+
+/* Four taps at a time: 16 bytes hold five pixels, of which four are spread over two vectors of two
+ * pixels each, every channel in a lane of its own; the fourth lane of a pixel is not looked at. */
+static __m128i mix4(const uint8_t *pixel, const int32_t *weights, uint32_t taps) {
+    const __m256i low_pixels =
+        _mm256_setr_epi8(0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, -1, -1, -1, -1, 3, -1, -1, -1,
+                         4, -1, -1, -1, 5, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i high_pixels =
+        _mm256_setr_epi8(6, -1, -1, -1, 7, -1, -1, -1, 8, -1, -1, -1, -1, -1, -1, -1, 9, -1, -1, -1,
+                         10, -1, -1, -1, 11, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i low_weights = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    const __m256i high_weights = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
+    __m256i low = _mm256_setzero_si256(), high = low;
+    for (uint32_t k = 0; k < taps; k += 4) {
+        __m256i bytes = _mm256_broadcastsi128_si256(
+            _mm_loadu_si128((const __m128i *)(const void *)(pixel + (size_t)k * 3)));
+        __m256i four = _mm256_broadcastsi128_si256(
+            _mm_loadu_si128((const __m128i *)(const void *)(weights + k)));
+        low = _mm256_add_epi32(low,
+                               _mm256_mullo_epi32(_mm256_shuffle_epi8(bytes, low_pixels),
+                                                  _mm256_permutevar8x32_epi32(four, low_weights)));
+        high = _mm256_add_epi32(
+            high, _mm256_mullo_epi32(_mm256_shuffle_epi8(bytes, high_pixels),
+                                     _mm256_permutevar8x32_epi32(four, high_weights)));
+    }
+    __m256i both = _mm256_add_epi32(low, high);
+    return _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+}
+
+static void across3(const uint8_t *row, const struct nnc_taps *taps, uint8_t *ret_out) {
+    for (uint32_t i = 0; i < taps->count; i++) {
+        __m128i sum = mix4(row + (size_t)taps->first[i] * 3,
+                           taps->weights + (size_t)i * taps->stride, taps->taps[i]);
+        sum = _mm_srai_epi32(_mm_add_epi32(sum, _mm_set1_epi32(half)), NNC_RESIZE_BITS);
+        sum = _mm_packus_epi16(_mm_packus_epi32(sum, sum), sum); /* cuts at 255 */
+        uint32_t pixel = (uint32_t)_mm_cvtsi128_si32(sum);
+        /* The fourth byte is the next pixel's first and is written over; the last has no next. */
+        memcpy(ret_out + (size_t)i * 3, &pixel, i + 1 < taps->count ? 4 : 3);
+    }
+}
+
+#else
+
 static void across3(const uint8_t *row, const struct nnc_taps *taps, uint8_t *ret_out) {
     for (uint32_t i = 0; i < taps->count; i++) {
         const uint8_t *pixel = row + (size_t)taps->first[i] * 3;
         const int32_t *weights = taps->weights + (size_t)i * taps->stride;
-        lanes sum = {half, half, half, half};
+        int32_t sum[3] = {half, half, half};
         for (uint32_t k = 0; k < taps->taps[i]; k++) {
-            bytes4 packed;
-            memcpy(&packed, pixel + (size_t)k * 3, 4);
-            sum += __builtin_convertvector(packed, lanes) * weights[k];
+            for (size_t c = 0; c < 3; c++) {
+                sum[c] += weights[k] * pixel[(size_t)k * 3 + c];
+            }
         }
-        for (int c = 0; c < 3; c++) {
-            ret_out[(size_t)i * 3 + (size_t)c] = round_cut(sum[c]);
+        for (size_t c = 0; c < 3; c++) {
+            ret_out[(size_t)i * 3 + c] = round_cut(sum[c]);
         }
     }
 }
+
+#endif
 
 enum {
     BLOCK = 32, /* output bytes at a time: their sums stay in registers */

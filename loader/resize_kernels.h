@@ -11,15 +11,18 @@
 /* Weights are integers in units of 2^-NNC_RESIZE_BITS. */
 #define NNC_RESIZE_BITS 22
 
+/* Kernels may take so many weights at a time. */
+#define NNC_RESIZE_GROUP 4u
+
 /* Filter weights along one axis: output i = sum over k < taps[i] of weights[i * stride + k] *
  * input[first[i]
  * + k]. */
 struct nnc_taps {
     uint32_t count;   /* output pixels */
-    uint32_t stride;  /* weights kept for each output pixel */
+    uint32_t stride;  /* weights kept for each output pixel, a multiple of NNC_RESIZE_GROUP */
     uint32_t *first;  /* (count) first input pixel, not decreasing */
     uint32_t *taps;   /* (count) weights used, 1..stride */
-    int32_t *weights; /* (count, stride) */
+    int32_t *weights; /* (count, stride); 0 from taps to the end of its group */
 };
 
 /* One row of the table of kernels. */
