@@ -73,8 +73,9 @@ struct nnc_backend_ops {
     int (*open)(const struct nnc_backend_params *params, struct nnc_backend **ret_backend);
     void (*close)(struct nnc_backend *backend); /* takes NULL; executables first */
 
-    /* Compile a program of the backend's graph. The program is borrowed for the executable's life.
-     * The first training executable may fix the layout of the state; later ones follow it. */
+    /* Compile a program of the backend's graph, or of another one with the same parameters (the
+     * same model at another image size). The program is borrowed for the executable's life. The
+     * first training executable may fix the layout of the state; later ones follow it. */
     int (*compile)(struct nnc_backend *backend, const struct nnc_program *program,
                    struct nnc_executable **ret_executable);
     void (*release)(struct nnc_executable *executable); /* takes NULL */

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared by train.c (steps and phases), train_state.c (start, snapshots) and train_modes.c
+ * (everything that is not training). */
+#ifndef NNC_WORKERS_TRAIN_PRIVATE_H
+#define NNC_WORKERS_TRAIN_PRIVATE_H
+
+#include "workers/state.h"
+#include "workers/train.h"
+
+#include <stdbool.h>
+
+/* What ranks agree on after each batch; the largest word wins. */
+enum trainer_wish {
+    WISH_NOTHING,
+    WISH_SNAPSHOT,
+    WISH_STOP, /* after a snapshot */
+    WISH_FAIL, /* a loss is not finite: all ranks end alike */
+};
+
+struct nnc_trainer {
+    struct nnc_trainer_params params;
+    const struct nnc_setup *setup;
+    struct nnc_train_state state;  /* place and identity; metrics are filled in when it is stored */
+    uint64_t seq, total;           /* next batch; batches in all */
+    struct nnc_train_metrics sums; /* of this rank in the current phase */
+    uint64_t phase_began_ns;
+    enum nnc_phase phase; /* whose sums they are */
+    double lr;
+    uint32_t half;                       /* of the next snapshot */
+    uint32_t wish;                       /* heard, not yet granted */
+    uint64_t steps, images, collectives; /* by this process */
+    uint64_t began_ns, wait_ns;
+    uint32_t stored_epoch; /* place of the newest snapshot that belongs on disk */
+    uint64_t stored_step;  /* UINT64_MAX: none yet */
+    bool stopping;
+    char *audit;   /* lines of one batch */
+    float *buffer; /* holds one running statistic */
+    float *logits; /* PREDICT: of one batch, and what its samples are */
+    uint32_t *kept_samples, *kept_status;
+};
+
+static inline void trainer_beat(struct nnc_trainer *trainer, enum nnc_activity activity) {
+    trainer->params.link.ops->beat(trainer->params.link.context, activity);
+}
+
+static inline void trainer_set(struct nnc_trainer *trainer, enum nnc_counter counter,
+                               uint64_t value) {
+    trainer->params.link.ops->set(trainer->params.link.context, counter, value);
+}
+
+static inline int trainer_send(struct nnc_trainer *trainer, enum nnc_message_type type,
+                               const void *body, size_t bytes) {
+    return trainer->params.link.ops->send(trainer->params.link.context, type, body, bytes, NULL, 0);
+}
+
+/* ---- train.c ---- */
+
+/* Wait for the batch with number trainer->seq and write its audit lines; *ret_place says what it
+ * is. */
+int trainer_take_batch(struct nnc_trainer *trainer, struct nnc_batch_place *ret_place,
+                       struct nnc_batch *ret_batch);
+
+/* Give the batch's slot to the batch that comes into it next, and count it. */
+void trainer_give_back(struct nnc_trainer *trainer, const struct nnc_batch *batch);
+
+/* Open all slots from trainer->seq on. */
+void trainer_open_slots(struct nnc_trainer *trainer);
+
+/* Ask the outside what it wants and agree with all ranks on it; own_wish is this rank's. */
+int trainer_agree(struct nnc_trainer *trainer, uint32_t own_wish, uint32_t *ret_wish);
+
+/* Sum all gradient buckets over the ranks. */
+int trainer_reduce(struct nnc_trainer *trainer);
+
+/* Update the weights with the rate of that place. */
+int trainer_update(struct nnc_trainer *trainer, uint32_t epoch, uint64_t step);
+
+/* This rank's sums of the training phase so far, zero during validation. */
+struct nnc_train_metrics trainer_training_sums(const struct nnc_trainer *trainer);
+
+/* Send the end message. seconds: of the part that counts. */
+int trainer_send_done(struct nnc_trainer *trainer, double seconds);
+
+/* ---- train_state.c ---- */
+
+/* Fill in what identifies the run: seed, batch, samples, parameters. Errors: -ENOMEM. */
+int trainer_init_state(struct nnc_trainer *trainer);
+
+/* Take a snapshot of the state between two steps. All ranks call it. durable: it belongs on disk.
+ */
+int trainer_snapshot(struct nnc_trainer *trainer, bool durable, bool for_stop);
+
+/* Whether --save-every calls for a checkpoint between these two global steps. */
+bool trainer_is_due(const struct nnc_trainer *trainer, uint64_t before, uint64_t after);
+
+/* 1 when the current state belongs on disk already: a snapshot of this very place was announced. */
+bool trainer_is_stored(const struct nnc_trainer *trainer);
+
+/* Copy rank 0's running statistics to all ranks. */
+int trainer_share_buffers(struct nnc_trainer *trainer);
+
+/* ---- train_modes.c ---- */
+
+/* NNC_MODE_PREDICT: remember what the samples of a batch are. */
+void trainer_keep_numbers(struct nnc_trainer *trainer, const struct nnc_batch *batch);
+
+/* NNC_MODE_PREDICT: send the logits of the evaluated batch that was kept. */
+int trainer_send_logits(struct nnc_trainer *trainer, struct nnc_executable *executable,
+                        uint32_t count);
+
+/* NNC_MODE_BENCH_INPUT and CHECK: take every batch and give it back. */
+int trainer_run_input(struct nnc_trainer *trainer);
+
+/* NNC_MODE_BENCH_TRAIN: timed steps on one synthetic batch. */
+int trainer_run_bench(struct nnc_trainer *trainer);
+
+#endif
