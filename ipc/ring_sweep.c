@@ -80,8 +80,12 @@ int nnc_ring_find_claim(const struct nnc_ring *ring, uint32_t incarnation,
             if (!is_held(ring, slot, index, incarnation, &word)) {
                 continue;
             }
-            /* The upper half names the batch: one that is being recycled does not count. */
-            if (ring_is_open(ring, slot, seq) && ring_claim_word(seq, incarnation) == word) {
+            /* Again, behind the acquire of the done word: when the slot was recycled in between,
+             * the clear bit is the next batch's and the claim has changed. */
+            uint64_t now =
+                atomic_load_explicit(&ring_claims(ring, slot)[index], memory_order_relaxed);
+            if (now == word && ring_is_open(ring, slot, seq) &&
+                ring_claim_word(seq, incarnation) == word) {
                 *ret_claim = (struct nnc_claim){.seq = seq, .slot = slot, .index = index};
                 return 1;
             }
