@@ -10,7 +10,7 @@
  * Invariants: (1) norm() and the NNC_MASK_X mode compute x * scale + shift in the same translation
  * unit from the same expression, so that the mask is the forward pass's; (2) no result depends on
  * how planes are spread over threads; (3) lanes of padded channels stay zero when their scale and
- * shift (a, b, c) are zero; (4) a ReLU passes NaN on: a diverged run must show in its loss. */
+ * shift (a, b, c) are zero; (4) a ReLU passes NaN on. */
 #include "cpu/onednn_kernels_own.h"
 
 #include <assert.h>
@@ -489,27 +489,50 @@ static void add(const float *left, const float *right, bool relu, float *out, si
     }
 }
 
-INLINE void sgd_loop(const struct nnc_sgd_run *run, bool nesterov) {
-    float *restrict value = run->value;
-    float *restrict buffer = run->momentum_buffer;
-    const float *restrict gradient = run->gradient;
-    float lr = run->lr;
-    float momentum = run->momentum;
-    float weight_decay = run->weight_decay;
-    for (size_t i = 0; i < run->count; i++) {
-        float d = gradient[i] + weight_decay * value[i];
-        float m = momentum * buffer[i] + d;
-        buffer[i] = m;
-        value[i] -= lr * (nesterov ? d + momentum * m : m);
+/* One vector of the update; lanes of *bad are set where the value is not finite afterwards. */
+INLINE void sgd_eight(const struct nnc_sgd_run *run, bool nesterov, const vec *gradient, vec *value,
+                      vec *buffer, mask *bad) {
+    vec d = *gradient + run->weight_decay * *value;
+    vec m = run->momentum * *buffer + d;
+    vec step = m;
+    if (nesterov) {
+        step = d + run->momentum * m;
     }
+    vec moved = *value - run->lr * step;
+    *buffer = m;
+    *value = moved;
+    *bad |= (moved - moved) != 0; /* inf - inf and NaN are not 0 */
 }
 
-static void sgd(const struct nnc_sgd_run *run) {
-    if (run->nesterov) {
-        sgd_loop(run, true);
-    } else {
-        sgd_loop(run, false);
+INLINE bool sgd_loop(const struct nnc_sgd_run *run, bool nesterov) {
+    float *value = run->value;
+    float *buffer = run->momentum_buffer;
+    const float *gradient = run->gradient;
+    mask bad = {0};
+    size_t i = 0;
+    for (; i + WIDTH <= run->count; i += WIDTH) {
+        sgd_eight(run, nesterov, (const vec *)(gradient + i), (vec *)(value + i),
+                  (vec *)(buffer + i), &bad);
     }
+    if (i < run->count) {
+        size_t left_bytes = (run->count - i) * sizeof(float);
+        vec rest[3] = {{0}};
+        memcpy(&rest[0], gradient + i, left_bytes);
+        memcpy(&rest[1], value + i, left_bytes);
+        memcpy(&rest[2], buffer + i, left_bytes);
+        sgd_eight(run, nesterov, &rest[0], &rest[1], &rest[2], &bad);
+        memcpy(value + i, &rest[1], left_bytes);
+        memcpy(buffer + i, &rest[2], left_bytes);
+    }
+    int32_t any = 0;
+    for (uint32_t k = 0; k < WIDTH; k++) {
+        any |= bad[k];
+    }
+    return any == 0;
+}
+
+static bool sgd(const struct nnc_sgd_run *run) {
+    return run->nesterov ? sgd_loop(run, true) : sgd_loop(run, false);
 }
 
 extern const struct nnc_kernels NNC_KERNELS;

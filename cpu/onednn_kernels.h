@@ -98,8 +98,8 @@ struct nnc_kernels {
     /* Factors, scale or 0, of features 0 .. count - 1 of a sample: workers/dropout.h's rule. */
     void (*dropout)(const struct nnc_dropout *dropout, uint32_t sample, size_t count,
                     float *ret_factors);
-    /* PyTorch's SGD, see backend.h. */
-    void (*sgd)(const struct nnc_sgd_run *run);
+    /* PyTorch's SGD, see backend.h. False when a value is not finite afterwards. */
+    bool (*sgd)(const struct nnc_sgd_run *run);
 };
 
 /* The best table for this processor. */

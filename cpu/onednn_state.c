@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -343,13 +344,14 @@ int nnc_dnn_state_set(struct nnc_dnn_state *state, enum nnc_state which, uint32_
 }
 
 struct update_job {
+    atomic_uint diverged; /* lowest parameter with a value that is not finite; UINT32_MAX: none */
     const struct nnc_dnn_state *state;
     const struct nnc_kernels *kernels;
     const struct nnc_sgd *sgd;
 };
 
 /* One parameter's part of this thread's share [begin, end) of the arenas. */
-static void update_part(const struct update_job *job, uint32_t param, size_t begin, size_t end) {
+static void update_part(struct update_job *job, uint32_t param, size_t begin, size_t end) {
     const struct nnc_dnn_state *state = job->state;
     const struct nnc_dnn_param *entry = &state->params[param];
     size_t from = entry->offset > begin ? entry->offset : begin;
@@ -367,11 +369,18 @@ static void update_part(const struct update_job *job, uint32_t param, size_t beg
         .weight_decay = job->sgd->weight_decay[state->graph->params[param].kind],
         .nesterov = job->sgd->nesterov,
     };
-    job->kernels->sgd(&run);
+    if (!job->kernels->sgd(&run)) {
+        /* Relaxed: the team's end orders it before the reader in nnc_dnn_state_update(). */
+        unsigned lowest = atomic_load_explicit(&job->diverged, memory_order_relaxed);
+        while (param < lowest &&
+               !atomic_compare_exchange_weak_explicit(&job->diverged, &lowest, param,
+                                                      memory_order_relaxed, memory_order_relaxed)) {
+        }
+    }
 }
 
 static void update_share(void *context, uint32_t thread, uint32_t threads) {
-    const struct update_job *job = context;
+    struct update_job *job = context;
     size_t begin;
     size_t end;
     nnc_share(job->state->trained_count, LINE_FLOATS, thread, threads, &begin, &end);
@@ -388,8 +397,16 @@ int nnc_dnn_state_update(struct nnc_dnn_state *state, const struct nnc_kernels *
         return nnc_fail(-EINVAL, "update before a training program was compiled");
     }
     struct update_job job = {.state = state, .kernels = kernels, .sgd = sgd};
+    atomic_init(&job.diverged, UINT32_MAX);
     nnc_parallel(threads, update_share, &job);
     state->version++;
+    unsigned diverged = atomic_load_explicit(&job.diverged, memory_order_relaxed);
+    if (diverged != UINT32_MAX) {
+        return nnc_fail(-NNC_E_NUMERIC,
+                        "%s is not finite after the update: training diverged; a lower --lr or a "
+                        "warm-up may help",
+                        state->graph->params[diverged].name);
+    }
     return 0;
 }
 

@@ -61,7 +61,10 @@ int nnc_dnn_state_get(struct nnc_dnn_state *state, enum nnc_state which, uint32_
 int nnc_dnn_state_set(struct nnc_dnn_state *state, enum nnc_state which, uint32_t param,
                       const float *values);
 
-/* One step of SGD over all trained parameters on `threads` threads; see backend.h. */
+/* One step of SGD over all trained parameters on `threads` threads; see backend.h.
+ * Errors: -NNC_E_NUMERIC when a value is not finite afterwards. The library's ReLU turns NaN into
+ * 0, so a diverged run need not show in its loss: it shows here. -EINVAL before any training
+ * program. */
 int nnc_dnn_state_update(struct nnc_dnn_state *state, const struct nnc_kernels *kernels,
                          uint32_t threads, const struct nnc_sgd *sgd);
 
