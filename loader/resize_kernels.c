@@ -67,15 +67,39 @@ static __m128i mix4(const uint8_t *pixel, const int32_t *weights, uint32_t taps)
     return _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
 }
 
+/* Sum of output pixel i in its first three lanes. */
+static __m128i mix_pixel(const uint8_t *row, const struct nnc_taps *taps, uint32_t i) {
+    return mix4(row + (size_t)taps->first[i] * 3, taps->weights + (size_t)i * taps->stride,
+                taps->taps[i]);
+}
+
+/* Four sums to 8 bits, cut at 255, and pushed together to twelve bytes. */
+static __m128i pack4(const __m128i sum[4]) {
+    const __m128i unit = _mm_set1_epi32(half);
+    const __m128i places = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    __m128i level[4];
+    for (int i = 0; i < 4; i++) {
+        level[i] = _mm_srai_epi32(_mm_add_epi32(sum[i], unit), NNC_RESIZE_BITS);
+    }
+    __m128i low = _mm_packus_epi32(level[0], level[1]);
+    __m128i high = _mm_packus_epi32(level[2], level[3]);
+    return _mm_shuffle_epi8(_mm_packus_epi16(low, high), places);
+}
+
 static void across3(const uint8_t *row, const struct nnc_taps *taps, uint8_t *ret_out) {
-    for (uint32_t i = 0; i < taps->count; i++) {
-        __m128i sum = mix4(row + (size_t)taps->first[i] * 3,
-                           taps->weights + (size_t)i * taps->stride, taps->taps[i]);
-        sum = _mm_srai_epi32(_mm_add_epi32(sum, _mm_set1_epi32(half)), NNC_RESIZE_BITS);
-        sum = _mm_packus_epi16(_mm_packus_epi32(sum, sum), sum); /* cuts at 255 */
-        uint32_t pixel = (uint32_t)_mm_cvtsi128_si32(sum);
-        /* The fourth byte is the next pixel's first and is written over; the last has no next. */
-        memcpy(ret_out + (size_t)i * 3, &pixel, i + 1 < taps->count ? 4 : 3);
+    uint32_t i = 0;
+    for (; i + 4 <= taps->count; i += 4) {
+        __m128i sum[4];
+        for (uint32_t j = 0; j < 4; j++) {
+            sum[j] = mix_pixel(row, taps, i + j);
+        }
+        __m128i packed = pack4(sum);
+        memcpy(ret_out + (size_t)i * 3, &packed, 12);
+    }
+    for (; i < taps->count; i++) {
+        const __m128i sum[4] = {mix_pixel(row, taps, i)};
+        __m128i packed = pack4(sum);
+        memcpy(ret_out + (size_t)i * 3, &packed, 3);
     }
 }
 
@@ -99,36 +123,64 @@ static void across3(const uint8_t *row, const struct nnc_taps *taps, uint8_t *re
 
 #endif
 
-enum {
-    BLOCK = 32, /* output bytes at a time: their sums stay in registers */
-};
+/* One output byte of a mix of rows. */
+static uint8_t down_one(const uint8_t *const *rows, const int32_t *weights, uint32_t taps,
+                        size_t x) {
+    int32_t sum = half;
+    for (uint32_t k = 0; k < taps; k++) {
+        sum += weights[k] * rows[k][x];
+    }
+    return round_cut(sum);
+}
+
+#if defined(__AVX2__)
+
+/* 32 output bytes: four vectors of sums stay in registers over all taps. */
+static __m256i down_block(const uint8_t *const *rows, const int32_t *weights, uint32_t taps,
+                          size_t x) {
+    __m256i sum[4];
+    for (int i = 0; i < 4; i++) {
+        sum[i] = _mm256_set1_epi32(half);
+    }
+    for (uint32_t k = 0; k < taps; k++) {
+        const __m256i weight = _mm256_set1_epi32(weights[k]);
+        for (int i = 0; i < 4; i++) {
+            const void *eight = rows[k] + x + 8 * i;
+            __m256i level = _mm256_cvtepu8_epi32(_mm_loadl_epi64(eight));
+            sum[i] = _mm256_add_epi32(sum[i], _mm256_mullo_epi32(level, weight));
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        sum[i] = _mm256_srai_epi32(sum[i], NNC_RESIZE_BITS);
+    }
+    /* Packing works within halves of 128 bits, so groups of four bytes come out of order. */
+    __m256i packed = _mm256_packus_epi16(_mm256_packus_epi32(sum[0], sum[1]),
+                                         _mm256_packus_epi32(sum[2], sum[3]));
+    return _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
 
 static void down(const uint8_t *const *rows, const int32_t *weights, uint32_t taps, size_t count,
                  uint8_t *ret_out) {
     size_t x = 0;
-    for (; x + BLOCK <= count; x += BLOCK) {
-        int32_t sum[BLOCK];
-        for (int i = 0; i < BLOCK; i++) {
-            sum[i] = half;
-        }
-        for (uint32_t k = 0; k < taps; k++) {
-            const uint8_t *row = rows[k] + x;
-            for (int i = 0; i < BLOCK; i++) {
-                sum[i] += weights[k] * row[i];
-            }
-        }
-        for (int i = 0; i < BLOCK; i++) {
-            ret_out[x + (size_t)i] = round_cut(sum[i]);
-        }
+    for (; x + 32 <= count; x += 32) {
+        __m256i block = down_block(rows, weights, taps, x);
+        memcpy(ret_out + x, &block, 32);
     }
     for (; x < count; x++) {
-        int32_t sum = half;
-        for (uint32_t k = 0; k < taps; k++) {
-            sum += weights[k] * rows[k][x];
-        }
-        ret_out[x] = round_cut(sum);
+        ret_out[x] = down_one(rows, weights, taps, x);
     }
 }
+
+#else
+
+static void down(const uint8_t *const *rows, const int32_t *weights, uint32_t taps, size_t count,
+                 uint8_t *ret_out) {
+    for (size_t x = 0; x < count; x++) {
+        ret_out[x] = down_one(rows, weights, taps, x);
+    }
+}
+
+#endif
 
 const struct nnc_resize_kernels NNC_KERNELS = {
     .name = NNC_KERNELS_NAME,
