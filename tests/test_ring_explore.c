@@ -358,6 +358,15 @@ static void reset_ring(void) {
     }
 }
 
+/* Back to the first instruction of live(). */
+static void give_stack(struct actor *actor) {
+    getcontext(&actor->context);
+    actor->context.uc_stack.ss_sp = actor->stack;
+    actor->context.uc_stack.ss_size = STACK_BYTES;
+    actor->context.uc_link = NULL;
+    makecontext(&actor->context, live, 0);
+}
+
 static void reset_world(void) {
     reset_ring();
     world.current = 0;
@@ -369,11 +378,7 @@ static void reset_world(void) {
     for (int number = 0; number < ACTORS; number++) {
         struct actor *actor = &world.actors[number];
         actor->state = number >= LOADER_3 ? ASLEEP : READY;
-        getcontext(&actor->context);
-        actor->context.uc_stack.ss_sp = actor->stack;
-        actor->context.uc_stack.ss_size = STACK_BYTES;
-        actor->context.uc_link = NULL;
-        makecontext(&actor->context, live, 0);
+        give_stack(actor);
     }
 }
 
