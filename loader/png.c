@@ -26,6 +26,7 @@
 enum {
     CHUNK_BYTES_MAX = 8 * 1048576,   /* one text or profile chunk */
     CHUNKS_BYTES_MAX = 32 * 1048576, /* all of them */
+    KEEP_BYTES = 4 * 1048576,        /* of pixels, from one image to the next */
 };
 
 struct nnc_png {
@@ -146,6 +147,11 @@ int nnc_png_decode(struct nnc_png *png, const struct nnc_image_job *job,
     }
     int code = decode(png, ctx, job);
     spng_ctx_free(ctx);
+    if (png->pixels_bytes > KEEP_BYTES) {
+        free(png->pixels);
+        png->pixels = NULL;
+        png->pixels_bytes = 0;
+    }
     if (code >= 0) {
         ret_report->warnings = 0;
     }

@@ -85,7 +85,7 @@ static int setup_ring(struct io_uring *ring) {
     for (size_t i = 0; i < sizeof(ladder) / sizeof(ladder[0]) && code == -EINVAL; i++) {
         code = io_uring_queue_init(ENTRIES, ring, ladder[i]);
     }
-    return code < 0 ? nnc_fail(code, "io_uring refused: %s", strerror(-code)) : 0;
+    return code < 0 ? nnc_fail(code, "io_uring_setup: %s", strerror(-code)) : 0;
 }
 
 static int check_operations(struct io_uring *ring) {
@@ -94,7 +94,7 @@ static int check_operations(struct io_uring *ring) {
                 io_uring_opcode_supported(probe, IORING_OP_READ) &&
                 io_uring_opcode_supported(probe, IORING_OP_CLOSE);
     io_uring_free_probe(probe);
-    return good ? 0 : nnc_fail(-ENOSYS, "io_uring of this kernel cannot open and read files");
+    return good ? 0 : nnc_fail(-ENOSYS, "this kernel's io_uring cannot open and read files");
 }
 
 static void uring_close(struct nnc_reader *base) {
