@@ -6,8 +6,11 @@
 #include "tests/support/checkpoint_case.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 struct fixture {
@@ -116,6 +119,42 @@ Test(snapshot, damaged_bytes_are_noticed_wherever_they_are) {
     }
     cr_assert_gt(checked, header);
     cr_assert_eq(half_of(&fixture, 5), 0);
+    teardown(&fixture);
+}
+
+Test(snapshot, a_half_that_is_being_saved_is_left_alone) {
+    struct fixture fixture;
+    setup(&fixture);
+    cr_assert_eq(nnc_snapshot_choose(&fixture.snapshot, 0), 0);
+    take(&fixture, 0, 1);
+    cr_assert_eq(nnc_snapshot_hold(&fixture.snapshot, 0, 0), 0);
+    cr_assert_eq(nnc_snapshot_choose(&fixture.snapshot, 0), 1);
+    take(&fixture, 1, 2);
+    cr_assert_eq(nnc_snapshot_choose(&fixture.snapshot, 0), 1);
+    take(&fixture, 1, 3);
+    nnc_snapshot_let_go(&fixture.snapshot, 0);
+    cr_assert_eq(nnc_snapshot_choose(&fixture.snapshot, 0), 0);
+    teardown(&fixture);
+}
+
+Test(snapshot, the_dead_hold_nothing) {
+    struct fixture fixture;
+    setup(&fixture);
+    take(&fixture, 0, 1);
+    pid_t pid = fork();
+    if (pid == 0) { /* a saver that dies; the memory is not shared, so its hold is copied below */
+        _exit(0);
+    }
+    cr_assert_eq(waitpid(pid, NULL, 0), pid);
+    uint32_t *holder = (uint32_t *)(void *)((uint8_t *)fixture.memory + 8188);
+    *holder = (uint32_t)pid;
+    cr_assert_eq(nnc_snapshot_choose(&fixture.snapshot, 0), 0, "the writer takes it over");
+    *holder = (uint32_t)pid;
+    cr_assert_eq(nnc_snapshot_hold(&fixture.snapshot, 0, 0), 0, "so does the next saver");
+    /* A trainer that died while writing: a saver gives up, the next trainer does not. */
+    *holder = UINT32_MAX;
+    cr_assert_eq(nnc_snapshot_hold(&fixture.snapshot, 0, 5), -EBUSY);
+    cr_assert_eq(nnc_snapshot_choose(&fixture.snapshot, 0), 0);
     teardown(&fixture);
 }
 

@@ -251,7 +251,7 @@ static int run_saver(struct nnc_child *child) {
     uint64_t began_ns = nnc_clock_ns();
     nnc_child_beat(child, NNC_DOING_SAVE);
     setpriority(PRIO_PROCESS, 0, SAVER_NICE); /* training goes first; not allowed is no error */
-    int code = nnc_memfd_map(setup->snapshot_fd, setup->snapshot_bytes, 0, &memory);
+    int code = nnc_memfd_map(setup->snapshot_fd, setup->snapshot_bytes, 1, &memory);
     if (code == 0) {
         code = nnc_saver_save(nnc_vfs_real(), setup, memory, &saved, &message.step);
         munmap(memory, setup->snapshot_bytes);

@@ -12,11 +12,13 @@
  *   24    8     XXH3-64 of the tensors
  *   32    8     XXH3-64 of bytes 16..32 and the state
  *   40    3656  struct nnc_train_state
+ *   8188  4     holder: 0 nobody, ~0 the writer, else the pid of the saver that reads
  *   8192  ...   tensors, fp32: see nnc_state_floats()
  *
  * Invariants:
  *   1. Only rank 0 of the living generation writes; savers and restarted trainers read.
- *   2. A half that was announced stays untouched until one more snapshot was announced.
+ *   2. A half that a living saver holds is not written; then the other one is, though it was not
+ * saved. A holder that died is recognised by its pid: nobody waits for the dead.
  *   3. Whatever is read is input: numbers are copied once and checked, tensors are hashed.
  *
  * It does not know files (saver.c) or when to take a snapshot (train.c).
@@ -26,12 +28,16 @@
 #include "workers/snapshot.h"
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/err.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #define SNAPSHOT_MAGIC   0x50414e5343434e4eull /* "NNCCSNAP" */
@@ -46,9 +52,14 @@ struct snapshot_header {
     uint64_t tensor_hash;
     uint64_t header_hash;
     struct nnc_train_state state;
+    uint8_t unused[HEADER_BYTES - 44 - sizeof(struct nnc_train_state)];
+    _Atomic uint32_t holder;
 };
-_Static_assert(sizeof(struct snapshot_header) == 40 + sizeof(struct nnc_train_state), "layout");
-_Static_assert(sizeof(struct snapshot_header) <= HEADER_BYTES, "header fits its pages");
+_Static_assert(offsetof(struct snapshot_header, state) == 40, "layout");
+_Static_assert(offsetof(struct snapshot_header, holder) == HEADER_BYTES - 4, "layout");
+_Static_assert(sizeof(struct snapshot_header) == HEADER_BYTES, "header is its pages");
+
+#define HELD_BY_WRITER UINT32_MAX
 
 static int half_bytes_of(const struct nnc_graph *graph, size_t *ret_floats, size_t *ret_bytes) {
     size_t floats = 0, bytes = 0;
@@ -112,6 +123,58 @@ static uint64_t header_hash(uint64_t tensor_bytes, uint64_t tensor_hash,
     return XXH3_64bits_withSeed(words, sizeof(words), seed);
 }
 
+/* Make the writer the holder. 0, or -EBUSY while a living saver reads the half. */
+static int take_for_writing(const struct nnc_snapshot *snapshot, uint32_t half) {
+    _Atomic uint32_t *holder = &header_of(snapshot, half)->holder;
+    uint32_t found = atomic_load_explicit(holder, memory_order_acquire);
+    bool is_free =
+        found == 0 || found == HELD_BY_WRITER || (kill((pid_t)found, 0) < 0 && errno == ESRCH);
+    /* Acquire: pairs with the release in let_go; the saver's reads are over. */
+    if (!is_free ||
+        !atomic_compare_exchange_strong_explicit(holder, &found, HELD_BY_WRITER,
+                                                 memory_order_acq_rel, memory_order_relaxed)) {
+        return -EBUSY;
+    }
+    return 0;
+}
+
+uint32_t nnc_snapshot_choose(const struct nnc_snapshot *snapshot, uint32_t preferred) {
+    assert(preferred < 2);
+    for (uint32_t half = preferred;; half = 1 - half) {
+        if (take_for_writing(snapshot, half) == 0) {
+            return half;
+        }
+        /* Both only for an instant: one saver lives at a time and lets go of one half first. */
+        nnc_clock_sleep_ns(half == preferred ? 0 : 1000000);
+    }
+}
+
+int nnc_snapshot_hold(const struct nnc_snapshot *snapshot, uint32_t half, int timeout_ms) {
+    _Atomic uint32_t *holder = &header_of(snapshot, half)->holder;
+    uint64_t deadline_ns = nnc_clock_ns() + (uint64_t)timeout_ms * 1000000u;
+    for (;;) {
+        uint32_t found = atomic_load_explicit(holder, memory_order_relaxed);
+        bool is_writer = found == HELD_BY_WRITER;
+        /* Acquire: pairs with the release in commit. A pid here is a dead saver's. */
+        if (!is_writer &&
+            atomic_compare_exchange_strong_explicit(holder, &found, (uint32_t)getpid(),
+                                                    memory_order_acq_rel, memory_order_relaxed)) {
+            return 0;
+        }
+        if (nnc_clock_ns() >= deadline_ns) {
+            return nnc_fail(-EBUSY, "snapshot half %u was left half-written", half);
+        }
+        nnc_clock_sleep_ns(2000000);
+    }
+}
+
+void nnc_snapshot_let_go(const struct nnc_snapshot *snapshot, uint32_t half) {
+    uint32_t own = (uint32_t)getpid();
+    /* Release: pairs with the acquire in take_for_writing(). */
+    atomic_compare_exchange_strong_explicit(&header_of(snapshot, half)->holder, &own, 0,
+                                            memory_order_acq_rel, memory_order_relaxed);
+}
+
 float *nnc_snapshot_begin(const struct nnc_snapshot *snapshot, uint32_t half) {
     struct snapshot_header *header = header_of(snapshot, half);
     uint32_t sequence = atomic_load_explicit(&header->sequence, memory_order_relaxed);
@@ -138,6 +201,8 @@ uint64_t nnc_snapshot_commit(const struct nnc_snapshot *snapshot, uint32_t half,
     uint64_t hash = header->tensor_hash;
     /* Pairs with the acquire load in look. */
     atomic_store_explicit(&header->sequence, sequence + 1, memory_order_release);
+    /* Release: pairs with the acquire in hold. */
+    atomic_store_explicit(&header->holder, 0, memory_order_release);
     return hash;
 }
 
@@ -150,7 +215,7 @@ int nnc_snapshot_look(const struct nnc_snapshot *snapshot, uint32_t half,
                         sequence == 0 ? "empty" : "incomplete");
     }
     struct snapshot_header copy;
-    memcpy(&copy, header, sizeof(copy));
+    memcpy(&copy, header, offsetof(struct snapshot_header, unused));
     if (copy.magic != SNAPSHOT_MAGIC || copy.version != SNAPSHOT_VERSION ||
         copy.tensor_bytes != snapshot->floats * sizeof(float) ||
         copy.header_hash != header_hash(copy.tensor_bytes, copy.tensor_hash, &copy.state)) {

@@ -25,13 +25,25 @@ struct nnc_snapshot {
 int nnc_snapshot_attach(const struct nnc_graph *graph, void *memory, size_t bytes,
                         struct nnc_snapshot *ret_snapshot);
 
-/* Mark half 0 or 1 as being written and return where its tensors go. Rank 0 only. */
+/* Choose a half to write: `preferred`, or the other one while a living saver holds that. Then the
+ * snapshot written last is overwritten before anybody saved it, which the saver copes with. Rank 0
+ * only, the only writer; it takes over what a dead saver or a dead trainer left. Returns the half,
+ * 0 or 1. */
+uint32_t nnc_snapshot_choose(const struct nnc_snapshot *snapshot, uint32_t preferred);
+
+/* Mark the chosen half as being written and return where its tensors go. */
 float *nnc_snapshot_begin(const struct nnc_snapshot *snapshot, uint32_t half);
 
 /* The tensors are in: hash them, store the state and mark the half as complete. Returns the hash of
  * the tensors. */
 uint64_t nnc_snapshot_commit(const struct nnc_snapshot *snapshot, uint32_t half,
                              const struct nnc_train_state *state);
+
+/* Keep the trainer from overwriting a half while it is saved. Waits at most timeout_ms for a writer
+ * to finish. One saver at a time. Needs the memory mapped for writing. Errors: -EBUSY the writer
+ * did not finish: it died. */
+int nnc_snapshot_hold(const struct nnc_snapshot *snapshot, uint32_t half, int timeout_ms);
+void nnc_snapshot_let_go(const struct nnc_snapshot *snapshot, uint32_t half);
 
 /* Copy of the half's description when it is complete. Says nothing about the tensors yet: whoever
  * reads them hashes what it read and asks nnc_snapshot_confirm(). Errors: -NNC_E_FORMAT empty,

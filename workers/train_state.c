@@ -8,7 +8,7 @@
  * Invariants:
  *   1. A resumed run has the tensors, the place and every rank's sums of the run it continues, so
  * its weights and its epoch lines are the same bits.
- *   2. Halves are written in turn: the half announced last is never the one being written.
+ *   2. Halves are written in turn, but a half that is being saved is left alone.
  *   3. Running statistics are rank 0's wherever they are used: validation, snapshots.
  *
  * It does not decide when (train.c) and writes no files (saver.c). */
@@ -269,7 +269,7 @@ static int store_snapshot(struct nnc_trainer *trainer, bool durable, bool for_st
     if (snapshot == NULL) {
         return 0;
     }
-    uint32_t half = trainer->half;
+    uint32_t half = nnc_snapshot_choose(snapshot, trainer->half);
     int code = nnc_engine_get(trainer->params.engine, nnc_snapshot_begin(snapshot, half));
     if (code < 0) {
         return code;
