@@ -9,6 +9,8 @@ struct nnc_bitmap;
 
 /* A row buffer for one image after the other. Errors: -ENOMEM. */
 int nnc_bitmap_create(struct nnc_bitmap **ret_bitmap);
+
+/* Free it. Takes NULL. */
 void nnc_bitmap_destroy(struct nnc_bitmap *bitmap);
 
 /* 1 when the bytes begin as PNM or BMP, else 0. */

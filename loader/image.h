@@ -57,6 +57,8 @@ struct nnc_image;
 
 /* A decoder for any number of images, one after the other. Errors: -ENOMEM. */
 int nnc_image_create(struct nnc_image **ret_image);
+
+/* Free it. Takes NULL. */
 void nnc_image_destroy(struct nnc_image *image);
 
 /* Decode one image: JPEG, PNG, PNM (P5, P6) or BMP. The pixels equal those of PIL's

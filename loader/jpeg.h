@@ -15,6 +15,8 @@ struct nnc_jpeg;
 
 /* A decoder to be used for one image after the other. Errors: -ENOMEM. */
 int nnc_jpeg_create(struct nnc_jpeg **ret_jpeg);
+
+/* Free it. Takes NULL. */
 void nnc_jpeg_destroy(struct nnc_jpeg *jpeg);
 
 /* 1 when the bytes begin as a JPEG, else 0. */

@@ -29,6 +29,8 @@ struct nnc_maker;
 
 /* Decoders, resizer and their buffers, for one sample after the other. Errors: -ENOMEM. */
 int nnc_maker_create(const struct nnc_maker_params *params, struct nnc_maker **ret_maker);
+
+/* Free it. Takes NULL. */
 void nnc_maker_destroy(struct nnc_maker *maker);
 
 /* Make one sample of the bytes that were read.

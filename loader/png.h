@@ -9,6 +9,8 @@ struct nnc_png;
 
 /* Buffers for one image after the other. Errors: -ENOMEM. */
 int nnc_png_create(struct nnc_png **ret_png);
+
+/* Free it. Takes NULL. */
 void nnc_png_destroy(struct nnc_png *png);
 
 /* 1 when the bytes begin as a PNG, else 0. */

@@ -60,6 +60,7 @@ int nnc_reader_open(const struct nnc_reader_params *params, enum nnc_io_method m
 /* Wait for nothing, drop what is in flight and free everything. Takes NULL. */
 void nnc_reader_close(struct nnc_reader *reader);
 
+/* "io_uring" or "pread". */
 const char *nnc_reader_name(const struct nnc_reader *reader);
 
 /* Begin a read. It starts at the latest in the next nnc_reader_wait(). Never fails: what goes wrong

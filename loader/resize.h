@@ -29,6 +29,8 @@ struct nnc_resizer;
  * kernels: name of the inner loops to use ("c", "avx2"), or NULL for the fastest of this CPU.
  * Errors: -ENOMEM; -EINVAL no such kernels on this CPU. */
 int nnc_resizer_create(const char *kernels, struct nnc_resizer **ret_resizer);
+
+/* Free it. Takes NULL. */
 void nnc_resizer_destroy(struct nnc_resizer *resizer);
 
 /* Begin an image: plan the view, clear what it does not cover, and say which part of the image is

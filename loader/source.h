@@ -26,8 +26,11 @@ struct nnc_extent {
 /* Map the index, check it, and open the data directory. The descriptors in data stay open and the
  * caller's. Errors: -NNC_E_FORMAT bad index; errno of the directory. */
 int nnc_source_open(const struct nnc_setup_data *data, struct nnc_source **ret_source);
+
+/* Close everything but the caller's descriptors. Takes NULL. */
 void nnc_source_close(struct nnc_source *source);
 
+/* The checked index; stays the source's. */
 const struct nnc_index *nnc_source_index(const struct nnc_source *source);
 
 /* Say where sample's bytes are and keep its shard open until nnc_source_release(). sample < samples
