@@ -50,10 +50,10 @@ address_sanitizer() {
 
 thread_sanitizer() {
     configure build-tsan -Db_sanitize=thread -Db_lundef=false &&
-        ninja -C build-tsan --quiet tests/test_ring_threads tests/test_comm &&
+        ninja -C build-tsan --quiet tests/test_ring_threads tests/test_comm_threads &&
         TSAN_OPTIONS=halt_on_error=1 \
             meson test -C build-tsan --no-rebuild --print-errorlogs --timeout-multiplier 6 \
-            ring_threads comm
+            ring_threads comm_threads
 }
 
 step "packages" bash scripts/packages.sh build data check

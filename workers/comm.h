@@ -23,6 +23,7 @@ struct nnc_comm;
 struct nnc_comm_params {
     uint32_t rank, ranks;
     int fd; /* shared memory of nnc_comm_shm_bytes(ranks) bytes, zero when created; shm only */
+    void *memory;    /* that memory, mapped by the caller, for ranks as threads; NULL: map fd */
     int deadline_ms; /* how long a peer may keep us waiting in one wait */
     /* Called in every slice of a wait (at most 100 ms apart); negative ends the wait with that
      * code. May be NULL. */

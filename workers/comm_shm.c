@@ -415,7 +415,7 @@ static void shm_stop(struct nnc_comm *comm) {
 
 static void shm_destroy(struct nnc_comm *comm) {
     struct shm_comm *shm = (struct shm_comm *)comm;
-    if (shm->memory != NULL) {
+    if (shm->memory != NULL && shm->params.memory == NULL) {
         munmap(shm->memory, shm->bytes);
     }
     free(shm);
@@ -439,8 +439,8 @@ int nnc_comm_shm_create(const struct nnc_comm_params *params, struct nnc_comm **
     shm->base = (struct nnc_comm){&shm_ops, params->rank, params->ranks};
     shm->params = *params;
     shm->bytes = nnc_comm_shm_bytes(params->ranks);
-    void *address;
-    int code = nnc_memfd_map(params->fd, shm->bytes, 1, &address);
+    void *address = params->memory;
+    int code = address != NULL ? 0 : nnc_memfd_map(params->fd, shm->bytes, 1, &address);
     if (code < 0) {
         shm_destroy(&shm->base);
         return nnc_fail_in(code, "shared memory of the all-reduce");
