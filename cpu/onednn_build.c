@@ -295,37 +295,6 @@ static int run_weights(struct nnc_executable *executable, struct nnc_stage *stag
     return run_primitive(executable, stage);
 }
 
-/* Convert between layouts of a parameter, whose dimensions may be grouped differently: (K,C) in one
- * program and (K,C,H,W) in another. Both have the same plain bytes, so the way leads through those.
- */
-static int convert_param(struct nnc_builder *builder, const char *name, nnc_const_md from_md,
-                         struct nnc_place from, nnc_const_md to_md, struct nnc_place to) {
-    struct nnc_md_view view[2];
-    if (!nnc_md_get_view(from_md, &view[0]) || !nnc_md_get_view(to_md, &view[1]) ||
-        view[0].ndims == view[1].ndims) {
-        return nnc_dnn_reorder(builder, name, from_md, from, to_md, to);
-    }
-    nnc_md plain[2] = {NULL, NULL};
-    struct nnc_place between;
-    int rc = 0;
-    for (int k = 0; rc == 0 && k < 2; k++) {
-        rc = nnc_md_create(view[k].ndims, view[k].dims, view[k].ndims == 2 ? dnnl_ab : dnnl_abcd,
-                           &plain[k]);
-    }
-    if (rc == 0) {
-        rc = nnc_dnn_temp(builder, nnc_md_bytes(plain[0]), &between);
-    }
-    if (rc == 0) {
-        rc = nnc_dnn_reorder(builder, name, from_md, from, plain[0], between);
-    }
-    if (rc == 0) {
-        rc = nnc_dnn_reorder(builder, name, plain[1], between, to_md, to);
-    }
-    nnc_md_destroy(plain[0]);
-    nnc_md_destroy(plain[1]);
-    return rc;
-}
-
 int nnc_dnn_weight(struct nnc_builder *builder, uint32_t param, nnc_const_md md,
                    struct nnc_place *ret_place) {
     struct nnc_executable *executable = builder->executable;
@@ -347,15 +316,12 @@ int nnc_dnn_weight(struct nnc_builder *builder, uint32_t param, nnc_const_md md,
         return 0;
     }
     struct nnc_place copy;
-    uint32_t first = executable->stage_count;
     int rc = nnc_dnn_private(builder, nnc_md_bytes(md), &copy);
     if (rc == 0) {
-        rc = convert_param(builder, "weights", own, value, md, copy);
+        rc = nnc_dnn_reorder(builder, "weights", own, value, md, copy);
     }
     if (rc == 0) {
-        for (uint32_t s = first; s < executable->stage_count; s++) {
-            executable->stages[s].run = run_weights;
-        }
+        executable->stages[executable->stage_count - 1].run = run_weights;
         *ret_place = copy;
     }
     return rc;
@@ -377,5 +343,5 @@ int nnc_dnn_gradient_done(struct nnc_builder *builder, uint32_t param, nnc_const
         return 0;
     }
     struct nnc_place gradient = {.kind = NNC_PLACE_GRADIENT, .at = param};
-    return convert_param(builder, "gradient", md, place, builder->planned[param], gradient);
+    return nnc_dnn_reorder(builder, "gradient", md, place, builder->planned[param], gradient);
 }

@@ -43,6 +43,12 @@ static inline size_t nnc_layout_count(const struct nnc_dnn_layout *layout) {
     return (size_t)layout->n * layout->outer * layout->positions * layout->inner;
 }
 
+/* Whether the features of a sample lie in C,H,W order. */
+static inline bool nnc_layout_is_flat(const struct nnc_dnn_layout *layout) {
+    return layout->outer * layout->inner == layout->c &&
+           (layout->inner == 1 || layout->positions == 1);
+}
+
 /* Place of feature f (in C,H,W order) within its sample. */
 static inline size_t nnc_layout_at(const struct nnc_dnn_layout *layout, size_t feature) {
     size_t channel = feature / layout->positions;
@@ -73,7 +79,8 @@ struct nnc_stage {
     struct nnc_place arg_places[NNC_STAGE_ARGS];
     int arg_count;
     /* A loop of ours: */
-    struct nnc_dnn_layout layout; /* of x and y */
+    struct nnc_dnn_layout layout; /* of what it reads and, if nothing else is said, writes */
+    struct nnc_dnn_layout to;     /* dropout: of what it writes */
     struct nnc_place x, z, y, dx, dz, dy;
     struct nnc_place notes; /* what the forward stage leaves for the backward stage */
     bool dx_accumulate, dz_accumulate;

@@ -263,58 +263,59 @@ int nnc_lower_add_backward(struct nnc_builder *builder, const struct nnc_op *op)
 struct dropout_job {
     const struct nnc_kernels *kernels;
     struct nnc_dropout mask;
-    const struct nnc_dnn_layout *layout;
+    const struct nnc_dnn_layout *from_layout, *to_layout;
     const float *from;
     float *to;
     float *factors; /* `features` for each thread */
     uint32_t first; /* sample of the global batch */
 };
 
-/* Multiply by factors in C,H,W order, where the tensor lies in that order. */
+/* Multiply a sample by factors in C,H,W order, channel by channel: either side may be blocked. */
+static void multiply_sample(const struct dropout_job *job, const float *from, const float *factors,
+                            float *to) {
+    size_t positions = job->from_layout->positions;
+    size_t from_step = job->from_layout->inner;
+    size_t to_step = job->to_layout->inner;
+    for (size_t c = 0; c < job->from_layout->c; c++) {
+        const float *x = from + nnc_layout_at(job->from_layout, c * positions);
+        float *y = to + nnc_layout_at(job->to_layout, c * positions);
+        for (size_t s = 0; s < positions; s++) {
+            y[s * to_step] = x[s * from_step] * factors[c * positions + s];
+        }
+    }
+}
+
 static void multiply_flat(const float *from, const float *factors, size_t count, float *to) {
     for (size_t f = 0; f < count; f++) {
         to[f] = from[f] * factors[f];
     }
 }
 
-/* The same where groups of channels lie together. */
-static void multiply_blocked(const struct nnc_dnn_layout *layout, const float *from,
-                             const float *factors, float *to) {
-    size_t inner = layout->inner;
-    for (size_t group = 0; group < layout->outer; group++) {
-        size_t left = layout->c - group * inner;
-        size_t lanes = left < inner ? left : inner;
-        for (size_t s = 0; s < layout->positions; s++) {
-            size_t at = (group * layout->positions + s) * inner;
-            const float *factor = factors + group * inner * layout->positions + s;
-            for (size_t lane = 0; lane < lanes; lane++) {
-                to[at + lane] = from[at + lane] * factor[lane * layout->positions];
-            }
-            for (size_t lane = lanes; lane < inner; lane++) {
-                to[at + lane] = 0;
-            }
-        }
-    }
+static size_t sample_floats(const struct nnc_dnn_layout *layout) {
+    return (size_t)layout->outer * layout->positions * layout->inner;
 }
 
 static void drop_share(void *context, uint32_t thread, uint32_t threads) {
     const struct dropout_job *job = context;
-    const struct nnc_dnn_layout *layout = job->layout;
-    size_t features = layout->c * layout->positions;
-    size_t sample_floats = (size_t)layout->outer * layout->positions * layout->inner;
+    size_t features = job->from_layout->c * job->from_layout->positions;
+    size_t to_floats = sample_floats(job->to_layout);
+    bool flat = nnc_layout_is_flat(job->from_layout) && nnc_layout_is_flat(job->to_layout);
     float *factors = job->factors + thread * features;
     size_t begin;
     size_t end;
-    nnc_share(layout->n, 1, thread, threads, &begin, &end);
+    nnc_share(job->from_layout->n, 1, thread, threads, &begin, &end);
     for (size_t n = begin; n < end; n++) {
-        const float *from = job->from + n * sample_floats;
-        float *to = job->to + n * sample_floats;
+        const float *from = job->from + n * sample_floats(job->from_layout);
+        float *to = job->to + n * to_floats;
         job->kernels->dropout(&job->mask, job->first + (uint32_t)n, features, factors);
-        if (features == sample_floats && (layout->inner == 1 || layout->positions == 1)) {
+        if (flat) {
             multiply_flat(from, factors, features, to);
-        } else {
-            multiply_blocked(layout, from, factors, to);
+            continue;
         }
+        if (features < to_floats) {
+            memset(to, 0, to_floats * sizeof(*to)); /* padding */
+        }
+        multiply_sample(job, from, factors, to);
     }
 }
 
@@ -326,7 +327,8 @@ static int run_dropout(struct nnc_executable *executable, struct nnc_stage *stag
     struct dropout_job job = {
         .kernels = executable->backend->kernels,
         .mask = nnc_dropout_make(params->seed, executable->step.step, (uint32_t)op->node, p),
-        .layout = &stage->layout,
+        .from_layout = &stage->layout,
+        .to_layout = &stage->to,
         .from = nnc_place_address(executable, stage->x),
         .to = nnc_place_address(executable, stage->y),
         .factors = nnc_place_address(executable, stage->notes),
@@ -338,7 +340,7 @@ static int run_dropout(struct nnc_executable *executable, struct nnc_stage *stag
 
 /* The stage, with room for a sample's factors for each thread. */
 static int add_dropout(struct nnc_builder *builder, const struct nnc_dnn_tensor *from,
-                       struct nnc_place to) {
+                       const struct nnc_dnn_layout *to_layout, struct nnc_place to) {
     struct nnc_stage *stage;
     struct nnc_place factors;
     size_t features = from->layout.c * from->layout.positions;
@@ -349,6 +351,7 @@ static int add_dropout(struct nnc_builder *builder, const struct nnc_dnn_tensor 
     }
     if (rc == 0) {
         stage->layout = from->layout;
+        stage->to = *to_layout;
         stage->x = from->place;
         stage->y = to;
         stage->notes = factors;
@@ -356,14 +359,27 @@ static int add_dropout(struct nnc_builder *builder, const struct nnc_dnn_tensor 
     return rc;
 }
 
+/* Whether only linear layers read a tensor: they want its features in C,H,W order. */
+static bool is_for_linear(const struct nnc_program *program, int32_t tensor) {
+    for (uint32_t k = 0; k < program->forward_count; k++) {
+        const struct nnc_op *op = &program->ops[k];
+        if ((op->x == tensor || op->z == tensor) && op->kind != NNC_OP_LINEAR) {
+            return false;
+        }
+    }
+    return true;
+}
+
 int nnc_lower_dropout_forward(struct nnc_builder *builder, const struct nnc_op *op) {
     int rc = nnc_dnn_decide_plain(builder, op->x);
     const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, op->x);
+    const struct nnc_dnn_tensor *y = nnc_dnn_tensor(builder, op->y);
     if (rc == 0) {
-        rc = nnc_dnn_decide(builder, op->y, x->md);
+        bool plain = !nnc_layout_is_flat(&x->layout) && is_for_linear(builder->program, op->y);
+        rc = plain ? nnc_dnn_decide_plain(builder, op->y) : nnc_dnn_decide(builder, op->y, x->md);
     }
     if (rc == 0) {
-        rc = add_dropout(builder, x, nnc_dnn_tensor(builder, op->y)->place);
+        rc = add_dropout(builder, x, &y->layout, y->place);
     }
     return rc;
 }
@@ -373,10 +389,10 @@ int nnc_lower_dropout_backward(struct nnc_builder *builder, const struct nnc_op 
     if (op->dx < 0) {
         return 0;
     }
-    const struct nnc_dnn_tensor *dy = nnc_dnn_tensor(builder, op->dy);
-    int rc = nnc_dnn_target(builder, op->dx, dy->md, op->dx_accumulate, &dx);
+    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, op->dx);
+    int rc = nnc_dnn_target(builder, op->dx, x->md, op->dx_accumulate, &dx);
     if (rc == 0) {
-        rc = add_dropout(builder, dy, dx.place);
+        rc = add_dropout(builder, nnc_dnn_tensor(builder, op->dy), &x->layout, dx.place);
     }
     if (rc == 0) {
         rc = nnc_dnn_target_done(builder, &dx);

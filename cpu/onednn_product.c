@@ -24,10 +24,10 @@
 struct product {
     const struct nnc_op *op;
     int32_t x, y;
-    bool viewed;                                /* src is x's memory seen with two dimensions */
-    nnc_md src;                                 /* x as it lies; NULL: not decided */
-    nnc_md dst;                                 /* y as it lies; NULL: not decided */
-    nnc_md any_src, any_weights, any_dst, bias; /* any_src NULL: viewed; bias NULL: none */
+    nnc_md flat; /* linear: x with its features in C,H,W order; src is that memory as (N, C*H*W) */
+    nnc_md src;  /* x as it lies; NULL: not decided */
+    nnc_md dst;  /* y as it lies; NULL: not decided */
+    nnc_md any_src, any_weights, any_dst, bias; /* any_src NULL: linear; bias NULL: none */
     struct nnc_pd_window window;
     dnnl_primitive_attr_t attr;
 };
@@ -46,26 +46,25 @@ static dnnl_alg_kind_t post_op(enum nnc_act act) {
     return dnnl_alg_kind_undef;
 }
 
-/* Whether the features of a sample lie in C,H,W order. */
-static bool is_flat(const struct nnc_dnn_layout *layout) {
-    return layout->outer * layout->inner == layout->c &&
-           (layout->inner == 1 || layout->positions == 1);
+/* A linear layer reads features in C,H,W order: x as it lies if it lies so, else reordered. */
+static int describe_features(struct nnc_builder *builder, struct product *product) {
+    struct nnc_shape shape = builder->program->tensors[product->x].shape;
+    dnnl_dims_t dims = {builder->program->batch, (dnnl_dim_t)shape.c * shape.h * shape.w};
+    int rc = nnc_dnn_decide_plain(builder, product->x);
+    if (rc < 0) {
+        return rc;
+    }
+    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, product->x);
+    rc = nnc_layout_is_flat(&x->layout) ? nnc_md_clone(x->md, &product->flat)
+                                        : nnc_dnn_plain_md(builder, product->x, &product->flat);
+    return rc < 0 ? rc : nnc_md_create(2, dims, dnnl_ab, &product->src);
 }
 
 static int describe_src(struct nnc_builder *builder, struct product *product) {
-    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, product->x);
-    struct nnc_shape shape = builder->program->tensors[product->x].shape;
     if (product->op->kind == NNC_OP_LINEAR) {
-        int rc = nnc_dnn_decide_plain(builder, product->x);
-        if (rc < 0) {
-            return rc;
-        }
-        product->viewed = is_flat(&x->layout);
+        return describe_features(builder, product);
     }
-    if (product->viewed) {
-        dnnl_dims_t dims = {builder->program->batch, (dnnl_dim_t)shape.c * shape.h * shape.w};
-        return nnc_md_create(2, dims, dnnl_ab, &product->src);
-    }
+    const struct nnc_dnn_tensor *x = nnc_dnn_tensor(builder, product->x);
     int rc = nnc_dnn_any_md(builder, product->x, &product->any_src);
     if (rc == 0 && x->md != NULL) {
         rc = nnc_md_clone(x->md, &product->src);
@@ -75,16 +74,8 @@ static int describe_src(struct nnc_builder *builder, struct product *product) {
 
 static int describe_weights(struct nnc_builder *builder, struct product *product) {
     const struct nnc_param *weight = &builder->program->graph->params[product->op->weight];
-    struct nnc_shape x = builder->program->tensors[product->x].shape;
     dnnl_dims_t dims = {weight->dims[0], weight->dims[1], weight->dims[2], weight->dims[3]};
-    int ndims = (int)weight->rank;
-    if (product->op->kind == NNC_OP_LINEAR && !product->viewed) {
-        ndims = 4;
-        dims[1] = x.c;
-        dims[2] = x.h;
-        dims[3] = x.w;
-    }
-    int rc = nnc_md_create(ndims, dims, dnnl_format_tag_any, &product->any_weights);
+    int rc = nnc_md_create((int)weight->rank, dims, dnnl_format_tag_any, &product->any_weights);
     if (rc == 0 && product->op->bias >= 0) {
         rc = nnc_md_create(1, dims, dnnl_a, &product->bias);
     }
@@ -120,6 +111,7 @@ static int product_init(struct nnc_builder *builder, const struct nnc_op *op,
 }
 
 static void product_finish(struct product *product) {
+    nnc_md_destroy(product->flat);
     nnc_md_destroy(product->src);
     nnc_md_destroy(product->dst);
     nnc_md_destroy(product->any_src);
@@ -171,11 +163,8 @@ static int choose(struct nnc_builder *builder, const struct product *product, dn
 /* Where the product reads a tensor, in the layout that its descriptor wants. */
 static int source(struct nnc_builder *builder, const struct product *product, int32_t tensor,
                   nnc_const_md md, struct nnc_place *ret_place) {
-    if (product->viewed && tensor == product->x) {
-        *ret_place = nnc_dnn_tensor(builder, tensor)->place;
-        return 0;
-    }
-    return nnc_dnn_source(builder, tensor, md, ret_place);
+    bool features = product->flat != NULL && tensor == product->x;
+    return nnc_dnn_source(builder, tensor, features ? product->flat : md, ret_place);
 }
 
 /* Whether loops of ours can read what the forward pass reads and writes this way. */
@@ -209,7 +198,7 @@ static int choose_forward(struct nnc_builder *builder, const struct product *pro
     nnc_md plain_src = NULL;
     nnc_md plain_dst = NULL;
     rc = nnc_dnn_plain_md(builder, product->y, &plain_dst);
-    if (rc == 0 && !product->viewed) {
+    if (rc == 0 && product->flat == NULL) {
         rc = nnc_dnn_plain_md(builder, product->x, &plain_src);
     }
     if (rc == 0) {
@@ -336,9 +325,8 @@ static int emit_data(struct nnc_builder *builder, const struct product *product,
         rc = nnc_dnn_weight(builder, (uint32_t)op->weight, weights, &w);
     }
     if (rc == 0) {
-        /* A viewed x has the same bytes in the same order. */
-        nnc_const_md own = nnc_dnn_tensor(builder, op->dx)->md;
-        rc = nnc_dnn_target(builder, op->dx, product->viewed ? own : src, op->dx_accumulate, &dx);
+        rc = nnc_dnn_target(builder, op->dx, product->flat != NULL ? product->flat : src,
+                            op->dx_accumulate, &dx);
     }
     if (rc == 0) {
         const struct nnc_dnn_arg args[] = {

@@ -55,17 +55,6 @@ static int plain_md(const struct nnc_param *param, nnc_md *ret_md) {
     return nnc_md_create((int)param->rank, dims, tags[param->rank - 1], ret_md);
 }
 
-/* The plain layout with the dimensions of `md`: a Linear's weights may be described as (K,C,H,W).
- */
-static int plain_like(nnc_const_md md, nnc_md *ret_md) {
-    static const dnnl_format_tag_t tags[] = {dnnl_a, dnnl_ab, dnnl_abc, dnnl_abcd};
-    struct nnc_md_view view;
-    if (!nnc_md_get_view(md, &view) || view.ndims < 1 || view.ndims > 4) {
-        return nnc_fail(-EINVAL, "oneDNN: a parameter's layout is not a blocked one");
-    }
-    return nnc_md_create(view.ndims, view.dims, tags[view.ndims - 1], ret_md);
-}
-
 static bool is_trained(const struct nnc_graph *graph, uint32_t param) {
     return graph->params[param].kind != NNC_PARAM_BUFFER;
 }
@@ -195,33 +184,10 @@ int nnc_dnn_copy(const struct nnc_dnn_state *state, nnc_const_md from_md, const 
     return rc == -ENOTSUP ? nnc_fail(-EINVAL, "oneDNN cannot convert a parameter's layout") : rc;
 }
 
-/* Copy one parameter between two states, through the plain layout when the dimensions differ in
- * number
- * ((K,C) against (K,C,H,W)): both have the same plain bytes. */
+/* Copy one parameter between two states. */
 static int move_param(const struct nnc_dnn_state *state, const struct nnc_dnn_param *from,
                       const float *from_arena, const struct nnc_dnn_param *to, float *to_arena) {
-    nnc_md plain[2] = {NULL, NULL};
-    float *values = NULL;
-    int rc = plain_like(from->md, &plain[0]);
-    if (rc == 0) {
-        rc = plain_like(to->md, &plain[1]);
-    }
-    if (rc == 0) {
-        values = malloc(nnc_md_bytes(plain[0]));
-        if (values == NULL) {
-            rc = nnc_fail(-ENOMEM, "no memory to move a parameter");
-        }
-    }
-    if (rc == 0) {
-        rc = nnc_dnn_copy(state, from->md, from_arena + from->offset, plain[0], values);
-    }
-    if (rc == 0) {
-        rc = nnc_dnn_copy(state, plain[1], values, to->md, to_arena + to->offset);
-    }
-    free(values);
-    nnc_md_destroy(plain[0]);
-    nnc_md_destroy(plain[1]);
-    return rc;
+    return nnc_dnn_copy(state, from->md, from_arena + from->offset, to->md, to_arena + to->offset);
 }
 
 /* The new state's layouts and arenas, still without values. */
@@ -311,7 +277,7 @@ int nnc_dnn_state_get(struct nnc_dnn_state *state, enum nnc_state which, uint32_
         return 0;
     }
     nnc_md plain = NULL;
-    int rc = plain_like(entry->md, &plain);
+    int rc = plain_md(&state->graph->params[param], &plain);
     if (rc == 0) {
         rc = nnc_dnn_copy(state, entry->md, arena + entry->offset, plain, ret_values);
     }
@@ -334,7 +300,7 @@ int nnc_dnn_state_set(struct nnc_dnn_state *state, enum nnc_state which, uint32_
         }
     }
     nnc_md plain = NULL;
-    int rc = plain_like(entry->md, &plain);
+    int rc = plain_md(&state->graph->params[param], &plain);
     if (rc == 0) {
         rc = nnc_dnn_copy(state, plain, values, entry->md, *arena + entry->offset);
     }
