@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "coordinator/process.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -40,7 +41,10 @@ int nnc_verb_open_data(const struct nnc_config *config, unsigned phases,
                                               .phases = phases,
                                               .shm_dir = config->shm_dir,
                                               .reindex = config->reindex};
-    return nnc_dataset_open(&params, ret_dataset);
+    int code = nnc_dataset_open(&params, ret_dataset);
+    /* A path that is not there or not ours to read is the user's to mend. */
+    bool mistyped = code == -ENOENT || code == -ENOTDIR || code == -EACCES;
+    return mistyped ? nnc_fail(-NNC_E_USAGE, "data set %s", nnc_error_text()) : code;
 }
 
 int nnc_verb_print_json(json_t *object) {

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The verbs as a user types them: what they print, where, and with which exit status. */
+#include "tests/support/command.h"
+#include "tests/support/datasets.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char *scratch;
+static char idx_path[300], jpeg_path[300];
+
+static void set_up(void) {
+    scratch = scratch_make();
+    snprintf(idx_path, sizeof(idx_path), "%s/idx", scratch);
+    snprintf(jpeg_path, sizeof(jpeg_path), "%s/jpeg", scratch);
+    dataset_make_idx(idx_path, 600, 200);
+    dataset_make_jpeg(jpeg_path, 3, 12, 5, 40);
+}
+
+static void tear_down(void) {
+    cr_assert_eq(count_our_processes(scratch), 0, "processes are left behind");
+    scratch_remove(scratch);
+}
+
+static struct command train_cnn(const char *out) {
+    return command_run(scratch, "train", idx_path, "--model", "cnn", "--train-crop-size", "28",
+                       "--val-crop-size", "28", "--val-resize-size", "28", "--train-transform",
+                       "eval", "--hflip-prob", "0", "--mean", "0.5", "--std", "0.25", "--lr",
+                       "0.05", "--lr-scheduler", "cosine", "--epochs", "3", "--batch-size", "32",
+                       "--output-dir", out, "--json", NULL);
+}
+
+Test(command, training_learns_and_eval_predict_read_the_run, .init = set_up, .fini = tear_down,
+     .timeout = 120) {
+    char text[500];
+    struct command train = train_cnn("run");
+    cr_assert_eq(train.status, 0, "%s", train.err);
+    cr_assert_gt(json_number(train.out, "acc1"), 0.9);
+    cr_assert_eq(json_number(train.out, "epochs"), 3);
+    cr_assert_eq(json_number(train.out, "steps"), 57);
+    cr_assert_gt(json_number(train.out, "images_per_s"), 0);
+    json_text(train.out, "run_dir", text, sizeof(text));
+    static const char *const files[] = {"config.yaml", "metrics.jsonl", "LATEST", "classes.txt"};
+    for (size_t i = 0; i < 4; i++) {
+        char path[600];
+        snprintf(path, sizeof(path), "%s/%s", text, files[i]);
+        cr_assert_eq(access(path, R_OK), 0, "%s", path);
+    }
+    struct command eval = command_run(scratch, "eval", "--resume", text, "--json", NULL);
+    cr_assert_eq(eval.status, 0, "%s", eval.err);
+    cr_assert_eq(json_number(eval.out, "images"), 200);
+    cr_assert_float_eq(json_number(eval.out, "acc1"), json_number(train.out, "acc1"), 1e-9);
+    cr_assert_float_eq(json_number(eval.out, "loss"), json_number(train.out, "loss"), 1e-5);
+    cr_assert_geq(json_number(eval.out, "acc5"), json_number(eval.out, "acc1"));
+    struct command ranks =
+        command_run(scratch, "eval", "--resume", text, "--cpu-ranks", "2", "--json", NULL);
+    cr_assert_eq(ranks.status, 0, "%s", ranks.err);
+    cr_assert_eq(json_number(ranks.out, "images"), 200);
+    cr_assert_float_eq(json_number(ranks.out, "acc1"), json_number(eval.out, "acc1"), 1e-9);
+    command_free(&train);
+    command_free(&eval);
+    command_free(&ranks);
+}
+
+Test(command, jpeg_folders_train_and_predict_prints_one_object_a_file, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    struct command train = command_run(
+        scratch, "train", jpeg_path, "--model", "resnet20", "--train-crop-size", "32",
+        "--val-crop-size", "32", "--val-resize-size", "32", "--epochs", "2", "--batch-size", "8",
+        "--lr", "0.05", "--output-dir", "jpeg-run", "--json", NULL);
+    cr_assert_eq(train.status, 0, "%s", train.err);
+    struct command predict =
+        command_run(scratch, "predict", "--resume", "jpeg-run", "--json", "--logits", "--topk", "2",
+                    "jpeg/val/c01/0000.jpg", "jpeg/val/c02", NULL);
+    cr_assert_eq(predict.status, 0, "%s", predict.err);
+    unsigned lines = 0;
+    for (char *line = strtok(predict.out, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        json_t *object = json_loads(line, 0, NULL);
+        cr_assert_not_null(object, "%s", line);
+        cr_assert(json_is_string(json_object_get(object, "path")));
+        json_t *top = json_object_get(object, "top");
+        cr_assert_eq(json_array_size(top), 2);
+        const char *label = json_string_value(json_object_get(json_array_get(top, 0), "label"));
+        cr_assert_eq(label[0], 'c');
+        cr_assert_eq(json_array_size(json_object_get(object, "logits")), 3);
+        json_decref(object);
+        lines++;
+    }
+    cr_assert_eq(lines, 6);
+    command_free(&train);
+    command_free(&predict);
+}
+
+Test(command, bench_input_reports_rate_stages_and_what_bounds_it, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct command bench =
+        command_run(scratch, "bench", "input", jpeg_path, "--workers", "2", "--train-crop-size",
+                    "32", "--batch-size", "4", "--json", NULL);
+    char text[64];
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    static const char *const numbers[] = {"images_per_s", "bytes_per_s", "cpu_s_per_1000",
+                                          "peak_memory_bytes"};
+    for (size_t i = 0; i < 4; i++) {
+        cr_assert_gt(json_number(bench.out, numbers[i]), 0, "%s", numbers[i]);
+    }
+    cr_assert_eq(json_number(bench.out, "workers"), 2);
+    cr_assert_eq(json_number(bench.out, "images"), 36);
+    json_text(bench.out, "bound_by", text, sizeof(text));
+    command_free(&bench);
+}
+
+Test(command, bench_train_measures_without_data, .init = set_up, .fini = tear_down, .timeout = 60) {
+    struct command bench = command_run(scratch, "bench", "train", "--model", "cnn", "--batch-size",
+                                       "16", "--bench-steps", "3", "--json", NULL);
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_gt(json_number(bench.out, "images_per_s"), 0);
+    command_free(&bench);
+}
+
+Test(command, check_names_what_cannot_be_read, .init = set_up, .fini = tear_down, .timeout = 60) {
+    struct command good = command_run(scratch, "check", jpeg_path, NULL);
+    cr_assert_eq(good.status, 0, "%s", good.err);
+    cr_assert_not_null(strstr(good.err, "51 images checked, 0 bad"), "%s", good.err);
+    char path[400];
+    snprintf(path, sizeof(path), "%s/val/c00/0002.jpg", jpeg_path);
+    cr_assert_eq(truncate(path, 100), 0);
+    struct command bad = command_run(scratch, "check", jpeg_path, "--json", NULL);
+    cr_assert_eq(bad.status, 3, "%s", bad.err);
+    cr_assert_eq(json_number(bad.out, "bad"), 1);
+    cr_assert_not_null(strstr(bad.err, "c00/0002.jpg"), "%s", bad.err);
+    command_free(&good);
+    command_free(&bad);
+}
+
+Test(command, models_are_listed_and_shown, .init = set_up, .fini = tear_down, .timeout = 30) {
+    struct command list = command_run(scratch, "models", NULL);
+    cr_assert_eq(list.status, 0, "%s", list.err);
+    static const char *const names[] = {"alexnet",  "cnn",      "mlp",  "resnet18",
+                                        "resnet20", "resnet50", "vgg16"};
+    for (size_t i = 0; i < 7; i++) {
+        cr_assert_not_null(strstr(list.out, names[i]), "%s", names[i]);
+    }
+    struct command show =
+        command_run(scratch, "models", "show", "resnet50", "--input", "3x224x224", "--json", NULL);
+    cr_assert_eq(show.status, 0, "%s", show.err);
+    cr_assert_eq(json_number(show.out, "parameters"), 25557032);
+    command_free(&list);
+    command_free(&show);
+}
+
+Test(command, a_mistake_in_a_model_names_file_line_and_shapes, .init = set_up, .fini = tear_down,
+     .timeout = 30) {
+    char path[400];
+    snprintf(path, sizeof(path), "%s/wrong.nn", scratch);
+    FILE *file = fopen(path, "w");
+    fputs("Sequential(\n    Conv2d(1, 8, 3), ReLU(),\n    Conv2d(16, 8, 3), Flatten(), Linear(10, "
+          "10))\n",
+          file);
+    fclose(file);
+    struct command train = command_run(scratch, "train", idx_path, "--model", path,
+                                       "--train-crop-size", "28", "--val-crop-size", "28", NULL);
+    cr_assert_eq(train.status, 2, "%s", train.err);
+    cr_assert_not_null(strstr(train.err, "wrong.nn:3"), "%s", train.err);
+    cr_assert_not_null(strstr(train.err, "8"), "%s", train.err);
+    command_free(&train);
+}
+
+Test(command, doctor_and_config_answer, .init = set_up, .fini = tear_down, .timeout = 30) {
+    struct command doctor = command_run(scratch, "doctor", "--json", NULL);
+    cr_assert_eq(doctor.status, 0, "%s", doctor.err);
+    json_t *object = json_loads(doctor.out, 0, NULL);
+    cr_assert(json_is_object(json_object_get(object, "io_uring")));
+    json_decref(object);
+    struct command config = command_run(scratch, "config", "dump", "--lr", "0.25", NULL);
+    cr_assert_eq(config.status, 0, "%s", config.err);
+    cr_assert_not_null(strstr(config.out, "lr: 0.25"), "%s", config.out);
+    command_free(&doctor);
+    command_free(&config);
+}
+
+Test(command, usage_errors_exit_with_2_and_a_remedy, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    static const struct {
+        const char *arguments[4];
+        const char *said;
+    } rows[] = {
+        {{"train", "--epohcs", "3", NULL}, "--epochs"},
+        {{"train", "/nonexistent/data", NULL, NULL}, "/nonexistent/data"},
+        {{"trian", NULL, NULL, NULL}, "train"},
+        {{"train", "--lr", "abc", NULL}, "lr"},
+        {{"bench", "input", NULL, NULL}, "data"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command = command_start(scratch, false, rows[i].arguments);
+        command_wait(&command);
+        cr_assert_eq(command.status, 2, "row %zu: exit %d: %s", i, command.status, command.err);
+        cr_assert_not_null(strstr(command.err, rows[i].said), "row %zu: %s", i, command.err);
+        cr_assert_str_empty(command.out);
+        command_free(&command);
+    }
+}

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The whole program: results do not depend on the machinery. Loaders, ring depth, read method,
+ * kills and resumes leave the weights bit for bit as they are; ranks leave them equal within
+ * rounding. */
+#include "base/rng.h"
+#include "base/vfs.h"
+#include "tests/support/command.h"
+#include "tests/support/datasets.h"
+#include "workers/safetensors.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *const model_text = "input(1, 28, 28)\n"
+                                      "Sequential(Conv2d(1, 4, kernel_size=5, stride=3), ReLU(),\n"
+                                      "    Flatten(), Linear(256, 10))\n";
+
+static char *scratch;
+static char model_path[300], data_path[300];
+
+/* A data set of 500 training images does not divide by the batch: each epoch has a short last step.
+ */
+static void set_up(void) {
+    scratch = scratch_make();
+    snprintf(model_path, sizeof(model_path), "%s/tiny.nn", scratch);
+    snprintf(data_path, sizeof(data_path), "%s/data", scratch);
+    FILE *file = fopen(model_path, "w");
+    fputs(model_text, file);
+    fclose(file);
+    dataset_make_idx(data_path, 500, 130);
+}
+
+static void tear_down(void) {
+    cr_assert_eq(count_our_processes(scratch), 0, "processes are left behind");
+    scratch_remove(scratch);
+}
+
+struct options {
+    const char *out; /* folder of the run */
+    const char *extra[24];
+};
+
+static struct command start(const struct options *options) {
+    static char crop[] = "28";
+    const char *arguments[60] = {"train",
+                                 data_path,
+                                 "--model",
+                                 model_path,
+                                 "--train-crop-size",
+                                 crop,
+                                 "--val-crop-size",
+                                 crop,
+                                 "--val-resize-size",
+                                 crop,
+                                 "--train-transform",
+                                 "padded-crop",
+                                 "--crop-padding",
+                                 "2",
+                                 "--mean",
+                                 "0.5",
+                                 "--std",
+                                 "0.25",
+                                 "--lr",
+                                 "0.02",
+                                 "--lr-scheduler",
+                                 "constant",
+                                 "--threads",
+                                 "1",
+                                 "--json",
+                                 "--quiet",
+                                 "--output-dir",
+                                 options->out};
+    size_t count = 0;
+    while (arguments[count] != NULL) {
+        count++;
+    }
+    for (size_t i = 0; options->extra[i] != NULL; i++) {
+        arguments[count++] = options->extra[i];
+        cr_assert_lt(count, 59);
+    }
+    return command_start(scratch, false, arguments);
+}
+
+/* Run to the end and return the SHA-256 of the final weights. */
+static void finish(struct command *command, char ret_hash[65]) {
+    command_wait(command);
+    cr_assert_eq(command->status, 0, "exit %d: %s", command->status, command->err);
+    json_text(command->out, "weights_sha256", ret_hash, 65);
+    cr_assert_eq(strlen(ret_hash), 64);
+    command_free(command);
+}
+
+static void run(const struct options *options, char ret_hash[65]) {
+    struct command command = start(options);
+    finish(&command, ret_hash);
+}
+
+Test(identity, loaders_depth_and_read_method_do_not_change_the_weights, .init = set_up,
+     .fini = tear_down, .timeout = 240) {
+    static const char *const loaders[] = {"1", "2", "3", "7"};
+    static const char *const depths[] = {"2", "4", "8"};
+    static const char *const methods[] = {"uring", "pread"};
+    char first[65] = "", hash[65], out[32];
+    for (int i = 0; i < 24; i++) {
+        snprintf(out, sizeof(out), "out-%d", i);
+        const struct options options = {.out = out,
+                                        .extra = {"--epochs", "1", "--batch-size", "48",
+                                                  "--workers", loaders[i % 4], "--ring-depth",
+                                                  depths[i / 4 % 3], "--io", methods[i / 12]}};
+        run(&options, hash);
+        if (i == 0) {
+            strcpy(first, hash);
+        }
+        cr_assert_str_eq(hash, first, "loaders %s, depth %s, %s", loaders[i % 4], depths[i / 4 % 3],
+                         methods[i / 12]);
+    }
+}
+
+Test(identity, another_seed_gives_other_weights, .init = set_up, .fini = tear_down, .timeout = 60) {
+    char one[65], two[65];
+    const struct options first = {.out = "a", .extra = {"--epochs", "1", "--seed", "1"}};
+    const struct options second = {.out = "b", .extra = {"--epochs", "1", "--seed", "2"}};
+    run(&first, one);
+    run(&second, two);
+    cr_assert_str_neq(one, two);
+}
+
+/* Largest difference of any tensor of two model.safetensors, relative to the largest value in it.
+ */
+static double compare_weights(const char *left_path, const char *right_path) {
+    struct nnc_safetensors *left = NULL, *right = NULL;
+    cr_assert_eq(nnc_safetensors_open(nnc_vfs_real(), left_path, &left), 0);
+    cr_assert_eq(nnc_safetensors_open(nnc_vfs_real(), right_path, &right), 0);
+    double worst = 0.0;
+    for (uint32_t i = 0; i < left->count; i++) {
+        int32_t other = nnc_safetensors_find(right, left->tensors[i].name);
+        cr_assert_geq(other, 0, "%s", left->tensors[i].name);
+        uint64_t count = left->tensors[i].count;
+        float *a = malloc(count * sizeof(float)), *b = malloc(count * sizeof(float));
+        cr_assert_eq(nnc_safetensors_read(left, i, a), 0);
+        cr_assert_eq(nnc_safetensors_read(right, (uint32_t)other, b), 0);
+        double difference = 0.0, scale = 1e-12;
+        for (uint64_t j = 0; j < count; j++) {
+            difference = fmax(difference, fabs((double)a[j] - (double)b[j]));
+            scale = fmax(scale, fabs((double)b[j]));
+        }
+        worst = fmax(worst, difference / scale);
+        free(a);
+        free(b);
+    }
+    nnc_safetensors_close(left);
+    nnc_safetensors_close(right);
+    return worst;
+}
+
+Test(identity, two_ranks_of_32_equal_one_of_64_after_20_steps, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    char hash[65], one[400], two[400];
+    const struct options single = {.out = "one",
+                                   .extra = {"--epochs", "1", "--limit-train-batches", "20",
+                                             "--global-batch", "64", "--cpu-ranks", "1"}};
+    const struct options pair = {.out = "two",
+                                 .extra = {"--epochs", "1", "--limit-train-batches", "20",
+                                           "--global-batch", "64", "--cpu-ranks", "2"}};
+    run(&single, hash);
+    run(&pair, hash);
+    snprintf(one, sizeof(one), "%s/one/best/model.safetensors", scratch);
+    snprintf(two, sizeof(two), "%s/two/best/model.safetensors", scratch);
+    double difference = compare_weights(one, two);
+    cr_assert_leq(difference, 1e-5, "relative difference %g", difference);
+}
+
+/* Lines of the audit file as a bit per (epoch, sample) of training; every one exactly once. */
+static void check_audit(const char *name, uint32_t epochs, uint32_t samples) {
+    char path[400], line[256];
+    snprintf(path, sizeof(path), "%s/%s", scratch, name);
+    FILE *file = fopen(path, "r");
+    cr_assert_not_null(file);
+    uint8_t *seen = calloc(epochs * samples, 1);
+    while (fgets(line, sizeof(line), file) != NULL) {
+        char phase[16];
+        unsigned epoch, step, rank, k, sample;
+        if (sscanf(line, "%15s %u %u %u %u %u", phase, &epoch, &step, &rank, &k, &sample) == 6 &&
+            strcmp(phase, "train") == 0) {
+            cr_assert(epoch < epochs && sample < samples);
+            seen[epoch * samples + sample]++;
+        }
+    }
+    fclose(file);
+    for (uint32_t i = 0; i < epochs * samples; i++) {
+        cr_assert_eq(seen[i], 1, "epoch %u sample %u was delivered %u times", i / samples,
+                     i % samples, seen[i]);
+    }
+    free(seen);
+}
+
+static bool is_running(const struct command *command) {
+    return kill(command->pid, 0) == 0 &&
+           find_descendants(command->pid, "nncoord-trainer", (pid_t[4]){0}, 4) > 0;
+}
+
+Test(identity, thirty_killed_loaders_lose_and_duplicate_nothing, .init = set_up, .fini = tear_down,
+     .timeout = 240) {
+    char golden[65], hash[65];
+    const struct options quiet = {
+        .out = "golden", .extra = {"--epochs", "40", "--batch-size", "20", "--workers", "3"}};
+    run(&quiet, golden);
+    struct nnc_rng rng = nnc_rng_make(42, NNC_RNG_SYNTHETIC, 3, 0);
+    unsigned kills = 0;
+    for (int attempt = 0; kills < 30 && attempt < 12; attempt++) {
+        char out[32], audit[32];
+        snprintf(out, sizeof(out), "killed-%d", attempt);
+        snprintf(audit, sizeof(audit), "audit-%d", attempt);
+        const struct options options = {
+            .out = out,
+            .extra = {"--epochs", "40", "--batch-size", "20", "--workers", "3", "--audit", audit}};
+        struct command command = start(&options);
+        usleep(150000);
+        for (int i = 0; i < 6; i++) {
+            pid_t pids[8];
+            size_t count = find_descendants(command.pid, "nncoord-loader", pids, 8);
+            if (count > 0 && is_running(&command)) {
+                kills += kill(pids[nnc_rng_below(&rng, (uint32_t)count)], SIGKILL) == 0 ? 1 : 0;
+            }
+            usleep(20000 + nnc_rng_below(&rng, 60000));
+        }
+        finish(&command, hash);
+        cr_assert_str_eq(hash, golden, "attempt %d", attempt);
+        check_audit(audit, 40, 500);
+    }
+    cr_assert_geq(kills, 30, "only %u kills: the test did not test", kills);
+}
+
+/* Stop a run at a random moment; exit 75 and a durable checkpoint are expected when it was running.
+ */
+static bool interrupt(struct command *command, struct nnc_rng *rng) {
+    usleep(100000 + nnc_rng_below(rng, 250000));
+    kill(command->pid, SIGTERM);
+    command_wait(command);
+    bool stopped = command->status == 75;
+    cr_assert(stopped || command->status == 0 ||
+                  strstr(command->err, "before a checkpoint") != NULL,
+              "exit %d: %s", command->status, command->err);
+    command_free(command);
+    return stopped;
+}
+
+Test(identity, twenty_interrupted_runs_resume_bit_for_bit, .init = set_up, .fini = tear_down,
+     .timeout = 240) {
+    char golden[65], hash[65];
+    const char *const base[] = {"--epochs", "12", "--batch-size", "20", "--keep", "2"};
+    struct options plain = {.out = "golden"};
+    memcpy(plain.extra, base, sizeof(base));
+    run(&plain, golden);
+    struct nnc_rng rng = nnc_rng_make(43, NNC_RNG_SYNTHETIC, 4, 0);
+    unsigned stops = 0;
+    for (int attempt = 0; stops < 20 && attempt < 25; attempt++) {
+        char out[32];
+        snprintf(out, sizeof(out), "resumed-%d", attempt);
+        struct options options = {.out = out};
+        memcpy(options.extra, base, sizeof(base));
+        options.extra[6] = "--resume";
+        options.extra[7] = "auto";
+        for (int i = 0; i < 3; i++) { /* several times, so that some epochs are interrupted twice */
+            struct command command = start(&options);
+            stops += interrupt(&command, &rng) ? 1 : 0;
+        }
+        run(&options, hash);
+        cr_assert_str_eq(hash, golden, "attempt %d after %u stops", attempt, stops);
+    }
+    cr_assert_geq(stops, 20, "only %u stops: the test did not test", stops);
+}
+
+Test(identity, refused_io_uring_is_one_line_and_changes_nothing, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    char golden[65], hash[65];
+    const struct options plain = {.out = "golden", .extra = {"--epochs", "1"}};
+    run(&plain, golden);
+    const char *const arguments[] = {"train",
+                                     data_path,
+                                     "--model",
+                                     model_path,
+                                     "--train-crop-size",
+                                     "28",
+                                     "--val-crop-size",
+                                     "28",
+                                     "--val-resize-size",
+                                     "28",
+                                     "--train-transform",
+                                     "padded-crop",
+                                     "--crop-padding",
+                                     "2",
+                                     "--mean",
+                                     "0.5",
+                                     "--std",
+                                     "0.25",
+                                     "--lr",
+                                     "0.02",
+                                     "--lr-scheduler",
+                                     "constant",
+                                     "--threads",
+                                     "1",
+                                     "--workers",
+                                     "3",
+                                     "--json",
+                                     "--output-dir",
+                                     "denied",
+                                     "--epochs",
+                                     "1",
+                                     NULL};
+    struct command command = command_start(scratch, true, arguments);
+    command_wait(&command);
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    unsigned lines = 0;
+    for (const char *at = command.err; (at = strstr(at, "io_uring")) != NULL; at++) {
+        lines++;
+    }
+    cr_assert_eq(lines, 1, "%s", command.err);
+    json_text(command.out, "weights_sha256", hash, sizeof(hash));
+    cr_assert_str_eq(hash, golden);
+    command_free(&command);
+}

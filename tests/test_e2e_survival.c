@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The whole program under kills, signals, bad files and missing memory: what is left behind, what
+ * it says and how it ends. */
+#include "base/rng.h"
+#include "tests/support/command.h"
+#include "tests/support/datasets.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char *scratch;
+static char model_path[300], data_path[300];
+
+static void set_up(void) {
+    scratch = scratch_make();
+    snprintf(model_path, sizeof(model_path), "%s/tiny.nn", scratch);
+    snprintf(data_path, sizeof(data_path), "%s/data", scratch);
+    FILE *file = fopen(model_path, "w");
+    fputs("input(1, 28, 28)\nSequential(Flatten(), Linear(784, 10))\n", file);
+    fclose(file);
+    dataset_make_idx(data_path, 1000, 100);
+}
+
+static void tear_down(void) {
+    scratch_remove(scratch);
+}
+
+/* A long run of 2 ranks and 2 loaders. */
+static struct command start_long(const char *out) {
+    const char *const arguments[] = {"train",
+                                     data_path,
+                                     "--model",
+                                     model_path,
+                                     "--train-crop-size",
+                                     "28",
+                                     "--val-crop-size",
+                                     "28",
+                                     "--val-resize-size",
+                                     "28",
+                                     "--train-transform",
+                                     "padded-crop",
+                                     "--mean",
+                                     "0.5",
+                                     "--std",
+                                     "0.25",
+                                     "--lr",
+                                     "0.01",
+                                     "--epochs",
+                                     "100000",
+                                     "--batch-size",
+                                     "10",
+                                     "--cpu-ranks",
+                                     "2",
+                                     "--workers",
+                                     "2",
+                                     "--threads",
+                                     "1",
+                                     "--quiet",
+                                     "--output-dir",
+                                     out,
+                                     "--keep",
+                                     "1",
+                                     "--save-every",
+                                     "1000",
+                                     "--snapshot-interval",
+                                     "1",
+                                     NULL};
+    return command_start(scratch, false, arguments);
+}
+
+/* Shared memory in use on the machine, in kB (Shmem of /proc/meminfo). */
+static long shmem_kb(void) {
+    FILE *file = fopen("/proc/meminfo", "r");
+    char line[128];
+    long value = -1;
+    while (fgets(line, sizeof(line), file) != NULL) {
+        sscanf(line, "Shmem: %ld kB", &value);
+    }
+    fclose(file);
+    return value;
+}
+
+/* Up to one second for every process of this test to be gone. */
+static bool all_gone(void) {
+    for (int i = 0; i < 100; i++) {
+        if (count_our_processes(scratch) == 0) {
+            return true;
+        }
+        usleep(10000);
+    }
+    return false;
+}
+
+static void wait_for_processes(const struct command *command, size_t count) {
+    pid_t pids[16];
+    for (int i = 0; i < 1000 && find_descendants(command->pid, "nncoord", pids, 16) < count; i++) {
+        usleep(5000);
+    }
+}
+
+Test(survival, twenty_killed_coordinators_leave_no_process_and_no_memory, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    struct nnc_rng rng = nnc_rng_make(1, NNC_RNG_SYNTHETIC, 5, 0);
+    long before = shmem_kb();
+    unsigned with_children = 0;
+    for (int i = 0; i < 20; i++) {
+        char out[32];
+        pid_t pids[16];
+        snprintf(out, sizeof(out), "killed-%d", i);
+        struct command command = start_long(out);
+        if (i % 2 == 0) {
+            wait_for_processes(&command, 4);
+        }
+        usleep(nnc_rng_below(&rng, 200000));
+        with_children += find_descendants(command.pid, "nncoord", pids, 16) > 0 ? 1 : 0;
+        kill(command.pid, SIGKILL);
+        command_wait(&command);
+        cr_assert(all_gone(), "run %d: %zu processes are left after 1 s", i,
+                  count_our_processes(scratch));
+        command_free(&command);
+    }
+    cr_assert_geq(with_children, 10, "only %u kills hit a run with children", with_children);
+    cr_assert_leq(shmem_kb() - before, 1024, "shared memory grew by %ld kB", shmem_kb() - before);
+}
+
+Test(survival, twenty_killed_trainers_restart_the_group_or_end_it_clean, .init = set_up,
+     .fini = tear_down, .timeout = 180) {
+    struct nnc_rng rng = nnc_rng_make(2, NNC_RNG_SYNTHETIC, 6, 0);
+    unsigned kills = 0, restarts = 0;
+    for (int run = 0; kills < 20 && run < 12; run++) {
+        char out[32];
+        snprintf(out, sizeof(out), "run-%d", run);
+        struct command command = start_long(out);
+        for (int i = 0; i < 2; i++) {
+            pid_t pids[16];
+            wait_for_processes(&command, 4);
+            usleep(300000 + nnc_rng_below(&rng, 300000));
+            size_t count = find_descendants(command.pid, "nncoord-trainer", pids, 16);
+            if (count > 0) {
+                kills += kill(pids[nnc_rng_below(&rng, (uint32_t)count)], SIGKILL) == 0 ? 1 : 0;
+            }
+            usleep(400000);
+        }
+        kill(command.pid, SIGTERM);
+        command_wait(&command);
+        cr_assert(command.status == 75 || command.status == 1 || command.status == 4, "exit %d: %s",
+                  command.status, command.err);
+        for (const char *at = command.err; (at = strstr(at, "the group starts again")) != NULL;
+             at++) {
+            restarts++;
+        }
+        cr_assert(all_gone(), "run %d: processes are left", run);
+        command_free(&command);
+    }
+    cr_assert_geq(kills, 20, "only %u kills", kills);
+    cr_assert_geq(restarts, 10, "only %u restarts", restarts);
+}
+
+Test(survival, a_stop_signal_leaves_a_durable_checkpoint_and_exit_status_75, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    static const int signals[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
+    for (size_t i = 0; i < 4; i++) {
+        char out[32], path[400];
+        snprintf(out, sizeof(out), "stopped-%zu", i);
+        struct command command = start_long(out);
+        wait_for_processes(&command, 4);
+        usleep(500000);
+        kill(command.pid, signals[i]);
+        command_wait(&command);
+        cr_assert_eq(command.status, 75, "signal %d: exit %d: %s", signals[i], command.status,
+                     command.err);
+        snprintf(path, sizeof(path), "%s/%s/LATEST", scratch, out);
+        cr_assert_eq(access(path, R_OK), 0, "%s", path);
+        cr_assert(all_gone());
+        command_free(&command);
+    }
+}
+
+Test(survival, memory_that_will_not_suffice_is_refused_with_the_numbers, .init = set_up,
+     .fini = tear_down, .timeout = 30) {
+    struct command command =
+        command_run(scratch, "train", data_path, "--model", model_path, "--train-crop-size", "2000",
+                    "--val-crop-size", "2000", "--batch-size", "10000", "--ring-depth", "64", NULL);
+    cr_assert_eq(command.status, 2, "exit %d: %s", command.status, command.err);
+    cr_assert_not_null(strstr(command.err, "need"), "%s", command.err);
+    cr_assert_not_null(strstr(command.err, "MiB"), "%s", command.err);
+    command_free(&command);
+}
+
+Test(survival, gpus_where_there_are_none_end_at_once_with_the_line_that_works, .init = set_up,
+     .fini = tear_down, .timeout = 30) {
+    struct command command = command_run(scratch, "--gpus", "1", NULL);
+    cr_assert_eq(command.status, 2);
+    cr_assert_not_null(strstr(command.err, "--gpus 0"), "%s", command.err);
+    cr_assert_str_empty(command.out);
+    command_free(&command);
+}
+
+static void append_text(const char *path, const char *text) {
+    FILE *file = fopen(path, "w");
+    cr_assert_not_null(file, "%s", path);
+    fputs(text, file);
+    fclose(file);
+}
+
+/* JPEG folders with some files broken in different ways. */
+static void make_damaged(const char *folder) {
+    char path[600];
+    dataset_make_jpeg(folder, 3, 20, 4, 24);
+    snprintf(path, sizeof(path), "%s/train/c00/0003.jpg", folder);
+    append_text(path, "this is no image");
+    snprintf(path, sizeof(path), "%s/train/c01/0004.jpg", folder);
+    append_text(path, "");
+    snprintf(path, sizeof(path), "%s/val/c02/0001.jpg", folder);
+    cr_assert_eq(truncate(path, 200), 0);
+}
+
+static struct command run_damaged(const char *out, const char *on_bad, const char *max_bad) {
+    char folder[400];
+    snprintf(folder, sizeof(folder), "%s/damaged", scratch);
+    return command_run(scratch, "train", folder, "--model", "resnet20", "--model-args",
+                       "num_classes=3", "--train-crop-size", "16", "--val-crop-size", "16",
+                       "--val-resize-size", "16", "--epochs", "1", "--batch-size", "8",
+                       "--output-dir", out, "--on-bad", on_bad, "--max-bad", max_bad, "--backend",
+                       "reference", "--json", NULL);
+}
+
+Test(survival, bad_images_are_replaced_and_listed_unless_the_budget_ends, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    char folder[400], path[400], line[1024];
+    snprintf(folder, sizeof(folder), "%s/damaged", scratch);
+    make_damaged(folder);
+    struct command command = run_damaged("replaced", "replace", "0.1");
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    cr_assert_eq(json_number(command.out, "bad_samples"), 3);
+    command_free(&command);
+    snprintf(path, sizeof(path), "%s/replaced/bad-samples.jsonl", scratch);
+    FILE *file = fopen(path, "r");
+    unsigned lines = 0;
+    while (fgets(line, sizeof(line), file) != NULL) {
+        char text[500];
+        json_text(line, "path", text, sizeof(text));
+        cr_assert(strstr(text, "0003.jpg") || strstr(text, "0004.jpg") || strstr(text, "0001.jpg"));
+        json_text(line, "reason", text, sizeof(text));
+        cr_assert_str_not_empty(text);
+        lines++;
+    }
+    fclose(file);
+    cr_assert_eq(lines, 3);
+    command = run_damaged("budget", "replace", "0.01");
+    cr_assert_eq(command.status, 3, "exit %d: %s", command.status, command.err);
+    command_free(&command);
+    command = run_damaged("fail", "fail", "0.1");
+    cr_assert_eq(command.status, 3, "exit %d: %s", command.status, command.err);
+    cr_assert_not_null(strstr(command.err, ".jpg"), "%s", command.err);
+    command_free(&command);
+}
+
+Test(survival, two_runs_in_one_folder_are_refused, .init = set_up, .fini = tear_down,
+     .timeout = 30) {
+    struct command first = start_long("shared");
+    wait_for_processes(&first, 4);
+    struct command second =
+        command_run(scratch, "train", data_path, "--model", model_path, "--train-crop-size", "28",
+                    "--val-crop-size", "28", "--output-dir", "shared", NULL);
+    cr_assert_eq(second.status, 2, "%s", second.err);
+    cr_assert_not_null(strstr(second.err, "in use"), "%s", second.err);
+    command_free(&second);
+    kill(first.pid, SIGKILL);
+    command_wait(&first);
+    command_free(&first);
+    cr_assert(all_gone());
+}
