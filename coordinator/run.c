@@ -164,7 +164,6 @@ static void on_phase_end(struct nnc_run_state *run, const struct nnc_message *me
     struct nnc_report *report = &run->report;
     if (eval.phase == NNC_PHASE_VAL) {
         double acc1 = nnc_sums_acc1(&report->last[NNC_PHASE_VAL]);
-        run->best_epoch_pending = acc1 > report->best_acc1 ? 1 : 0;
         report->best_acc1 = acc1 > report->best_acc1 ? acc1 : report->best_acc1;
     } else {
         run->result->epochs = eval.epoch + 1;
@@ -234,7 +233,6 @@ static void take_payload(struct nnc_run_state *run, uint32_t child,
         break;
     case NNC_MSG_SNAPSHOT:
         memcpy(&snapshot, message->body, sizeof(snapshot));
-        run->snapshot_asked = false;
         if (trainer && child == 0) {
             nnc_saving_snapshot(&run->saving, &snapshot);
         }
@@ -372,31 +370,24 @@ static void find_hangs(struct nnc_run_state *run, uint64_t now_ns) {
 /* Ask for a snapshot when the interval has passed. */
 static void ask_snapshot(struct nnc_run_state *run, uint64_t now_ns) {
     bool wanted = run->params->mode == NNC_MODE_TRAIN && run->group.phase == NNC_GROUP_RUNNING &&
-                  run->params->config->snapshot_interval != 0 && !run->snapshot_asked;
+                  run->params->config->snapshot_interval != 0;
     if (!wanted || now_ns < run->next_snapshot_ns || run->saving.running) {
         return;
     }
     run->next_snapshot_ns = now_ns + run->params->config->snapshot_interval * SECOND_NS;
-    run->snapshot_asked = true;
     for (uint32_t i = 0; i < run->plan.ranks; i++) {
         nnc_channel_send(run->process[i].channel, NNC_MSG_SNAP, NULL, 0, 0);
     }
 }
 
-/* Start a saver when a snapshot waits and its epoch's validation is known on all ranks. */
+/* Start a saver when a snapshot waits. */
 static void start_saving(struct nnc_run_state *run) {
-    if (!run->saving.have_waiting || run->saving.running ||
-        run->report.sums[NNC_PHASE_VAL].ranks != 0) {
+    if (!run->saving.have_waiting || run->saving.running) {
         return;
     }
-    uint32_t flags = run->best_epoch_pending != 0 ? NNC_SAVE_BEST : 0;
-    run->best_epoch_pending = 0;
     struct nnc_setup setup = run->setup;
-    setup.save_acc1 = run->report.have_last[NNC_PHASE_VAL]
-                          ? nnc_sums_acc1(&run->report.last[NNC_PHASE_VAL])
-                          : -1.0;
     const struct nnc_process_params params = {.directory = run->directory};
-    int result = nnc_saving_start(&run->saving, &params, &setup, run->snapshot_fd, flags);
+    int result = nnc_saving_start(&run->saving, &params, &setup, run->snapshot_fd);
     if (result == 1) {
         result = watch_process(run, &run->saving.saver, true, 0);
     }

@@ -27,9 +27,7 @@ struct nnc_run_state {
     struct nnc_saving saving;
     struct nnc_report report;
     struct nnc_bad_ledger bad;
-    uint64_t best_epoch_pending; /* 1: the last validation was the best so far */
     uint64_t next_snapshot_ns;
-    bool snapshot_asked;
     bool uring_note_logged;
     int epoll_fd, signal_fd;
     bool finished;

@@ -28,7 +28,7 @@ static void count_failure(struct nnc_saving *saving, const char *text) {
 }
 
 int nnc_saving_start(struct nnc_saving *saving, const struct nnc_process_params *params,
-                     struct nnc_setup *setup, int snapshot_fd, uint32_t flags) {
+                     struct nnc_setup *setup, int snapshot_fd) {
     if (!saving->have_waiting || saving->running) {
         return 0;
     }
@@ -38,9 +38,7 @@ int nnc_saving_start(struct nnc_saving *saving, const struct nnc_process_params 
     setup->incarnation = 0;
     setup->snapshot_fd = nnc_fd_list_add(&fds, snapshot_fd);
     setup->save_half = saving->waiting.half;
-    setup->save_flags = flags;
     saving->saving = saving->waiting;
-    saving->flags = flags;
     saving->have_waiting = false;
     saving->saved_reported = false;
     const struct nnc_process_params saver = {

@@ -19,7 +19,6 @@ struct nnc_saving {
     bool running;
     bool saved_reported; /* the running saver has sent its SAVED */
     struct nnc_msg_snapshot saving;
-    uint32_t flags;             /* NNC_SAVE_* of the running one */
     uint32_t failures, skipped; /* since the run began */
     uint32_t saved;
     bool stop_saved; /* the snapshot that answers STOP is durable */
@@ -31,11 +30,11 @@ struct nnc_saving {
 /* A snapshot became complete. Durable ones replace a waiting one that no saver has taken yet. */
 void nnc_saving_snapshot(struct nnc_saving *saving, const struct nnc_msg_snapshot *message);
 
-/* Start a saver for the waiting snapshot when none runs. flags: NNC_SAVE_*. Returns 1 when one was
+/* Start a saver for the waiting snapshot when none runs. Returns 1 when one was
  * started, 0 when there is nothing to do, negative when it cannot be started (counted as a
  * failure). */
 int nnc_saving_start(struct nnc_saving *saving, const struct nnc_process_params *params,
-                     struct nnc_setup *setup, int snapshot_fd, uint32_t flags);
+                     struct nnc_setup *setup, int snapshot_fd);
 
 /* Messages of the saver. Returns 1 when it reported a durable checkpoint. */
 int nnc_saving_message(struct nnc_saving *saving);

@@ -81,16 +81,10 @@ struct nnc_setup {
     uint32_t save_half;  /* saver: which half of the snapshot */
     uint64_t start_step; /* first training step to run, within start_epoch */
     uint32_t start_epoch;
-    uint32_t save_flags; /* saver: NNC_SAVE_* */
-    double save_acc1;    /* saver: validation accuracy of that state, < 0: unknown */
+    uint32_t reserved_end;
     char start_path[NNC_PATH_MAX];
     char run_dir[NNC_PATH_MAX];    /* "" when nothing is written */
     char model_path[NNC_PATH_MAX]; /* resolved file of config.model */
-};
-
-enum {
-    NNC_SAVE_BEST = 1, /* this one has the best validation accuracy so far */
-    NNC_SAVE_LAST = 2, /* the run ends with it */
 };
 
 /* What `nncoord-trainer --plan` answers on NNC_FD_CHANNEL (a pipe there): it builds the graph and

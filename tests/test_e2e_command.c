@@ -192,7 +192,7 @@ Test(command, usage_errors_exit_with_2_and_a_remedy, .init = set_up, .fini = tea
         {{"train", "/nonexistent/data", NULL, NULL}, "/nonexistent/data"},
         {{"trian", NULL, NULL, NULL}, "train"},
         {{"train", "--lr", "abc", NULL}, "lr"},
-        {{"bench", "input", NULL, NULL}, "data"},
+        {{"bench", "input", NULL, NULL}, "DATA"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct command command = command_start(scratch, false, rows[i].arguments);
