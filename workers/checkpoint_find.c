@@ -60,7 +60,7 @@ static int visit_name(void *context, const char *name) {
         !nnc_checkpoint_parse_name(name, &entry.step, &entry.revision)) {
         return 0;
     }
-    strcpy(entry.name, name);
+    memcpy(entry.name, name, strlen(name) + 1);
     if (listing->count == listing->room) {
         size_t room = listing->room * 2 + 16;
         struct nnc_checkpoint_entry *entries =
@@ -131,7 +131,7 @@ int nnc_checkpoint_open(struct nnc_vfs *vfs, const char *path,
     if (strlen(path) >= sizeof(checkpoint.path)) {
         return nnc_fail(-ENAMETOOLONG, "path %.200s... is too long", path);
     }
-    strcpy(checkpoint.path, path);
+    memcpy(checkpoint.path, path, strlen(path) + 1);
     int code = nnc_manifest_verify(vfs, path, &checkpoint.hash);
     code = code < 0 ? code : read_state(vfs, path, &checkpoint.state);
     if (code < 0) {
@@ -165,11 +165,11 @@ static int find_in(struct nnc_vfs *vfs, const char *run_dir,
         code = code < 0 ? code : nnc_checkpoint_open(vfs, path, ret_checkpoint);
         if (code == 0) {
             ret_checkpoint->skipped = skipped;
-            strcpy(ret_checkpoint->why, why);
+            memcpy(ret_checkpoint->why, why, sizeof(why));
             return 1;
         }
         if (skipped++ == 0) {
-            strcpy(why, nnc_error_text());
+            snprintf(why, sizeof(why), "%s", nnc_error_text());
         }
     }
     return nnc_fail(-NNC_E_CHECKPOINT,

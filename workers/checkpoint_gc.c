@@ -93,7 +93,7 @@ static int visit_leftover(void *context, const char *name) {
         leftovers->names = names;
         leftovers->room = room;
     }
-    strcpy(leftovers->names[leftovers->count++], name);
+    memcpy(leftovers->names[leftovers->count++], name, strlen(name) + 1);
     return 0;
 }
 

@@ -295,7 +295,7 @@ static int write_marker(const struct save *save, const char *marker) {
 /* Undo a failed attempt; the error text survives. */
 static void clear_attempt(struct save *save, int code, int may_retry) {
     char text[NNC_ERROR_TEXT_MAX];
-    strcpy(text, nnc_error_text());
+    snprintf(text, sizeof(text), "%s", nnc_error_text());
     save_finish(save);
     nnc_vfs_remove_tree(save->vfs, save->temp);
     if (code == -ENOSPC && may_retry) {
@@ -328,8 +328,8 @@ int nnc_checkpoint_save(const struct nnc_checkpoint_save_params *params,
         write_marker(&save, "best");
     }
     nnc_checkpoint_delete_old(params->vfs, params->run_dir, params->keep);
-    strcpy(ret_saved->path, save.path);
-    strcpy(ret_saved->weights_sha256, save.weights_sha256);
+    memcpy(ret_saved->path, save.path, sizeof(save.path));
+    memcpy(ret_saved->weights_sha256, save.weights_sha256, sizeof(save.weights_sha256));
     save_finish(&save);
     return 0;
 }

@@ -32,6 +32,7 @@ void nnc_engine_destroy(struct nnc_engine *engine);
  * both. */
 const struct nnc_graph *nnc_engine_model(const struct nnc_engine *engine);
 
+/* The backend's table and state; they stay the engine's. */
 const struct nnc_backend_ops *nnc_engine_ops(const struct nnc_engine *engine);
 struct nnc_backend *nnc_engine_backend(const struct nnc_engine *engine);
 

@@ -132,7 +132,7 @@ int nnc_manifest_file_create(struct nnc_vfs *vfs, const char *dir, const char *n
     file->vfs = vfs;
     file->fd = -1;
     file->size = size;
-    strcpy(file->name, name);
+    memcpy(file->name, name, strlen(name) + 1);
     file->hash_room = blocks_of(size) + 1;
     file->hashes = calloc(file->hash_room, sizeof(*file->hashes));
     file->block = malloc(NNC_MANIFEST_BLOCK);

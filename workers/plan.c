@@ -80,7 +80,7 @@ static int take_checkpoint(const struct nnc_setup *setup, const struct nnc_graph
     answer->start_epoch = state->epoch;
     answer->start_step = state->step;
     answer->best_acc1 = state->best_acc1;
-    strcpy(answer->start_path, checkpoint->path);
+    memcpy(answer->start_path, checkpoint->path, strlen(checkpoint->path) + 1);
     return 0;
 }
 

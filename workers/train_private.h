@@ -39,15 +39,18 @@ struct nnc_trainer {
     uint32_t *kept_samples, *kept_status;
 };
 
+/* Heartbeat, with what is being done. */
 static inline void trainer_beat(struct nnc_trainer *trainer, enum nnc_activity activity) {
     trainer->params.link.ops->beat(trainer->params.link.context, activity);
 }
 
+/* Counter of the child's page. */
 static inline void trainer_set(struct nnc_trainer *trainer, enum nnc_counter counter,
                                uint64_t value) {
     trainer->params.link.ops->set(trainer->params.link.context, counter, value);
 }
 
+/* A message without a tail. Errors: -EPIPE, -ETIMEDOUT. */
 static inline int trainer_send(struct nnc_trainer *trainer, enum nnc_message_type type,
                                const void *body, size_t bytes) {
     return trainer->params.link.ops->send(trainer->params.link.context, type, body, bytes, NULL, 0);

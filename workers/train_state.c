@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -210,7 +211,7 @@ static int load_tensors(struct nnc_trainer *trainer, float *tensors) {
     int mine = trainer->setup->number == 0 ? start_rank_0(trainer, tensors) : 0;
     uint32_t failed = 0;
     char text[NNC_ERROR_TEXT_MAX];
-    strcpy(text, nnc_error_text());
+    snprintf(text, sizeof(text), "%s", nnc_error_text());
     int code = nnc_comm_agree(trainer->params.comm, mine < 0, &failed);
     if (mine < 0) {
         return nnc_fail(mine, "%s", text);
