@@ -20,26 +20,21 @@ struct nnc_builder {
     bool *act_undone; /* by forward operation: whoever wrote dy has undone the activation */
 };
 
-/* The lowering of one operation kind in one pass. */
-typedef int (*nnc_lower)(struct nnc_builder *builder, const struct nnc_op *op);
+/* The lowering of one operation kind in one pass: appends its stages. */
+typedef int nnc_lowering(struct nnc_builder *builder, const struct nnc_op *op);
 
-/* Lowerings by kind and pass; NULL: nothing to do. */
-extern const nnc_lower nnc_lowerings[NNC_OP_COUNT][2];
-
-int nnc_lower_product_forward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_product_backward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_norm_forward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_norm_backward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_pool_forward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_pool_backward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_act_forward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_act_backward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_add_forward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_add_backward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_dropout_forward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_dropout_backward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_loss_forward(struct nnc_builder *builder, const struct nnc_op *op);
-int nnc_lower_loss_backward(struct nnc_builder *builder, const struct nnc_op *op);
+/* CONV and LINEAR (onednn_product.c). */
+nnc_lowering nnc_lower_product_forward, nnc_lower_product_backward;
+/* NORM (onednn_norm.c). */
+nnc_lowering nnc_lower_norm_forward, nnc_lower_norm_backward;
+/* MAXPOOL and AVGPOOL (onednn_pool.c). */
+nnc_lowering nnc_lower_pool_forward, nnc_lower_pool_backward;
+/* ACT, ADD and DROPOUT (onednn_pointwise.c). */
+nnc_lowering nnc_lower_act_forward, nnc_lower_act_backward;
+nnc_lowering nnc_lower_add_forward, nnc_lower_add_backward;
+nnc_lowering nnc_lower_dropout_forward, nnc_lower_dropout_backward;
+/* LOSS (onednn_loss.c). */
+nnc_lowering nnc_lower_loss_forward, nnc_lower_loss_backward;
 
 /* The tensor's layout as loops of ours see it; false when they cannot (blocks of samples, holes).
  */
@@ -57,6 +52,7 @@ int nnc_dnn_decide(struct nnc_builder *builder, int32_t tensor, nnc_const_md md)
 /* Decide that a tensor which nobody has laid out yet (the input) is plain. */
 int nnc_dnn_decide_plain(struct nnc_builder *builder, int32_t tensor);
 
+/* The tensor's layout and place. */
 static inline struct nnc_dnn_tensor *nnc_dnn_tensor(const struct nnc_builder *builder,
                                                     int32_t tensor) {
     return &builder->executable->tensors[tensor];

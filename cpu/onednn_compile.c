@@ -21,7 +21,8 @@
 #include "cpu/onednn_build.h"
 #include "cpu/onednn_parallel.h"
 
-const nnc_lower nnc_lowerings[NNC_OP_COUNT][2] = {
+/* Lowerings by kind and pass; NULL: nothing to do. */
+static nnc_lowering *const lowerings[NNC_OP_COUNT][2] = {
     [NNC_OP_INPUT] = {NULL, NULL}, /* nnc_input_feed() writes it before the step */
     [NNC_OP_CONV] = {nnc_lower_product_forward, nnc_lower_product_backward},
     [NNC_OP_LINEAR] = {nnc_lower_product_forward, nnc_lower_product_backward},
@@ -81,7 +82,7 @@ static int lower_all(struct nnc_builder *builder) {
     const struct nnc_program *program = builder->program;
     for (uint32_t number = 0; number < program->op_count; number++) {
         const struct nnc_op *op = &program->ops[number];
-        nnc_lower lower = nnc_lowerings[op->kind][op->pass];
+        nnc_lowering *lower = lowerings[op->kind][op->pass];
         builder->op = number;
         builder->temp_used = 0;
         int rc = lower != NULL ? lower(builder, op) : 0;
