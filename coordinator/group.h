@@ -34,6 +34,7 @@ enum nnc_child_state {
     NNC_CHILD_STATE_COUNT,
 };
 
+/* "ready", "running", ... as logged. */
 const char *nnc_child_state_name(enum nnc_child_state state);
 
 enum nnc_group_phase {

@@ -49,6 +49,7 @@ struct nnc_progress {
     double loss_sum, lr;
 };
 
+/* Start a report; metrics (NULL: none) stays the caller's. */
 void nnc_report_init(struct nnc_report *report, const struct nnc_config *config,
                      const struct nnc_schedule *schedule, FILE *metrics);
 

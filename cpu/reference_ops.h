@@ -88,6 +88,7 @@ struct reference_place {
     int64_t n, c, h, w;
 };
 
+/* Where element `index` of a plain NCHW tensor lies. */
 static inline struct reference_place reference_place(struct nnc_shape shape, size_t index) {
     struct reference_place place;
     place.w = (int64_t)(index % shape.w);
@@ -97,6 +98,7 @@ static inline struct reference_place reference_place(struct nnc_shape shape, siz
     return place;
 }
 
+/* The index of that place: inverse of reference_place(). */
 static inline size_t reference_index(struct nnc_shape shape, struct reference_place place) {
     return (size_t)(((place.n * shape.c + place.c) * shape.h + place.h) * shape.w + place.w);
 }
