@@ -6,6 +6,7 @@
  * layout of a tensor is one that loops of ours can read, so an elementwise operation never needs a
  * reorder; (3) stages of one operation are neighbours. */
 #include "cpu/onednn_build.h"
+#include "cpu/onednn_parallel.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -169,7 +170,13 @@ int nnc_dnn_stage(struct nnc_builder *builder,
     return 0;
 }
 
+void nnc_dnn_set_team(struct nnc_builder *builder, double ns) {
+    builder->team = nnc_team(builder->backend->params.threads, ns);
+    nnc_parallel_init(builder->team);
+}
+
 static int run_primitive(struct nnc_executable *executable, struct nnc_stage *stage) {
+    nnc_parallel_init(stage->team);
     return nnc_dnnl_check(dnnl_primitive_execute(stage->primitive, executable->backend->stream,
                                                  stage->arg_count, stage->args),
                           stage->name);
@@ -198,6 +205,7 @@ int nnc_dnn_primitive(struct nnc_builder *builder, const char *name, dnnl_primit
         return rc;
     }
     snprintf(stage->name, sizeof(stage->name), "%s %s", name, nnc_pd_name(pd));
+    stage->team = builder->team;
     rc = nnc_dnnl_check(dnnl_primitive_create(&stage->primitive, pd), name);
     for (int k = 0; rc == 0 && k < arg_count; k++) {
         nnc_const_md md = dnnl_primitive_desc_query_md(pd, args[k].query, args[k].index);

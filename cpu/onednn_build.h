@@ -12,6 +12,7 @@ struct nnc_builder {
     struct nnc_executable *executable;
     const struct nnc_program *program;
     uint32_t op;      /* being lowered */
+    uint32_t team;    /* threads of this operation's primitives */
     size_t temp_used; /* by this operation */
     nnc_md *planned;  /* parameter layouts; the state's, or the ones this program is choosing */
     bool arranging;   /* this program chooses */
@@ -121,6 +122,10 @@ int nnc_dnn_act(struct nnc_builder *builder, enum nnc_act act, struct nnc_place 
 /* A stage that undoes the activation of op in place: dy = dy * act'(y). Nothing for NNC_ACT_NONE.
  */
 int nnc_dnn_undo_act(struct nnc_builder *builder, const struct nnc_op *op);
+
+/* Set the threads of the current operation's primitives, from its cost on one thread. To be called
+ * before their descriptors are made. */
+void nnc_dnn_set_team(struct nnc_builder *builder, double ns);
 
 /* Add an error's place: "layer NAME: ...". -ENOTSUP without text becomes an error with one. */
 int nnc_dnn_fail(const struct nnc_builder *builder, int rc);

@@ -12,6 +12,7 @@
  * What it does not do: lower operations (onednn_product.c, onednn_norm.c, ...). */
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,6 +86,7 @@ static int lower_all(struct nnc_builder *builder) {
         nnc_lowering *lower = lowerings[op->kind][op->pass];
         builder->op = number;
         builder->temp_used = 0;
+        nnc_dnn_set_team(builder, INFINITY);
         int rc = lower != NULL ? lower(builder, op) : 0;
         if (rc < 0) {
             return nnc_dnn_fail(builder, rc);

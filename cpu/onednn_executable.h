@@ -78,6 +78,7 @@ struct nnc_stage {
     dnnl_exec_arg_t args[NNC_STAGE_ARGS];
     struct nnc_place arg_places[NNC_STAGE_ARGS];
     int arg_count;
+    uint32_t team; /* threads it was made for and runs with */
     /* A loop of ours: */
     struct nnc_dnn_layout layout; /* of what it reads and, if nothing else is said, writes */
     struct nnc_dnn_layout to;     /* dropout: of what it writes */

@@ -58,5 +58,6 @@ void nnc_input_feed(struct nnc_executable *executable, const struct nnc_feed *fe
             job.table[c][value] = (float)((value / 255.0 - params->mean[c]) / params->std[c]);
         }
     }
-    nnc_parallel(params->threads, convert_share, &job);
+    size_t values = job.layout.n * job.layout.c * job.layout.positions;
+    nnc_parallel(nnc_team(params->threads, 0.3 * (double)values), convert_share, &job);
 }

@@ -160,10 +160,15 @@ static struct loss_job job_of(const struct nnc_executable *executable,
     };
 }
 
+/* An exponential or two for each logit. */
+static uint32_t team_of(const struct loss_job *job) {
+    return nnc_team(job->params->threads, 12.0 * job->classes * job->layout->n);
+}
+
 static int run_forward(struct nnc_executable *executable, struct nnc_stage *stage) {
     struct loss_job job = job_of(executable, stage);
     struct nnc_metrics *metrics = &executable->backend->metrics;
-    nnc_parallel(executable->backend->params.threads, forward_share, &job);
+    nnc_parallel(team_of(&job), forward_share, &job);
     for (uint32_t n = 0; n < stage->layout.n; n++) {
         const struct sample *sample = &job.samples[n];
         metrics->left_out += !sample->labelled;
@@ -178,7 +183,7 @@ static int run_forward(struct nnc_executable *executable, struct nnc_stage *stag
 static int run_backward(struct nnc_executable *executable, struct nnc_stage *stage) {
     struct loss_job job = job_of(executable, stage);
     assert(job.global_count >= 1);
-    nnc_parallel(executable->backend->params.threads, backward_share, &job);
+    nnc_parallel(team_of(&job), backward_share, &job);
     return 0;
 }
 

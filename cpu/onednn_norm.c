@@ -276,6 +276,11 @@ static void share_second(void *context, uint32_t thread, uint32_t threads) {
     share_planes(passes, thread, threads, passes->second);
 }
 
+/* Two passes over a few tensors. */
+static uint32_t team_of(const struct nnc_executable *executable, const struct norm_job *job) {
+    return nnc_team(executable->backend->params.threads, (double)nnc_layout_count(&job->layout));
+}
+
 static void run_passes(const struct passes *passes, uint32_t threads) {
     uint32_t groups = passes->job->layout.outer;
     if (groups % threads == 0 || groups >= 8 * threads) {
@@ -323,7 +328,7 @@ static int run_forward(struct nnc_executable *executable, struct nnc_stage *stag
     job.z = nnc_place_address(executable, stage->z);
     job.y = nnc_place_address(executable, stage->y);
     struct passes passes = {&job, stats_plane, finish_statistics, apply_plane};
-    run_passes(&passes, executable->backend->params.threads);
+    run_passes(&passes, team_of(executable, &job));
     return 0;
 }
 
@@ -337,7 +342,7 @@ static int run_inference(struct nnc_executable *executable, struct nnc_stage *st
         set_channel(&job, c, mean, var);
     }
     struct passes passes = {.job = &job, .second = apply_plane};
-    nnc_parallel(executable->backend->params.threads, share_second, &passes);
+    nnc_parallel(team_of(executable, &job), share_second, &passes);
     return 0;
 }
 
@@ -351,7 +356,7 @@ static int run_backward(struct nnc_executable *executable, struct nnc_stage *sta
     job.weight_gradient = param_address(executable, NNC_PLACE_GRADIENT, op->weight);
     job.bias_gradient = param_address(executable, NNC_PLACE_GRADIENT, op->bias);
     struct passes passes = {&job, sums_plane, finish_sums, job.dx != NULL ? gradient_plane : NULL};
-    run_passes(&passes, executable->backend->params.threads);
+    run_passes(&passes, team_of(executable, &job));
     return 0;
 }
 

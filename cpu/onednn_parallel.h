@@ -20,6 +20,13 @@ void nnc_parallel_init(uint32_t threads);
 void nnc_parallel(uint32_t threads, void (*work)(void *context, uint32_t thread, uint32_t threads),
                   void *context);
 
+/* How many of `threads` threads work worth `ns` nanoseconds of one thread deserves: a team takes
+ * tens of microseconds to meet where its threads sleep in between, and much longer on busy cores.
+ */
+static inline uint32_t nnc_team(uint32_t threads, double ns) {
+    return ns < 50000 ? 1 : threads;
+}
+
 /* A thread's share of [0, count) in whole granules: [*ret_begin, *ret_end). Shares are contiguous,
  * in the order of the threads, and cover everything. */
 static inline void nnc_share(size_t count, size_t granule, uint32_t thread, uint32_t threads,

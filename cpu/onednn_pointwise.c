@@ -79,9 +79,9 @@ static struct loop loop_of(const struct nnc_executable *executable, const struct
 static void run_loop(const struct nnc_executable *executable,
                      void (*share)(void *context, uint32_t thread, uint32_t threads),
                      struct loop *loop) {
-    /* A team costs some microseconds; small loops are done before it has met. */
-    uint32_t threads = loop->count < 16 * GRANULE ? 1 : executable->backend->params.threads;
-    nnc_parallel(threads, share, loop);
+    bool costly = share == act_share && loop->act != NNC_ACT_RELU;
+    double ns = (costly ? 10 : 0.3) * (double)loop->count;
+    nnc_parallel(nnc_team(executable->backend->params.threads, ns), share, loop);
 }
 
 /* Zero the channels beyond c. */
@@ -334,7 +334,8 @@ static int run_dropout(struct nnc_executable *executable, struct nnc_stage *stag
         .factors = nnc_place_address(executable, stage->notes),
         .first = executable->step.first,
     };
-    nnc_parallel(params->threads, drop_share, &job);
+    nnc_parallel(nnc_team(params->threads, 3.0 * (double)nnc_layout_count(&stage->layout)),
+                 drop_share, &job);
     return 0;
 }
 

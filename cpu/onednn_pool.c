@@ -284,7 +284,9 @@ static int run_max(struct nnc_executable *executable, struct nnc_stage *stage) {
         .planes = (size_t)stage->layout.n * stage->layout.outer,
         .backward = backward,
     };
-    nnc_parallel(executable->backend->params.threads, max_share, &job);
+    size_t values = nnc_layout_count(&stage->layout);
+    nnc_parallel(nnc_team(executable->backend->params.threads, 0.7 * (double)values), max_share,
+                 &job);
     return 0;
 }
 

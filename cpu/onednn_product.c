@@ -82,6 +82,14 @@ static int describe_weights(struct nnc_builder *builder, struct product *product
     return rc;
 }
 
+/* Time of one pass on one thread at 100 floating-point operations a nanosecond. */
+static double cost_of(const struct nnc_builder *builder, const struct nnc_op *op,
+                      const struct product *product) {
+    const struct nnc_param *weight = &builder->program->graph->params[op->weight];
+    struct nnc_shape y = builder->program->tensors[product->y].shape;
+    return 0.02 * (double)weight->count * builder->program->batch * y.h * y.w;
+}
+
 static int product_init(struct nnc_builder *builder, const struct nnc_op *op,
                         struct product *ret_product) {
     const struct nnc_op *forward = op->forward >= 0 ? &builder->program->ops[op->forward] : op;
@@ -92,6 +100,7 @@ static int product_init(struct nnc_builder *builder, const struct nnc_op *op,
                                     .window = {.kernel = {w->r, w->s},
                                                .stride = {w->stride_h, w->stride_w},
                                                .pad = {w->pad_h, w->pad_w}}};
+    nnc_dnn_set_team(builder, cost_of(builder, op, ret_product));
     int rc = describe_src(builder, ret_product);
     if (rc == 0) {
         rc = describe_weights(builder, ret_product);

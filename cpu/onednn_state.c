@@ -364,7 +364,7 @@ int nnc_dnn_state_update(struct nnc_dnn_state *state, const struct nnc_kernels *
     }
     struct update_job job = {.state = state, .kernels = kernels, .sgd = sgd};
     atomic_init(&job.diverged, UINT32_MAX);
-    nnc_parallel(threads, update_share, &job);
+    nnc_parallel(nnc_team(threads, (double)state->trained_count), update_share, &job);
     state->version++;
     unsigned diverged = atomic_load_explicit(&job.diverged, memory_order_relaxed);
     if (diverged != UINT32_MAX) {

@@ -4,6 +4,7 @@
  * layouts on the way in and out, and refusals. */
 #include "base/err.h"
 #include "cpu/onednn.h"
+#include "cpu/reference.h"
 #include "tests/support/backend_cases.h"
 
 #include <criterion/criterion.h>
@@ -22,6 +23,44 @@ static const struct backend_case mixed = {
     .rows = {CONV(10, 3, 1, 1, true), RELU, MAXPOOL(2, 2, 0), CONV(17, 3, 1, 1, false), BATCHNORM,
              RELU, CONV(17, 3, 1, 1, false), BATCHNORM, ADD(3), RELU, FLATTEN, DROPOUT(0.3),
              LINEAR(21, true), SIGMOID, LINEAR(4, true)}};
+
+/* Sizes at which every kind of operation is worth a team of threads; the table's cases are not. */
+static const struct backend_case large[] = {
+    {"large",
+     {3, 33, 31},
+     8,
+     NNC_LOSS_CROSS_ENTROPY,
+     .smoothing = 0.1,
+     .rows = {CONV(40, 3, 1, 1, true), RELU, MAXPOOL(2, 2, 0), CONV(40, 3, 1, 1, false), BATCHNORM,
+              RELU, CONV(40, 3, 1, 1, false), BATCHNORM, ADD(3), RELU, AVGPOOL(3, 1, 1), TANH,
+              CONV(64, 1, 1, 0, false), BATCHNORM, RELU, DROPOUT(0.3), LINEAR(64, true), SIGMOID,
+              LINEAR(600, true)}},
+    {"large images",
+     {3, 121, 120},
+     5,
+     NNC_LOSS_MSE,
+     .rows = {CONV(16, 11, 4, 2, true), RELU, BATCHNORM, MAXPOOL(3, 2, 0), LINEAR(4, true)}},
+};
+
+Test(onednn, teams_of_threads_equal_the_reference_and_themselves, .timeout = 120) {
+    for (size_t k = 0; k < sizeof(large) / sizeof(large[0]); k++) {
+        struct case_result wanted;
+        struct case_result first;
+        struct case_result second;
+        char text[400];
+        case_run(&nnc_backend_reference, &large[k], &wanted);
+        case_run(&nnc_backend_onednn, &large[k], &first);
+        case_run(&nnc_backend_onednn, &large[k], &second);
+        double bound = case_bound(&large[k], 0x1p-24);
+        bool agree = case_results_agree(&wanted, &first, bound, text, sizeof(text));
+        cr_expect(agree, "%s: %s", large[k].name, text);
+        agree = case_results_agree(&first, &second, 0, text, sizeof(text));
+        cr_expect(agree, "%s, repeated: %s", large[k].name, text);
+        case_result_free(&wanted);
+        case_result_free(&first);
+        case_result_free(&second);
+    }
+}
 
 Test(onednn, two_runs_give_the_same_bits_on_every_case, .timeout = 120) {
     for (const struct backend_case *row = backend_cases; row->name; row++) {
