@@ -407,6 +407,14 @@ static void collect_pages(struct nnc_run_state *run, struct nnc_progress *ret_pr
     nnc_report_collect(pages, count, ret_progress);
 }
 
+/* Whether the first trainer has taken its first batch: it computes, or has already counted one. */
+static bool has_batch(const struct nnc_run_state *run, const struct nnc_progress *progress) {
+    struct nnc_child_page *page = run->process[0].page;
+    return progress->samples != 0 ||
+           (page != NULL &&
+            atomic_load_explicit(&page->activity, memory_order_relaxed) >= NNC_DOING_FORWARD);
+}
+
 static void tick(struct nnc_run_state *run) {
     uint64_t now_ns = nnc_clock_ns();
     struct nnc_actions actions = {.count = 0};
@@ -417,7 +425,7 @@ static void tick(struct nnc_run_state *run) {
     start_saving(run);
     struct nnc_progress progress;
     collect_pages(run, &progress);
-    if (progress.samples != 0 && run->result->first_batch_seconds < 0.0) {
+    if (run->result->first_batch_seconds < 0.0 && has_batch(run, &progress)) {
         run->result->first_batch_seconds = (double)(now_ns - run->started_ns) * 1e-9;
     }
     if (run->group.phase == NNC_GROUP_RUNNING && run->has_model) {
