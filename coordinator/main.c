@@ -34,8 +34,16 @@ static void prepare_process(void) {
     signal(SIGXFSZ, SIG_IGN);
 }
 
-/* argv with one more word before place `place` (NULL: none), in memory that lives as long as the
- * process: parsed arguments point into it, and parsing reorders it. */
+/* The command line as it is parsed: parsing reorders the words, and the command points into them.
+ */
+struct command_line {
+    char **words[2]; /* as given; with the run's own configuration. Owned: main frees them */
+    char option[NNC_PATH_MAX + 64];
+    struct nnc_command command;
+    bool done;
+};
+
+/* argv with one more word before place `place` (NULL: none). Owned by the caller. */
 static char **copy_arguments(int argc, char **argv, int place, char *word) {
     char **copy = calloc((size_t)argc + 2, sizeof(*copy));
     for (int i = 0, to = 0; copy != NULL && i <= argc; i++) {
@@ -61,11 +69,10 @@ static void find_run_config(const char *resume, char *ret_path, size_t bytes) {
 
 /* eval and predict of a run take that run's own configuration (model, arguments, crops) as their
  * lowest layer: the command line is read again with --config RUN/config.yaml behind the verb. */
-static int adopt_run_config(int argc, char **argv, const char *recipes, struct nnc_command *command,
-                            bool *done) {
+static int adopt_run_config(int argc, char **argv, const char *recipes, struct command_line *line) {
+    const struct nnc_command *command = &line->command;
     bool reads = strcmp(command->verb, "eval") == 0 || strcmp(command->verb, "predict") == 0;
     char path[NNC_PATH_MAX + 32];
-    static char option[NNC_PATH_MAX + 64];
     if (!reads || command->config.resume[0] == '\0') {
         return 0;
     }
@@ -73,46 +80,41 @@ static int adopt_run_config(int argc, char **argv, const char *recipes, struct n
     if (path[0] == '\0') {
         return 0;
     }
-    snprintf(option, sizeof(option), "--config=%s", path);
-    static char **longer;
-    longer = copy_arguments(argc, argv, argv[1][0] == '-' ? 1 : 2, option);
-    if (longer == NULL) {
+    snprintf(line->option, sizeof(line->option), "--config=%s", path);
+    line->words[1] = copy_arguments(argc, argv, argv[1][0] == '-' ? 1 : 2, line->option);
+    if (line->words[1] == NULL) {
         return nnc_fail(-ENOMEM, "command line: out of memory");
     }
-    return nnc_command_parse(argc + 1, longer, recipes, command, done);
+    return nnc_command_parse(argc + 1, line->words[1], recipes, &line->command, &line->done);
 }
 
 /* Parse the command line, the run's own configuration included. */
-static int read_command(int argc, char **argv, struct nnc_command *ret_command, bool *ret_done) {
+static int read_command(int argc, char **argv, struct command_line *line) {
     char recipes[NNC_PATH_MAX];
     int result = nnc_path_data("models/recipes", recipes, sizeof(recipes));
     if (result < 0) {
         return result;
     }
-    static char **arguments;
-    arguments = copy_arguments(argc, argv, 0, NULL);
-    if (arguments == NULL) {
+    line->words[0] = copy_arguments(argc, argv, 0, NULL);
+    if (line->words[0] == NULL) {
         return nnc_fail(-ENOMEM, "command line: out of memory");
     }
-    result = nnc_command_parse(argc, arguments, recipes, ret_command, ret_done);
-    if (result >= 0 && !*ret_done) {
-        result = adopt_run_config(argc, argv, recipes, ret_command, ret_done);
-    }
-    return result;
+    result = nnc_command_parse(argc, line->words[0], recipes, &line->command, &line->done);
+    return result < 0 || line->done ? result : adopt_run_config(argc, argv, recipes, line);
 }
 
 int main(int argc, char **argv) {
     struct nnc_verb_context context = {.started_ns = nnc_clock_ns(), .argv = argv};
     prepare_process();
-    static struct nnc_command command;
-    bool done = false;
-    int result = read_command(argc, argv, &command, &done);
-    if (result >= 0 && !done) {
-        nnc_log_init("nncoord", command.config.verbose > 0 ? NNC_LOG_DEBUG
-                                : command.config.quiet     ? NNC_LOG_WARN
-                                                           : NNC_LOG_INFO);
+    static struct command_line line;
+    int result = read_command(argc, argv, &line);
+    if (result >= 0 && !line.done) {
+        const struct nnc_config *config = &line.command.config;
+        nnc_log_init("nncoord", config->verbose > 0 ? NNC_LOG_DEBUG
+                                : config->quiet     ? NNC_LOG_WARN
+                                                    : NNC_LOG_INFO);
         nnc_machine_probe(&context.machine);
-        context.command = &command;
+        context.command = &line.command;
         result = nnc_verb_execute(&context);
     }
     if (fflush(stdout) != 0 && result >= 0) {
@@ -122,5 +124,7 @@ int main(int argc, char **argv) {
         bool stopped = result == -NNC_E_STOPPED;
         fprintf(stderr, "nncoord: %s%s\n", stopped ? "" : "error: ", nnc_error_text());
     }
+    free(line.words[0]);
+    free(line.words[1]);
     return nnc_error_exit_status(result);
 }
