@@ -266,7 +266,8 @@ struct dropout_job {
     const struct nnc_dnn_layout *from_layout, *to_layout;
     const float *from;
     float *to;
-    float *factors; /* `features` for each thread */
+    float *factors; /* (N, features), kept from the forward pass for the backward pass */
+    bool draw;      /* forward: make the factors */
     uint32_t first; /* sample of the global batch */
 };
 
@@ -300,14 +301,16 @@ static void drop_share(void *context, uint32_t thread, uint32_t threads) {
     size_t features = job->from_layout->c * job->from_layout->positions;
     size_t to_floats = sample_floats(job->to_layout);
     bool flat = nnc_layout_is_flat(job->from_layout) && nnc_layout_is_flat(job->to_layout);
-    float *factors = job->factors + thread * features;
     size_t begin;
     size_t end;
     nnc_share(job->from_layout->n, 1, thread, threads, &begin, &end);
     for (size_t n = begin; n < end; n++) {
         const float *from = job->from + n * sample_floats(job->from_layout);
         float *to = job->to + n * to_floats;
-        job->kernels->dropout(&job->mask, job->first + (uint32_t)n, features, factors);
+        float *factors = job->factors + n * features;
+        if (job->draw) {
+            job->kernels->dropout(&job->mask, job->first + (uint32_t)n, features, factors);
+        }
         if (flat) {
             multiply_flat(from, factors, features, to);
             continue;
@@ -332,6 +335,7 @@ static int run_dropout(struct nnc_executable *executable, struct nnc_stage *stag
         .from = nnc_place_address(executable, stage->x),
         .to = nnc_place_address(executable, stage->y),
         .factors = nnc_place_address(executable, stage->notes),
+        .draw = op->pass == NNC_PASS_FORWARD,
         .first = executable->step.first,
     };
     nnc_parallel(nnc_team(params->threads, 3.0 * (double)nnc_layout_count(&stage->layout)),
@@ -339,23 +343,17 @@ static int run_dropout(struct nnc_executable *executable, struct nnc_stage *stag
     return 0;
 }
 
-/* The stage, with room for a sample's factors for each thread. */
 static int add_dropout(struct nnc_builder *builder, const struct nnc_dnn_tensor *from,
                        const struct nnc_dnn_layout *to_layout, struct nnc_place to) {
+    const struct nnc_op *op = &builder->program->ops[builder->op];
     struct nnc_stage *stage;
-    struct nnc_place factors;
-    size_t features = from->layout.c * from->layout.positions;
-    uint32_t threads = builder->backend->params.threads;
-    int rc = nnc_dnn_temp(builder, features * threads * sizeof(float), &factors);
-    if (rc == 0) {
-        rc = nnc_dnn_stage(builder, run_dropout, "dropout", &stage);
-    }
+    int rc = nnc_dnn_stage(builder, run_dropout, "dropout", &stage);
     if (rc == 0) {
         stage->layout = from->layout;
         stage->to = *to_layout;
         stage->x = from->place;
         stage->y = to;
-        stage->notes = factors;
+        stage->notes = builder->notes[op->forward >= 0 ? (uint32_t)op->forward : builder->op];
     }
     return rc;
 }
@@ -378,6 +376,10 @@ int nnc_lower_dropout_forward(struct nnc_builder *builder, const struct nnc_op *
     if (rc == 0) {
         bool plain = !nnc_layout_is_flat(&x->layout) && is_for_linear(builder->program, op->y);
         rc = plain ? nnc_dnn_decide_plain(builder, op->y) : nnc_dnn_decide(builder, op->y, x->md);
+    }
+    if (rc == 0) {
+        size_t factors = (size_t)x->layout.n * x->layout.c * x->layout.positions;
+        rc = nnc_dnn_private(builder, factors * sizeof(float), &builder->notes[builder->op]);
     }
     if (rc == 0) {
         rc = add_dropout(builder, x, &y->layout, y->place);
