@@ -15,8 +15,8 @@
  * It does not train (train.c) and does not know operations (cpu/). */
 #include "workers/engine.h"
 
-#include "base/checked.h"
 #include "base/err.h"
+#include "base/sha256.h"
 #include "workers/safetensors.h"
 #include "workers/state.h"
 #include "workers/weights.h"
@@ -34,7 +34,7 @@ enum {
 };
 
 /* Code, libraries and kernels of a backend, beside its tensors. */
-#define BASE_BYTES (96ull << 20)
+#define BASE_BYTES (112ull << 20)
 
 struct compiled {
     enum nnc_phase phase;
@@ -379,14 +379,41 @@ int nnc_engine_load_weights(const struct nnc_engine *engine, struct nnc_vfs *vfs
     return 0;
 }
 
-int nnc_engine_weights_sha256(const struct nnc_engine *engine, char ret_hex[65]) {
-    float *tensors = malloc(engine->floats * sizeof(float) + 1);
-    if (tensors == NULL) {
-        return nnc_fail(-ENOMEM, "no memory to hash the weights");
+/* Floats of the largest parameter. */
+static uint64_t largest_param(const struct nnc_graph *graph) {
+    uint64_t largest = 1;
+    for (uint32_t number = 0; number < graph->param_count; number++) {
+        uint64_t count = graph->params[number].count;
+        largest = count > largest ? count : largest;
     }
-    int code = nnc_engine_get(engine, tensors);
-    code = code < 0 ? code : nnc_state_weights_sha256(nnc_engine_model(engine), tensors, ret_hex);
-    free(tensors);
+    return largest;
+}
+
+static int hash_params(const struct nnc_engine *engine, struct nnc_sha256 *hash, float *scratch) {
+    const struct nnc_graph *graph = nnc_engine_model(engine);
+    for (uint32_t number = 0; number < graph->param_count; number++) {
+        const struct nnc_param *param = &graph->params[number];
+        int code = engine->ops->get(engine->backend, NNC_STATE_VALUE, number, scratch);
+        code = code < 0 ? code : nnc_sha256_update(hash, param->name, strlen(param->name) + 1);
+        code = code < 0 ? code : nnc_sha256_update(hash, scratch, param->count * sizeof(float));
+        if (code < 0) {
+            return nnc_fail_in(code, "hash of %s", param->name);
+        }
+    }
+    return 0;
+}
+
+/* The same bytes as nnc_state_weights_sha256(), one parameter at a time: a copy of all would be the
+ * largest piece of memory of a big model. */
+int nnc_engine_weights_sha256(const struct nnc_engine *engine, char ret_hex[65]) {
+    struct nnc_sha256 *hash = NULL;
+    float *scratch = malloc(largest_param(nnc_engine_model(engine)) * sizeof(float));
+    int code = scratch == NULL ? nnc_fail(-ENOMEM, "no memory to hash the weights") : 0;
+    code = code < 0 ? code : nnc_sha256_create(&hash);
+    code = code < 0 ? code : hash_params(engine, hash, scratch);
+    code = code < 0 ? code : nnc_sha256_hex(hash, ret_hex);
+    nnc_sha256_destroy(hash);
+    free(scratch);
     return code;
 }
 
@@ -425,26 +452,35 @@ static int arena_of(const struct nnc_setup *setup, const struct nnc_graph *graph
     return code;
 }
 
+/* Weights, gradients and momentum, and beside them either the starting values (weights and
+ * momentum) or the arena with a sixth for the backend's scratch memory and one parameter for
+ * hashing. */
+static uint64_t trainer_bytes(const struct nnc_graph *graph, uint64_t arena) {
+    uint64_t state = nnc_state_value_floats(graph) * sizeof(float);
+    uint64_t running = arena + arena / 6 + largest_param(graph) * sizeof(float);
+    return 3 * state + (running > 2 * state ? running : 2 * state) + BASE_BYTES;
+}
+
 int nnc_engine_estimate(const struct nnc_setup *setup, uint64_t *ret_bytes) {
-    uint64_t largest = 0, parameters = 0;
+    uint64_t largest = 0;
     for (int phase = NNC_PHASE_TRAIN; phase <= NNC_PHASE_VAL; phase++) {
         if (!has_phase(setup, (enum nnc_phase)phase)) {
             continue;
         }
         struct nnc_graph *graph;
-        uint64_t bytes = 0;
+        uint64_t arena = 0;
         int code = nnc_engine_graph(setup, (enum nnc_phase)phase, &graph);
         if (code < 0) {
             return code;
         }
-        code = arena_of(setup, graph, (enum nnc_phase)phase, &bytes);
+        code = arena_of(setup, graph, (enum nnc_phase)phase, &arena);
+        uint64_t bytes = code < 0 ? 0 : trainer_bytes(graph, arena);
         largest = bytes > largest ? bytes : largest;
-        parameters = nnc_state_value_floats(graph);
         nnc_graph_destroy(graph);
         if (code < 0) {
             return code;
         }
     }
-    *ret_bytes = largest + 3 * parameters * sizeof(float) + BASE_BYTES;
+    *ret_bytes = largest;
     return 0;
 }

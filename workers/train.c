@@ -195,10 +195,9 @@ static struct nnc_sgd sgd_of(const struct nnc_config *config, double lr) {
     return sgd;
 }
 
-int trainer_update(struct nnc_trainer *trainer, uint32_t epoch, uint64_t step) {
-    const struct nnc_config *config = &trainer->setup->config;
-    trainer->lr = nnc_lr_at(config, epoch, step, trainer->state.steps_per_epoch);
-    const struct nnc_sgd sgd = sgd_of(config, trainer->lr);
+int trainer_update(struct nnc_trainer *trainer, double lr) {
+    const struct nnc_sgd sgd = sgd_of(&trainer->setup->config, lr);
+    trainer->lr = lr;
     trainer_beat(trainer, NNC_DOING_UPDATE);
     return nnc_engine_ops(trainer->params.engine)
         ->update(nnc_engine_backend(trainer->params.engine), &sgd);
@@ -233,6 +232,12 @@ static void show_progress(struct nnc_trainer *trainer, const struct nnc_batch_pl
                                        trainer->sums.loss_sum, trainer->lr);
 }
 
+/* A sign of life in a long backward pass. */
+static void on_bucket(void *context, uint32_t bucket) {
+    (void)bucket;
+    trainer_beat(context, NNC_DOING_BACKWARD);
+}
+
 /* Forward and backward of this rank's samples; *ret_wish is WISH_FAIL when the loss is not finite.
  */
 static int compute_gradients(struct nnc_trainer *trainer, const struct nnc_batch_place *place,
@@ -247,7 +252,9 @@ static int compute_gradients(struct nnc_trainer *trainer, const struct nnc_batch
     uint64_t global_first = place->step * trainer->state.global_batch;
     const struct nnc_step_params params = {.step = nnc_state_global_step(&trainer->state),
                                            .first = (uint32_t)(place->first - global_first),
-                                           .global_count = place->global_count};
+                                           .global_count = place->global_count,
+                                           .bucket_ready = on_bucket,
+                                           .context = trainer};
     trainer_beat(trainer, NNC_DOING_FORWARD);
     int code = feed_batch(trainer, executable, batch);
     code = code < 0 ? code : ops->step(executable, &params);
@@ -356,17 +363,17 @@ static int train_batch(struct nnc_trainer *trainer, const struct nnc_batch_place
     if (code < 0) {
         return code;
     }
+    double lr = nnc_lr_at(&trainer->setup->config, place->epoch, place->step,
+                          trainer->state.steps_per_epoch);
     if (wish == WISH_FAIL) {
         return nnc_fail(-NNC_E_NUMERIC,
                         "the loss is not finite in epoch %" PRIu32 ", step %" PRIu64
                         " (learning rate %g): try a smaller --lr or a longer --lr-warmup-epochs",
-                        place->epoch + 1, place->step,
-                        nnc_lr_at(&trainer->setup->config, place->epoch, place->step,
-                                  trainer->state.steps_per_epoch));
+                        place->epoch + 1, place->step, lr);
     }
-    code = trainer_update(trainer, place->epoch, place->step);
+    code = trainer_update(trainer, lr);
     if (code < 0) {
-        return code;
+        return nnc_fail_in(code, "epoch %" PRIu32 ", step %" PRIu64, place->epoch + 1, place->step);
     }
     uint64_t before = nnc_state_global_step(&trainer->state);
     trainer->seq++;

@@ -75,8 +75,8 @@ int trainer_agree(struct nnc_trainer *trainer, uint32_t own_wish, uint32_t *ret_
 /* Sum all gradient buckets over the ranks. */
 int trainer_reduce(struct nnc_trainer *trainer);
 
-/* Update the weights with the rate of that place. */
-int trainer_update(struct nnc_trainer *trainer, uint32_t epoch, uint64_t step);
+/* Update the weights. Errors: -NNC_E_NUMERIC when the backend finds them not finite. */
+int trainer_update(struct nnc_trainer *trainer, double lr);
 
 /* This rank's sums of the training phase so far, zero during validation. */
 struct nnc_train_metrics trainer_training_sums(const struct nnc_trainer *trainer);
