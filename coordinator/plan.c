@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "base/err.h"
+#include "coordinator/group.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -43,7 +44,12 @@ static int choose_ranks(const struct nnc_plan_input *input, struct nnc_plan *pla
     plan->threads = config->threads != 0 ? config->threads : cpus / plan->ranks;
     plan->threads = plan->threads == 0 ? 1 : plan->threads;
     uint32_t automatic = is_input_only(input->mode) ? cpus : (cpus + 3) / 4;
+    automatic = automatic < NNC_GROUP_LOADERS_MAX ? automatic : NNC_GROUP_LOADERS_MAX;
     plan->loaders = config->workers != 0 ? config->workers : automatic;
+    if (plan->loaders > NNC_GROUP_LOADERS_MAX) {
+        return nnc_fail(-NNC_E_USAGE, "--workers %" PRIu32 ": at most %d on one machine",
+                        plan->loaders, NNC_GROUP_LOADERS_MAX);
+    }
     return 0;
 }
 

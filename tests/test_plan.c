@@ -93,3 +93,13 @@ Test(plan, memory_is_compared_with_every_part_in_the_text) {
         cr_assert_not_null(strstr(nnc_error_text(), said[i]), "%s: %s", said[i], nnc_error_text());
     }
 }
+
+Test(plan, loaders_are_never_more_than_a_group_holds) {
+    struct nnc_plan plan;
+    struct nnc_config config = config_of();
+    cr_assert_eq(plan_for(&config, 512, NNC_MODE_CHECK, &plan), 0, "%s", nnc_error_text());
+    cr_assert_eq(plan.loaders, 128);
+    config.workers = 129;
+    cr_assert_eq(plan_for(&config, 8, NNC_MODE_TRAIN, &plan), -NNC_E_USAGE);
+    cr_assert_not_null(strstr(nnc_error_text(), "--workers 129"), "%s", nnc_error_text());
+}
