@@ -9,6 +9,7 @@
 #include "base/paths.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,9 +19,22 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Numbers 0 to 2 must be taken: else the first files opened get them, and what is meant for stderr
+ * is written into a file of the run. Standard output becomes one that refuses, so that a result
+ * nobody can get is an error. */
+static void fill_standard_descriptors(void) {
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+            /* The lowest free number is taken, and that is fd. */
+            (void)!open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY);
+        }
+    }
+}
+
 /* Descriptors that our own parent forgot must not reach our children, and there must be enough for
  * all children; a grandchild whose parent dies must come to us. */
 static void prepare_process(void) {
+    fill_standard_descriptors();
 #if defined(SYS_close_range)
     syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */);
 #endif
