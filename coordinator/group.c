@@ -372,10 +372,15 @@ void nnc_group_spawn_failed(struct nnc_group *group, uint32_t number, const char
                             uint64_t now_ns, struct nnc_actions *actions) {
     set_state(&group->child[number], NNC_CHILD_FAILED, now_ns, "spawn failed");
     fail_for(group, number, -NNC_E_CHILD, words, now_ns, actions);
+    settle(group, actions); /* the last of several that could not be started */
 }
 
 void nnc_group_stop_signal(struct nnc_group *group, int signal_number, uint64_t now_ns,
                            struct nnc_actions *actions) {
+    bool ends_anyway = group->phase == NNC_GROUP_DRAINING || group->phase == NNC_GROUP_FINISHED;
+    if (ends_anyway && group->stop_signals == 0) {
+        return; /* all is trained: this run was not stopped */
+    }
     group->stop_signals++;
     char words[128];
     if (group->stop_signals > 1 || group->phase == NNC_GROUP_STARTING ||

@@ -234,6 +234,10 @@ static void print_phase(struct nnc_report *report, const struct nnc_phase_sums *
                       sums->wait_seconds);
 }
 
+void nnc_report_restart(struct nnc_report *report) {
+    memset(report->sums, 0, sizeof(report->sums));
+}
+
 bool nnc_report_phase(struct nnc_report *report, const struct nnc_msg_eval *message,
                       uint64_t now_ns) {
     (void)now_ns;
@@ -241,9 +245,6 @@ bool nnc_report_phase(struct nnc_report *report, const struct nnc_msg_eval *mess
         return false;
     }
     struct nnc_phase_sums *sums = &report->sums[message->phase];
-    if (sums->ranks != 0 && sums->epoch != message->epoch) {
-        memset(sums, 0, sizeof(*sums)); /* left over from a group that was restarted */
-    }
     add_rank(sums, message);
     if (sums->ranks < report->schedule->ranks) {
         return false;

@@ -69,6 +69,10 @@ void nnc_report_clear(struct nnc_report *report);
 bool nnc_report_phase(struct nnc_report *report, const struct nnc_msg_eval *message,
                       uint64_t now_ns);
 
+/* The group starts again: what some ranks have reported of a phase that others have not ended is
+ * void, since all will report it again. */
+void nnc_report_restart(struct nnc_report *report);
+
 /* One line of metrics.jsonl: a JSON object from a printf format, without newline. */
 void nnc_report_metric(struct nnc_report *report, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

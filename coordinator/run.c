@@ -29,6 +29,7 @@
 
 #define TICK_MS         100
 #define TRAINER_HANG_NS (600ull * 1000000000ull)
+#define SAVER_HANG_NS   TRAINER_HANG_NS
 #define SECOND_NS       1000000000ull
 
 enum source {
@@ -65,7 +66,17 @@ static void unwatch(struct nnc_run_state *run, int fd) {
     epoll_ctl(run->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
+static void refuse_spawn(struct nnc_run_state *run, uint32_t number, const char *words) {
+    struct nnc_actions actions = {.count = 0};
+    nnc_group_spawn_failed(&run->group, number, words, nnc_clock_ns(), &actions);
+    perform(run, &actions);
+}
+
 static void spawn_child(struct nnc_run_state *run, uint32_t number) {
+    if (run->group.phase == NNC_GROUP_FAILING) {
+        refuse_spawn(run, number, "was not started"); /* another one of this batch failed */
+        return;
+    }
     struct nnc_setup setup;
     struct nnc_fd_list fds;
     nnc_run_child_setup(run, &run->group.child[number], &setup, &fds);
@@ -82,13 +93,12 @@ static void spawn_child(struct nnc_run_state *run, uint32_t number) {
         nnc_process_reap(process, &end);
         nnc_process_finish(process);
     }
-    struct nnc_actions actions = {.count = 0};
-    nnc_group_spawn_failed(&run->group, number, nnc_error_text(), nnc_clock_ns(), &actions);
-    perform(run, &actions);
+    refuse_spawn(run, number, nnc_error_text());
 }
 
 static void new_generation(struct nnc_run_state *run) {
     struct nnc_actions actions = {.count = 0};
+    nnc_report_restart(&run->report);
     int result = nnc_run_prepare_generation(run);
     if (result < 0) {
         nnc_group_abort(&run->group, result, nnc_error_text(), nnc_clock_ns(), &actions);
@@ -327,8 +337,9 @@ static void on_signal(struct nnc_run_state *run) {
             run->next_snapshot_ns = 0;
             continue;
         }
+        run->signal_ns = run->signals++ == 0 ? nnc_clock_ns() : run->signal_ns;
         nnc_log(NNC_LOG_INFO, "%s: %s", strsignal(number),
-                run->group.stop_signals == 0 && run->params->mode == NNC_MODE_TRAIN
+                run->signals == 1 && run->params->mode == NNC_MODE_TRAIN
                     ? "stopping at the next step, with a checkpoint (again: stop now)"
                     : "stopping now");
         struct nnc_actions actions = {.count = 0};
@@ -367,6 +378,28 @@ static void find_hangs(struct nnc_run_state *run, uint64_t now_ns) {
     }
 }
 
+/* The same for the saver. A stop signal leaves it --grace, a second one nothing. */
+static void find_hung_saver(struct nnc_run_state *run, uint64_t now_ns) {
+    struct nnc_saving *saving = &run->saving;
+    if (!saving->running) {
+        return;
+    }
+    uint64_t started = saving->saver.started_ns;
+    uint64_t limit = started + SAVER_HANG_NS;
+    if (run->signals != 0) {
+        uint64_t from = run->signal_ns > started ? run->signal_ns : started;
+        uint64_t grace = from + run->params->config->grace * SECOND_NS;
+        limit = grace < limit ? grace : limit;
+    }
+    if (now_ns < limit && run->signals < 2) {
+        return;
+    }
+    nnc_report_clear(&run->report);
+    nnc_log(NNC_LOG_WARN, "saver (pid %d) is still writing after %" PRIu64 " s; killing it",
+            (int)saving->saver.pid, (uint64_t)((now_ns - started) / SECOND_NS));
+    nnc_process_kill(&saving->saver, SIGKILL);
+}
+
 /* Ask for a snapshot when the interval has passed. */
 static void ask_snapshot(struct nnc_run_state *run, uint64_t now_ns) {
     bool wanted = run->params->mode == NNC_MODE_TRAIN && run->group.phase == NNC_GROUP_RUNNING &&
@@ -376,7 +409,9 @@ static void ask_snapshot(struct nnc_run_state *run, uint64_t now_ns) {
     }
     run->next_snapshot_ns = now_ns + run->params->config->snapshot_interval * SECOND_NS;
     for (uint32_t i = 0; i < run->plan.ranks; i++) {
-        nnc_channel_send(run->process[i].channel, NNC_MSG_SNAP, NULL, 0, 0);
+        if (run->group.child[i].state == NNC_CHILD_RUNNING) { /* some may be done and gone */
+            nnc_channel_send(run->process[i].channel, NNC_MSG_SNAP, NULL, 0, 0);
+        }
     }
 }
 
@@ -421,6 +456,7 @@ static void tick(struct nnc_run_state *run) {
     nnc_group_tick(&run->group, now_ns, &actions);
     perform(run, &actions);
     find_hangs(run, now_ns);
+    find_hung_saver(run, now_ns);
     ask_snapshot(run, now_ns);
     start_saving(run);
     struct nnc_progress progress;

@@ -28,6 +28,8 @@ struct nnc_run_state {
     struct nnc_report report;
     struct nnc_bad_ledger bad;
     uint64_t next_snapshot_ns;
+    uint32_t signals;   /* that ask to stop */
+    uint64_t signal_ns; /* of the first */
     bool uring_note_logged;
     int epoll_fd, signal_fd;
     bool finished;

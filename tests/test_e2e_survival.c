@@ -280,3 +280,48 @@ Test(survival, two_runs_in_one_folder_are_refused, .init = set_up, .fini = tear_
     command_free(&first);
     cr_assert(all_gone());
 }
+
+Test(survival, with_closed_output_no_file_of_the_run_takes_its_place, .init = set_up,
+     .fini = tear_down, .timeout = 30) {
+    char text[1500];
+    snprintf(text, sizeof(text),
+             "cd %s && %s/nncoord train %s --model %s --train-crop-size 28 --val-crop-size 28 "
+             "--epochs 1 --output-dir closed 2>&- && grep -q '^host ' closed/run.lock && "
+             "test $(wc -l <closed/run.lock) = 1",
+             scratch, NNC_TEST_BUILD_DIR, data_path, model_path);
+    cr_assert_eq(system(text), 0);
+}
+
+/* The saver: of all trainer programs beside the one trainer the youngest; 0: none runs. */
+static pid_t find_saver(pid_t coordinator) {
+    pid_t pids[16];
+    size_t count = find_descendants(coordinator, "nncoord-trainer", pids, 16);
+    pid_t youngest = 0;
+    for (size_t i = 0; i < count && count == 2; i++) {
+        youngest = pids[i] > youngest ? pids[i] : youngest;
+    }
+    return youngest;
+}
+
+Test(survival, a_stopped_saver_does_not_outlive_the_second_signal, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    const char *const arguments[] = {
+        "train",        data_path, "--model",  model_path, "--train-crop-size", "28",
+        "--lr",         "0.001",   "--epochs", "100000",   "--val-crop-size",   "28",
+        "--save-every", "1",       "--grace",  "25",       "--quiet",           "--output-dir",
+        "stopped",      NULL};
+    struct command command = command_start(scratch, false, arguments);
+    bool caught = false;
+    for (int i = 0; i < 2000 && !caught; i++) {
+        pid_t saver = find_saver(command.pid);
+        caught = saver != 0 && kill(saver, SIGSTOP) == 0;
+    }
+    kill(command.pid, SIGTERM);
+    usleep(100000);
+    kill(command.pid, SIGTERM);
+    command_wait(&command);
+    cr_assert(caught, "no saver was seen: %s", command.err);
+    cr_assert_neq(command.status, 0);
+    cr_assert(all_gone());
+    command_free(&command);
+}

@@ -303,3 +303,28 @@ Test(group, random_histories_end_and_break_no_rule, .timeout = 60) {
         free(world);
     }
 }
+
+Test(group, a_run_of_which_no_child_can_be_started_ends) {
+    nnc_log_init("test", NNC_LOG_ERROR);
+    struct nnc_group *group = calloc(1, sizeof(*group));
+    const struct nnc_group_params params = {.trainers = 2, .loaders = 2, .grace_ns = SECOND};
+    struct nnc_actions spawns = {.count = 0}, actions = {.count = 0};
+    nnc_group_begin(group, &params, SECOND, &spawns);
+    for (uint32_t i = 0; i < spawns.count; i++) {
+        cr_assert_neq(group->phase, NNC_GROUP_FINISHED);
+        nnc_group_spawn_failed(group, spawns.item[i].child, "is missing", SECOND, &actions);
+    }
+    cr_assert_eq(group->phase, NNC_GROUP_FINISHED);
+    cr_assert_not_null(strstr(group->verdict, "trainer 0 is missing"), "%s", group->verdict);
+    free(group);
+}
+
+Test(group, a_signal_after_the_last_step_does_not_count_as_a_stop) {
+    struct world *world = begin_running(1, 1);
+    struct nnc_actions actions = {.count = 0};
+    message(world, 0, NNC_MSG_DONE);
+    nnc_group_stop_signal(&world->group, SIGTERM, world->now, &actions);
+    cr_assert_eq(world->group.stop_signals, 0);
+    cr_assert_eq(actions.count, 0);
+    free(world);
+}
