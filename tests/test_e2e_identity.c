@@ -220,7 +220,7 @@ Test(identity, thirty_killed_loaders_lose_and_duplicate_nothing, .init = set_up,
      .timeout = 240) {
     char golden[65], hash[65];
     const struct options quiet = {
-        .out = "golden", .extra = {"--epochs", "40", "--batch-size", "20", "--workers", "3"}};
+        .out = "golden", .extra = {"--epochs", "200", "--batch-size", "20", "--workers", "3"}};
     run(&quiet, golden);
     struct nnc_rng rng = nnc_rng_make(42, NNC_RNG_SYNTHETIC, 3, 0);
     unsigned kills = 0;
@@ -230,20 +230,20 @@ Test(identity, thirty_killed_loaders_lose_and_duplicate_nothing, .init = set_up,
         snprintf(audit, sizeof(audit), "audit-%d", attempt);
         const struct options options = {
             .out = out,
-            .extra = {"--epochs", "40", "--batch-size", "20", "--workers", "3", "--audit", audit}};
+            .extra = {"--epochs", "200", "--batch-size", "20", "--workers", "3", "--audit", audit}};
         struct command command = start(&options);
-        usleep(150000);
+        usleep(80000);
         for (int i = 0; i < 6; i++) {
             pid_t pids[8];
             size_t count = find_descendants(command.pid, "nncoord-loader", pids, 8);
             if (count > 0 && is_running(&command)) {
                 kills += kill(pids[nnc_rng_below(&rng, (uint32_t)count)], SIGKILL) == 0 ? 1 : 0;
             }
-            usleep(20000 + nnc_rng_below(&rng, 60000));
+            usleep(15000 + nnc_rng_below(&rng, 40000));
         }
         finish(&command, hash);
         cr_assert_str_eq(hash, golden, "attempt %d", attempt);
-        check_audit(audit, 40, 500);
+        check_audit(audit, 200, 500);
     }
     cr_assert_geq(kills, 30, "only %u kills: the test did not test", kills);
 }
