@@ -189,7 +189,9 @@ static void on_done(struct nnc_run_state *run, const struct nnc_message *message
         done.seconds > result->trainer_seconds ? done.seconds : result->trainer_seconds;
     run->done_ns = nnc_clock_ns();
     if (rank == 0) {
-        result->steps = done.steps;
+        /* Of the whole training, also when this process only resumed it. */
+        result->steps = atomic_load_explicit(&run->process[rank].page->counter[NNC_COUNT_STEP],
+                                             memory_order_relaxed);
         memcpy(result->weights_sha256, done.weights_sha256, 64);
         result->weights_sha256[64] = '\0';
     }

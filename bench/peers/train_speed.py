@@ -61,7 +61,7 @@ def main():
     parser.add_argument("models", nargs="*", default=DEFAULT)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     print(f"{'model':10} {'batch':>5} {'torch':>9} {'nncoord':>9} {'ratio':>6}   layout, all ratios")
     for item in args.models or DEFAULT:
         name, batch = item.split(":")[0], int(item.split(":")[1])
