@@ -3,9 +3,9 @@
 # Measures what docs/measurements.md quotes. Each section is a function; no argument runs all that need no data
 # beside Debian's packages.
 #
-#   scripts/measure.sh [demo|mlp|first-batch|memory|resnet20|overfit ...]
-#   CIFAR10=DIR  class folders train/ and val/ of CIFAR-10 images    (resnet20, first-batch, memory)
-#   IMAGES=DIR   class folders of at least 50 full-size photographs   (overfit)
+#   scripts/measure.sh [demo|mlp|first-batch|resnet20|overfit|photographs ...]
+#   CIFAR10=DIR  class folders train/ and val/ of CIFAR-10 images    (resnet20, first-batch)
+#   IMAGES=DIR   class folders of at least 50 full-size photographs   (overfit, photographs)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 nncoord=$PWD/build/nncoord
@@ -46,27 +46,67 @@ first-batch() {
     done
 }
 
-# 50 photographs learnt by heart: training accuracy and loss of the last epoch.
+# 50 photographs learnt by heart: accuracy and loss of the network in evaluation mode after the last epoch. The
+# networks without batch norm need many steps until they begin to learn, and no dropout to learn by heart.
 overfit() {
-    local model batch lr epochs dir n=0
+    local model lr epochs dir arguments n=0
     mkdir -p "$out/fifty/train"
     for dir in $(find "$IMAGES" -mindepth 1 -maxdepth 1 -type d | sort | head -n 50); do
         cp -r "$dir" "$out/fifty/train/"
         n=$((n + 1))
     done
     cp -r "$out/fifty/train" "$out/fifty/val"
-    while read -r model batch lr epochs; do
+    while read -r model lr epochs arguments; do
         local begin=$SECONDS
-        "$nncoord" "$out/fifty" --gpus 0 --model "$model" --batch-size "$batch" --lr "$lr" --epochs "$epochs" \
-            --train-transform eval --hflip-prob 0 --lr-scheduler cosine --eval-every 0 --quiet --json \
+        "$nncoord" "$out/fifty" --gpus 0 --model "$model" --model-args "$arguments" --batch-size 25 --lr "$lr" \
+            --epochs "$epochs" --lr-scheduler cosine --lr-warmup-epochs 4 --lr-warmup-method linear \
+            --lr-warmup-decay 0.1 --train-transform eval --hflip-prob 0 --eval-every 0 --quiet --json \
             --output-dir "$out/over-$model" >"$out/over.json"
         echo "$model, $n photographs, $epochs epochs: accuracy $(field acc1 <"$out/over.json"), loss" \
             "$(field loss <"$out/over.json"), $((SECONDS - begin)) s"
     done <<'ROWS'
-resnet50 10 0.02 20
-alexnet 10 0.005 40
-vgg16 10 0.005 20
+resnet50 0.01 30 num_classes=50
+alexnet 0.05 100 num_classes=50,dropout=0.0
+vgg16 0.01 30 num_classes=50,dropout=0.0
 ROWS
+}
+
+# A copy of class folders as WebDataset shards of 100 samples: NNNNNN.jpg beside NNNNNN.cls, in the folders' order.
+make_shards() {
+    local from=$1 to=$2 class label=0 image n=0 shard
+    while read -r class; do
+        while read -r image; do
+            shard=$(printf '%s/stage/%06d' "$to" $((n / 100)))
+            mkdir -p "$shard"
+            ln "$image" "$shard/$(printf %06d $n).jpg" 2>/dev/null || cp "$image" "$shard/$(printf %06d $n).jpg"
+            echo "$label" >"$shard/$(printf %06d $n).cls"
+            n=$((n + 1))
+        done < <(find "$class" -type f | LC_ALL=C sort)
+        label=$((label + 1))
+    done < <(find "$from" -mindepth 1 -maxdepth 1 -type d | LC_ALL=C sort)
+    for shard in "$to"/stage/*; do
+        tar -C "$shard" --sort=name -cf "$to/photos-$(basename "$shard").tar" .
+    done
+    rm -rf "$to/stage"
+}
+
+# One epoch and an evaluation of the large networks, from class folders and from shards of the same images: the
+# weights are the same.
+photographs() {
+    local model source
+    mkdir -p "$out/shards"
+    make_shards "$IMAGES" "$out/shards"
+    for model in alexnet vgg16 resnet50; do
+        for source in "$IMAGES" "$out/shards"; do
+            local run=$out/photographs-$model-$(basename "$source") begin=$SECONDS
+            "$nncoord" "$source" --gpus 0 --model "$model" --batch-size 25 --lr 0.01 --epochs 1 --quiet --json \
+                --output-dir "$run" >"$out/train.json" 2>/dev/null
+            "$nncoord" eval "$source" --resume "$run" --quiet --json >"$out/eval.json" 2>/dev/null
+            echo "$model from $(basename "$source"): training loss $(field train_loss <"$out/train.json")," \
+                "evaluated $(field images <"$out/eval.json") images, loss $(field loss <"$out/eval.json")," \
+                "weights $(field weights_sha256 <"$out/train.json" | cut -c2-13), $((SECONDS - begin)) s"
+        done
+    done
 }
 
 sections=("$@")
