@@ -16,6 +16,7 @@
  * Source: Y. LeCun's MNIST page, "FILE FORMATS FOR THE MNIST DATABASE"; RFC 1951 for the ratio. */
 #include "coordinator/dataset_idx.h"
 
+#include "base/bytes.h"
 #include "base/checked.h"
 #include "base/err.h"
 #include "coordinator/index_build.h"
@@ -203,10 +204,6 @@ static int stream_check_end(struct stream *stream) {
     return got == 0 ? 0 : fault(stream, "the file has more bytes than its header says");
 }
 
-static uint32_t big_endian(const unsigned char *bytes) {
-    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
-}
-
 /* Refuse a promise of bytes that the file cannot keep, before memory is taken for it. */
 static int check_promise(const struct stream *stream, size_t bytes) {
     if (!stream->is_zipped) {
@@ -228,7 +225,7 @@ static int read_shape(struct stream *images, struct shape *ret_shape) {
     if (code < 0) {
         return code;
     }
-    uint32_t magic = big_endian(header);
+    uint32_t magic = nnc_big32(header);
     if (magic != MAGIC_GREY && magic != MAGIC_COLOUR) {
         return nnc_fail(-NNC_E_FORMAT,
                         "%s/%s: begins with %08" PRIx32 ", images in IDX begin with 00000803 or "
@@ -241,11 +238,11 @@ static int read_shape(struct stream *images, struct shape *ret_shape) {
             return code;
         }
         shape.header_bytes = 20;
-        shape.channels = big_endian(header + 16);
+        shape.channels = nnc_big32(header + 16);
     }
-    shape.count = big_endian(header + 4);
-    shape.height = big_endian(header + 8);
-    shape.width = big_endian(header + 12);
+    shape.count = nnc_big32(header + 4);
+    shape.height = nnc_big32(header + 8);
+    shape.width = nnc_big32(header + 12);
     bool fits = shape.count >= 1 && shape.height >= 1 && shape.height <= SIDE_MAX &&
                 shape.width >= 1 && shape.width <= SIDE_MAX &&
                 (shape.channels == 1 || shape.channels == 3);
@@ -267,12 +264,12 @@ static int read_labels(struct stream *labels, uint32_t count, unsigned char **re
     if (code < 0) {
         return code;
     }
-    if (big_endian(header) != MAGIC_LABELS) {
+    if (nnc_big32(header) != MAGIC_LABELS) {
         return fault(labels, "does not begin with 00000801 as labels in IDX do");
     }
-    if (big_endian(header + 4) != count) {
+    if (nnc_big32(header + 4) != count) {
         return nnc_fail(-NNC_E_FORMAT, "%s/%s: %u labels for %u images", labels->root, labels->name,
-                        big_endian(header + 4), count);
+                        nnc_big32(header + 4), count);
     }
     code = check_promise(labels, sizeof(header) + (size_t)count);
     if (code < 0) {

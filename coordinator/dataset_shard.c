@@ -3,10 +3,10 @@
  *
  *   member "a/b/0001.seg.png"  ->  key "a/b/0001", extension "seg.png" (lower case)
  *
- * Consecutive members of equal key are one sample; its image is KEY.jpg, .jpeg or .png, its label
- * is KEY.cls (an ASCII integer) or in KEY.json ("label" or "cls"). Names that begin with a dot or
- * have none belong to nothing; keys __x__ are metadata. Other images ("0001.left.jpg") are noted
- * too: where the set turns out to be class folders in a tar, they are images like the others.
+ * Consecutive members of equal key are one sample; its image is KEY.jpg, .jpeg, .png, .ppm or .pgm,
+ * its label is KEY.cls (an ASCII integer) or in KEY.json ("label" or "cls"). Names that begin with
+ * a dot or have none belong to nothing; keys __x__ are metadata. Other images ("0001.left.jpg") are
+ * noted too: where the set turns out to be class folders in a tar, they are images like the others.
  *
  * Invariants: labels are in 0..NNC_INDEX_CLASSES_MAX-1 or NNC_SHARD_NO_LABEL; at most BODY bytes
  * of a label file are read.
@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "coordinator/dataset_walk.h"
 #include "ipc/index.h"
+#include "ipc/sliced.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -110,8 +111,13 @@ static bool parse_name(const char *name, struct parts *ret_parts) {
 }
 
 static bool is_sample_image(const char *extension) {
-    return strcmp(extension, "jpg") == 0 || strcmp(extension, "jpeg") == 0 ||
-           strcmp(extension, "png") == 0;
+    static const char *const known[] = {"jpg", "jpeg", "png", "ppm", "pgm"};
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (strcmp(extension, known[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Pool offset of the name's last folder; neighbours mostly share it. */
@@ -138,23 +144,36 @@ static size_t add_folder(struct nnc_shard *shard, const char *name, const char *
     return nnc_pool_add(&shard->names, start, length);
 }
 
+/* What the image's first bytes say about reading it in slices. */
+static int peek(struct nnc_tar_reader *reader, const struct nnc_tar_member *member,
+                uint32_t *ret_head) {
+    const unsigned char *data;
+    *ret_head = 0;
+    if (member->size < NNC_SLICED_MIN) {
+        return 0;
+    }
+    int code = nnc_tar_read(reader, member->offset, NNC_SLICED_PEEK, &data);
+    if (code >= 0) {
+        *ret_head = nnc_sliced_head(data, NNC_SLICED_PEEK, member->size);
+    }
+    return code;
+}
+
 static int add_image(struct nnc_shard *shard, const struct nnc_tar_source *source,
                      const struct nnc_tar_member *member, const struct parts *parts,
-                     bool is_sample) {
+                     const struct nnc_shard_image *known) {
     void *rows = shard->images;
     if (!nnc_array_grow(&rows, shard->image_count, &shard->image_capacity,
                         sizeof(*shard->images))) {
         return nnc_fail(-ENOMEM, "%s: no memory for its samples", source->name);
     }
     shard->images = rows;
-    struct nnc_shard_image image = {
-        .name = nnc_pool_add(&shard->names, member->name, strlen(member->name)),
-        .folder = add_folder(shard, member->name, parts->base),
-        .offset = member->offset,
-        .size = member->size,
-        .label = NNC_SHARD_NO_LABEL,
-        .is_sample = is_sample,
-    };
+    struct nnc_shard_image image = *known;
+    image.name = nnc_pool_add(&shard->names, member->name, strlen(member->name));
+    image.folder = add_folder(shard, member->name, parts->base);
+    image.offset = member->offset;
+    image.size = member->size;
+    image.label = NNC_SHARD_NO_LABEL;
     shard->images[shard->image_count++] = image;
     return 0;
 }
@@ -281,5 +300,7 @@ static int take_member(struct nnc_tar_reader *reader, const struct nnc_tar_sourc
         return 0;
     }
     group->has_image = group->has_image || is_sample;
-    return add_image(shard, source, member, &parts, is_sample);
+    struct nnc_shard_image image = {.is_sample = is_sample};
+    int code = peek(reader, member, &image.head);
+    return code < 0 ? code : add_image(shard, source, member, &parts, &image);
 }

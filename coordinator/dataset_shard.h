@@ -13,6 +13,7 @@ struct nnc_shard_image {
     size_t name;   /* member, in the pool */
     size_t folder; /* last folder of the name, in the pool; NNC_SHARD_NO_FOLDER: none */
     uint64_t offset, size;
+    uint32_t head;  /* as in struct nnc_index_sample */
     int32_t label;  /* from KEY.cls or KEY.json, or NNC_SHARD_NO_LABEL */
     bool is_sample; /* the image of a WebDataset sample; others count in class folders only */
 };

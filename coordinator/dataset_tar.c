@@ -215,7 +215,8 @@ static void add_samples(struct scan *scan, size_t number, struct nnc_index_build
                                                                         .offset = image->offset,
                                                                         .size = image->size,
                                                                         .file = (uint32_t)number,
-                                                                        .label = label});
+                                                                        .label = label,
+                                                                        .head = image->head});
     }
 }
 

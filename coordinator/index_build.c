@@ -111,6 +111,7 @@ void nnc_index_builder_add_sample(struct nnc_index_builder *builder,
         .size = huge ? NNC_INDEX_SIZE_HUGE : (uint32_t)entry->size,
         .file = entry->file,
         .label = entry->label,
+        .head = huge ? 0 : entry->head,
     };
     builder->header.data_bytes += huge ? 0 : row.size;
     table_append(builder, &builder->samples, &row, 1);

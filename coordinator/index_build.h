@@ -18,6 +18,7 @@ struct nnc_index_entry {
     uint64_t size;
     uint32_t file; /* as nnc_index_builder_add_file() returned it; 0 for folders */
     int32_t label;
+    uint32_t head; /* as in struct nnc_index_sample */
 };
 
 /* A new, empty index of a kind. NULL when there is no memory, which finish and the add functions

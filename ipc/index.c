@@ -249,8 +249,8 @@ static const char *sample_fault(const struct nnc_index *index,
     if (sample->label < -1 || sample->label >= (int64_t)header->classes) {
         return "label out of range";
     }
-    if (sample->reserved != 0) {
-        return "reserved bytes are not zero";
+    if (sample->head != 0 && (header->kind != NNC_INDEX_TAR || sample->head >= sample->size)) {
+        return "head is not a part of it";
     }
     if (header->kind == NNC_INDEX_FOLDER) {
         const char *path = path_at(index, sample->name);

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define NNC_INDEX_MAGIC   0x5844494343434e4eull /* "NNCCCIDX" */
-#define NNC_INDEX_VERSION 1u
+#define NNC_INDEX_VERSION 2u
 
 /* More classes than any data set has; larger numbers in labels are taken for damage. */
 #define NNC_INDEX_CLASSES_MAX (1u << 20)
@@ -52,7 +52,7 @@ struct nnc_index_sample {
     uint32_t size;   /* bytes, or NNC_INDEX_SIZE_HUGE */
     uint32_t file;   /* number in the file table; FOLDER: 0 and the path is `name` */
     int32_t label;   /* class number; -1 unknown: counts for nothing in loss and accuracy */
-    uint32_t reserved;
+    uint32_t head; /* TAR: so many first bytes say which others are needed (ipc/sliced.h); else 0 */
 };
 _Static_assert(sizeof(struct nnc_index_sample) == 32, "index sample layout");
 

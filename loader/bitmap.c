@@ -163,7 +163,7 @@ static int parse_bmp(const uint8_t *bytes, size_t size, struct raster *ret_raste
 
 /* ---- rows ---- */
 
-static int check_raster(const struct raster *raster, size_t size) {
+static int check_raster(const struct raster *raster, uint64_t size) {
     int code = nnc_image_check_size(raster->width, raster->height);
     if (code < 0) {
         return code;
@@ -207,12 +207,27 @@ static void read_pixel(const struct raster *raster, const uint8_t *row, uint32_t
     ret_rgb[2] = bgr[0];
 }
 
+/* Rows that are stored as the sink wants them go out as they lie, all at once. */
+static bool deliver_stored(const struct nnc_image_job *job, const struct raster *raster,
+                           const struct nnc_image_part *part, const struct nnc_box *need) {
+    enum layout wanted = job->channels == 3 ? LAYOUT_RGB : LAYOUT_GREY;
+    uint64_t first = raster->first + (uint64_t)need->top * raster->row_bytes;
+    if (raster->layout != wanted || raster->bottom_up) {
+        return false;
+    }
+    const uint8_t *row = part->bytes + (first - part->first);
+    job->sink->rows(job->sink->context, need->top, need->height,
+                    row + (size_t)need->left * job->channels, raster->row_bytes);
+    return true;
+}
+
 static void deliver(struct nnc_bitmap *bitmap, const struct nnc_image_job *job,
-                    const struct raster *raster, const struct nnc_box *need) {
-    const uint8_t *top = job->bytes + raster->first;
+                    const struct raster *raster, const struct nnc_image_part *part,
+                    const struct nnc_box *need) {
     for (uint32_t y = need->top; y < need->top + need->height; y++) {
         uint32_t stored = raster->bottom_up ? raster->height - 1 - y : y;
-        const uint8_t *row = top + (size_t)stored * raster->row_bytes;
+        uint64_t place = raster->first + (uint64_t)stored * raster->row_bytes;
+        const uint8_t *row = part->bytes + (place - part->first);
         for (uint32_t x = 0; x < need->width; x++) {
             read_pixel(raster, row, need->left + x, bitmap->row + (size_t)x * 3);
         }
@@ -223,13 +238,30 @@ static void deliver(struct nnc_bitmap *bitmap, const struct nnc_image_job *job,
     }
 }
 
+/* Bytes of the file from the first needed row to the last. */
+static struct nnc_image_range range_of(const struct raster *raster, const struct nnc_box *need) {
+    uint32_t first = raster->bottom_up ? raster->height - need->top - need->height : need->top;
+    return (struct nnc_image_range){
+        .first = raster->first + (uint64_t)first * raster->row_bytes,
+        .bytes = need->height * raster->row_bytes,
+    };
+}
+
+/* Does the part have all of the range? */
+static bool covers(const struct nnc_image_part *part, const struct nnc_image_range *range) {
+    return range->first >= part->first && range->bytes <= part->size &&
+           range->first - part->first <= part->size - range->bytes;
+}
+
 int nnc_bitmap_decode(struct nnc_bitmap *bitmap, const struct nnc_image_job *job,
                       struct nnc_image_report *ret_report) {
+    const struct nnc_image_part file = {.bytes = job->bytes, .size = job->size};
+    const struct nnc_image_part *part = job->slice != NULL ? &job->slice->rest : &file;
     struct raster raster = {0};
     int code = is_pnm(job->bytes, job->size) ? parse_pnm(job->bytes, job->size, &raster)
                                              : parse_bmp(job->bytes, job->size, &raster);
     if (code >= 0) {
-        code = check_raster(&raster, job->size);
+        code = check_raster(&raster, job->slice != NULL ? job->slice->total : job->size);
     }
     struct nnc_box need;
     if (code >= 0) {
@@ -241,7 +273,26 @@ int nnc_bitmap_decode(struct nnc_bitmap *bitmap, const struct nnc_image_job *job
     if (code < 0) {
         return code;
     }
-    deliver(bitmap, job, &raster, &need);
+    const struct nnc_image_range range = range_of(&raster, &need);
+    if (!covers(part, &range)) {
+        return nnc_fail(-NNC_E_FORMAT, "the bytes of the needed rows are missing");
+    }
+    if (!deliver_stored(job, &raster, part, &need)) {
+        deliver(bitmap, job, &raster, part, &need);
+    }
     ret_report->warnings = 0;
     return 0;
+}
+
+int nnc_bitmap_find_slice(const struct nnc_image_part *head, uint64_t total,
+                          const struct nnc_image_asker *asker, struct nnc_image_range *ret_range) {
+    struct raster raster = {0};
+    struct nnc_box need;
+    if (!is_pnm(head->bytes, head->size) || parse_pnm(head->bytes, head->size, &raster) < 0 ||
+        check_raster(&raster, total) < 0 ||
+        asker->box(asker->context, raster.width, raster.height, &need) < 0) {
+        return 0;
+    }
+    *ret_range = range_of(&raster, &need);
+    return 1;
 }

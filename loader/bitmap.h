@@ -21,4 +21,8 @@ int nnc_bitmap_sniff(const uint8_t *bytes, size_t size);
 int nnc_bitmap_decode(struct nnc_bitmap *bitmap, const struct nnc_image_job *job,
                       struct nnc_image_report *ret_report);
 
+/* As nnc_image_find_slice(), for PNM. */
+int nnc_bitmap_find_slice(const struct nnc_image_part *head, uint64_t total,
+                          const struct nnc_image_asker *asker, struct nnc_image_range *ret_range);
+
 #endif

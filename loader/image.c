@@ -91,6 +91,24 @@ int nnc_image_decode(struct nnc_image *image, const struct nnc_image_job *job,
     return refuse(job->bytes, job->size);
 }
 
+int nnc_image_find_slice(const struct nnc_image_part *head, uint64_t total,
+                         const struct nnc_image_asker *asker, struct nnc_image_range *ret_range) {
+    assert(head->first == 0);
+    struct nnc_image_range range;
+    int found = 0;
+    if (nnc_jpeg_sniff(head->bytes, head->size)) {
+        found = nnc_jpeg_find_slice(head, total, asker, &range);
+    } else if (nnc_bitmap_sniff(head->bytes, head->size)) {
+        found = nnc_bitmap_find_slice(head, total, asker, &range);
+    }
+    if (found != 1) {
+        return 0;
+    }
+    assert(range.bytes >= 1 && range.first + range.bytes <= total);
+    *ret_range = range;
+    return 1;
+}
+
 int nnc_image_check_size(uint64_t width, uint64_t height) {
     if (width == 0 || height == 0) {
         return nnc_fail(-NNC_E_FORMAT, "the image has no pixels");

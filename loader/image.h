@@ -25,6 +25,19 @@ struct nnc_box {
     uint32_t left, top, width, height;
 };
 
+/* Bytes [first, first + bytes) of an image's file. */
+struct nnc_image_range {
+    uint64_t first;
+    size_t bytes;
+};
+
+/* A part of an image's file in memory: the bytes from `first` on. */
+struct nnc_image_part {
+    const uint8_t *bytes;
+    size_t size;
+    uint64_t first;
+};
+
 /* Who wants the pixels. */
 struct nnc_image_sink {
     /* The image has this size; put the rectangle that is needed into *ret_need, inside the image.
@@ -39,13 +52,26 @@ struct nnc_image_sink {
     void *context;
 };
 
+/* Who knows which rectangle of an image will be needed. */
+struct nnc_image_asker {
+    int (*box)(void *context, uint32_t width, uint32_t height, struct nnc_box *ret_need);
+    void *context;
+};
+
+/* An image of which only the slice that is needed was read. */
+struct nnc_image_slice {
+    struct nnc_image_part rest; /* what nnc_image_find_slice() asked for */
+    uint64_t total;             /* size of the file */
+};
+
 /* One image to decode. */
 struct nnc_image_job {
-    const uint8_t *bytes; /* hostile */
+    const uint8_t *bytes; /* the file, or its head when there is a slice; hostile */
     size_t size;
     uint32_t channels; /* 3: RGB; 1: grey, colours by PIL's ITU-R 601 weights */
     bool whole;        /* decode everything, even what the sink does not need: finds every fault */
     const struct nnc_image_sink *sink;
+    const struct nnc_image_slice *slice; /* NULL: bytes are the whole file */
 };
 
 /* What else is to be said of a decoded image. */
@@ -68,6 +94,14 @@ void nnc_image_destroy(struct nnc_image *image);
  * what sink->begin said. Some rows may have been delivered before the error. */
 int nnc_image_decode(struct nnc_image *image, const struct nnc_image_job *job,
                      struct nnc_image_report *ret_report);
+
+/* Find out from the head of a file of total bytes which others are needed for a rectangle (see
+ * ipc/sliced.h for the formats in which a head tells). box answers as a sink's begin does, and must
+ * do so again when the image is decoded. Returns 1 with *ret_range (at least one byte, behind the
+ * head, inside the file), 0 when the head does not tell: then the whole file is to be read, and
+ * what is wrong with it, if anything, is found by decoding it. */
+int nnc_image_find_slice(const struct nnc_image_part *head, uint64_t total,
+                         const struct nnc_image_asker *asker, struct nnc_image_range *ret_range);
 
 /* 0 when an image of this size may be decoded, else -NNC_E_FORMAT with the text. */
 int nnc_image_check_size(uint64_t width, uint64_t height);

@@ -15,6 +15,8 @@
  * 5. Cut-off columns need neighbours: fancy upsampling looks one chroma sample (two pixels) to each
  * side. EDGE pixels more are decoded on each side and thrown away, and the test compares with a
  * full decode.
+ * 6. Of a restart-indexed file a small JPEG is put together (jpeg_restart.h) that stands in for the
+ * whole one; its pixel (0, 0) is the image's (origin_left, origin_top).
  *
  * Does not: read EXIF, apply ICC profiles, decode 12-bit samples.
  * Source: libjpeg.txt of libjpeg-turbo 2.1; reliability: dimension and scan bombs. */
@@ -22,6 +24,7 @@
 
 #include "base/checked.h"
 #include "base/err.h"
+#include "loader/jpeg_restart.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -49,6 +52,8 @@ struct nnc_jpeg {
     uint8_t *rows;
     size_t rows_bytes;
     uint32_t first_column; /* of the decoded columns */
+    uint32_t origin_top;
+    struct nnc_jpeg_stitched stitched;
 };
 
 /* ---- what libjpeg calls ---- */
@@ -83,14 +88,22 @@ static void on_output(j_common_ptr cinfo) {
 static void on_progress(j_common_ptr common) {
     struct nnc_jpeg *jpeg = self(common);
     const struct jpeg_decompress_struct *cinfo = &jpeg->cinfo;
-    unsigned long long scans = (unsigned long long)cinfo->input_scan_number;
-    unsigned long long pixels = (unsigned long long)cinfo->image_width * cinfo->image_height;
-    /* The first scan is paid for by the size limit, which baseline files are held to as well. */
-    if (scans > NNC_JPEG_MAX_SCANS || (scans > 1 && scans * pixels > NNC_JPEG_MAX_SCAN_PIXELS)) {
-        jpeg->code = nnc_fail(-NNC_E_FORMAT, "JPEG: %llu scans of %u x %u pixels are too many",
-                              scans, cinfo->image_width, cinfo->image_height);
+    jpeg->code =
+        nnc_jpeg_check_scans(cinfo->input_scan_number, cinfo->image_width, cinfo->image_height);
+    if (jpeg->code < 0) {
         longjmp(jpeg->jump, 1);
     }
+}
+
+int nnc_jpeg_check_scans(int scan_count, uint32_t width, uint32_t height) {
+    unsigned long long scans = (unsigned long long)scan_count;
+    unsigned long long pixels = (unsigned long long)width * height;
+    /* The first scan is paid for by the size limit, which baseline files are held to as well. */
+    if (scans > NNC_JPEG_MAX_SCANS || (scans > 1 && scans * pixels > NNC_JPEG_MAX_SCAN_PIXELS)) {
+        return nnc_fail(-NNC_E_FORMAT, "JPEG: %llu scans of %u x %u pixels are too many", scans,
+                        width, height);
+    }
+    return 0;
 }
 
 /* ---- life ---- */
@@ -124,6 +137,7 @@ void nnc_jpeg_destroy(struct nnc_jpeg *jpeg) {
     }
     jpeg_destroy_decompress(&jpeg->cinfo);
     free(jpeg->rows);
+    free(jpeg->stitched.bytes);
     free(jpeg);
 }
 
@@ -232,22 +246,74 @@ static void deliver(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
             continue;
         }
         convert_rows(&jpeg->cinfo, job->channels, jpeg->rows, stride, count);
-        job->sink->rows(job->sink->context, first, count, jpeg->rows + shift, stride);
+        job->sink->rows(job->sink->context, jpeg->origin_top + first, count, jpeg->rows + shift,
+                        stride);
     }
+}
+
+/* Give libjpeg these bytes and read their header. */
+static int read_header(struct nnc_jpeg *jpeg, const uint8_t *bytes, size_t size,
+                       uint32_t channels) {
+    jpeg_mem_src(&jpeg->cinfo, bytes, size);
+    jpeg_read_header(&jpeg->cinfo, TRUE);
+    return choose_colours(&jpeg->cinfo, channels);
+}
+
+/* Begin with the image as it is in the file. */
+static int begin_plain(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
+                       struct nnc_box *ret_need) {
+    const struct jpeg_decompress_struct *cinfo = &jpeg->cinfo;
+    jpeg->origin_top = 0;
+    int code = read_header(jpeg, job->bytes, job->size, job->channels);
+    code = code < 0 ? code : nnc_image_check_size(cinfo->image_width, cinfo->image_height);
+    return code < 0 ? code
+                    : job->sink->begin(job->sink->context, cinfo->image_width, cinfo->image_height,
+                                       ret_need);
+}
+
+/* Begin with a small JPEG that stands in for a restart-indexed one; *ret_need is a rectangle of it.
+ * Returns 1, or 0 when there is no index. */
+static int begin_cut(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
+                     struct nnc_box *ret_need) {
+    const struct nnc_image_part file = {.bytes = job->bytes, .size = job->size};
+    const struct nnc_image_part *part = job->slice != NULL ? &job->slice->rest : &file;
+    uint64_t total = job->slice != NULL ? job->slice->total : job->size;
+    struct nnc_jpeg_restart restart;
+    if (nnc_jpeg_restart_parse(job->bytes, job->size, total, &restart) == 0) {
+        return 0;
+    }
+    struct nnc_box need;
+    struct nnc_jpeg_stitched *stitched = &jpeg->stitched;
+    int code = nnc_image_check_size(restart.width, restart.height);
+    if (code >= 0) {
+        code = job->sink->begin(job->sink->context, restart.width, restart.height, &need);
+    }
+    if (code >= 0) {
+        code = nnc_jpeg_restart_stitch(&restart, &need, part, stitched);
+    }
+    if (code >= 0) {
+        code = read_header(jpeg, stitched->bytes, stitched->size, job->channels);
+    }
+    if (code < 0) {
+        return code;
+    }
+    jpeg->origin_top = stitched->top;
+    need.left -= stitched->left;
+    need.top -= stitched->top;
+    *ret_need = need;
+    return 1;
 }
 
 /* Everything that may jump. */
 static int decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job) {
     struct jpeg_decompress_struct *cinfo = &jpeg->cinfo;
-    jpeg_mem_src(cinfo, job->bytes, job->size);
-    jpeg_read_header(cinfo, TRUE);
-    int code = nnc_image_check_size(cinfo->image_width, cinfo->image_height);
-    if (code >= 0) {
-        code = choose_colours(cinfo, job->channels);
-    }
     struct nnc_box need;
-    if (code >= 0) {
-        code = job->sink->begin(job->sink->context, cinfo->image_width, cinfo->image_height, &need);
+    int cut = job->whole ? 0 : begin_cut(jpeg, job, &need);
+    int code = cut;
+    if (cut == 0) {
+        code = job->slice != NULL
+                   ? nnc_fail(-NNC_E_FORMAT, "JPEG: a slice of a file without restart index")
+                   : begin_plain(jpeg, job, &need);
     }
     if (code < 0) {
         return code;
@@ -262,7 +328,7 @@ static int decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job) {
         return nnc_fail(-ENOMEM, "JPEG: no memory for rows of %u pixels", cinfo->output_width);
     }
     jpeg->first_column = 0;
-    bool partial = !job->whole && ends_properly(job->bytes, job->size);
+    bool partial = cut == 1 || (!job->whole && ends_properly(job->bytes, job->size));
     if (partial) {
         leave_out(jpeg, &need);
     }
@@ -288,4 +354,17 @@ int nnc_jpeg_decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
     }
     jpeg_abort_decompress(&jpeg->cinfo);
     return code;
+}
+
+int nnc_jpeg_find_slice(const struct nnc_image_part *head, uint64_t total,
+                        const struct nnc_image_asker *asker, struct nnc_image_range *ret_range) {
+    struct nnc_jpeg_restart restart;
+    struct nnc_box need;
+    if (nnc_jpeg_restart_parse(head->bytes, head->size, total, &restart) == 0 ||
+        nnc_image_check_size(restart.width, restart.height) < 0 ||
+        asker->box(asker->context, restart.width, restart.height, &need) < 0) {
+        return 0;
+    }
+    *ret_range = nnc_jpeg_restart_range(&restart, &need);
+    return 1;
 }

@@ -13,6 +13,10 @@
 
 struct nnc_jpeg;
 
+/* 0 when a file of so many scans of width x height pixels may be read on, else -NNC_E_FORMAT with
+ * the text. */
+int nnc_jpeg_check_scans(int scans, uint32_t width, uint32_t height);
+
 /* A decoder to be used for one image after the other. Errors: -ENOMEM. */
 int nnc_jpeg_create(struct nnc_jpeg **ret_jpeg);
 
@@ -28,5 +32,9 @@ int nnc_jpeg_sniff(const uint8_t *bytes, size_t size);
  * libjpeg-turbo 2.1; PIL's Convert.c for the colours. */
 int nnc_jpeg_decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
                     struct nnc_image_report *ret_report);
+
+/* As nnc_image_find_slice(), for restart-indexed JPEG. */
+int nnc_jpeg_find_slice(const struct nnc_image_part *head, uint64_t total,
+                        const struct nnc_image_asker *asker, struct nnc_image_range *ret_range);
 
 #endif

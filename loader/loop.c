@@ -39,7 +39,9 @@ enum {
 struct work {
     bool held;
     uint32_t rank;
-    uint32_t attempt; /* substitutes drawn */
+    uint32_t attempt;     /* substitutes drawn */
+    uint32_t head;        /* bytes that were read alone first; 0: none */
+    uint64_t slice_first; /* of what was read behind the head; 0: the head is being read */
     struct nnc_claim claim;
     struct nnc_sampler_place place;
 };
@@ -106,13 +108,44 @@ static int claim_one(struct loop *loop, uint32_t *ret_rank, struct nnc_claim *re
     }
 }
 
+static const struct nnc_index_sample *row_of(const struct loop *loop, const struct work *work) {
+    const struct nnc_source *source = loop->params->sources[work->place.phase];
+    return &nnc_source_index(source)->samples[work->place.sample];
+}
+
+/* Read a sample, or its head when that says which bytes are needed. */
 static void submit(struct loop *loop, uint32_t tag) {
-    const struct work *work = &loop->work[tag];
+    struct work *work = &loop->work[tag];
+    work->head = row_of(loop, work)->head;
+    work->slice_first = 0;
     const struct nnc_read read = {
         .tag = tag,
         .phase = work->place.phase,
         .sample = work->place.sample,
+        .bytes = work->head,
     };
+    nnc_reader_submit(loop->params->reader, &read);
+}
+
+/* The head is there: read the slice that it asks for, or everything when it does not tell. */
+static void submit_rest(struct loop *loop, const struct nnc_read_done *done) {
+    struct work *work = &loop->work[done->tag];
+    const struct nnc_image_part head = {.bytes = done->bytes, .size = done->size};
+    struct nnc_read read = {
+        .tag = done->tag,
+        .phase = work->place.phase,
+        .sample = work->place.sample,
+    };
+    struct nnc_image_range range;
+    uint32_t total = row_of(loop, work)->size;
+    if (nnc_maker_find_slice(loop->params->maker, &work->place, &head, total, &range) == 1) {
+        read.first = (uint32_t)range.first;
+        read.bytes = (uint32_t)range.bytes;
+        read.keep = work->head;
+        work->slice_first = range.first;
+    } else {
+        work->head = 0;
+    }
     nnc_reader_submit(loop->params->reader, &read);
 }
 
@@ -205,9 +238,19 @@ static int make(struct loop *loop, const struct work *work, const struct nnc_rea
     const struct nnc_loop_params *params = loop->params;
     const struct nnc_index *index = nnc_source_index(params->sources[work->place.phase]);
     uint8_t *pixels = nnc_ring_claim_pixels(params->rings[work->rank], &work->claim);
+    const struct nnc_image_slice slice = {
+        .rest = {.bytes = done->bytes + work->head,
+                 .size = done->size - work->head,
+                 .first = work->slice_first},
+        .total = row_of(loop, work)->size,
+    };
+    const struct nnc_maker_bytes bytes = {
+        .bytes = done->bytes,
+        .size = work->head != 0 ? work->head : done->size,
+        .slice = work->head != 0 ? &slice : NULL,
+    };
     nnc_child_beat(params->child, NNC_DOING_DECODE);
-    int code =
-        nnc_maker_make(params->maker, index->header, &work->place, done->bytes, done->size, pixels);
+    int code = nnc_maker_make(params->maker, index->header, &work->place, &bytes, pixels);
     struct nnc_maker_cost cost = nnc_maker_cost(params->maker);
     nnc_child_count(params->child, NNC_COUNT_BYTES_READ, done->size);
     nnc_child_count(params->child, NNC_COUNT_NS_DECODE, cost.decode_ns);
@@ -218,6 +261,10 @@ static int make(struct loop *loop, const struct work *work, const struct nnc_rea
 static int finish_read(struct loop *loop, const struct nnc_read_done *done) {
     struct work *work = &loop->work[done->tag];
     assert(done->tag < loop->params->claims_max && work->held);
+    if (done->code >= 0 && work->head != 0 && work->slice_first == 0) {
+        submit_rest(loop, done);
+        return 0;
+    }
     int code = done->code < 0 ? done->code : make(loop, work, done);
     if (code < 0) {
         return replace_bad(loop, done->tag);

@@ -67,13 +67,18 @@ void nnc_maker_destroy(struct nnc_maker *maker) {
 
 /* ---- the sink ---- */
 
+static struct nnc_view draw_view(const struct nnc_maker *maker,
+                                 const struct nnc_sampler_place *place, uint32_t width,
+                                 uint32_t height) {
+    struct nnc_rng rng = nnc_rng_make(maker->params.seed, NNC_RNG_AUGMENT, place->epoch, place->k);
+    return nnc_augment_view(&maker->params.augment[place->phase], width, height, rng);
+}
+
 static int on_begin(void *context, uint32_t width, uint32_t height, struct nnc_box *ret_need) {
     struct nnc_maker *maker = context;
     const struct nnc_sampler_place *place = &maker->place;
     uint64_t start = nnc_clock_ns();
-    struct nnc_rng rng = nnc_rng_make(maker->params.seed, NNC_RNG_AUGMENT, place->epoch, place->k);
-    struct nnc_view view =
-        nnc_augment_view(&maker->params.augment[place->phase], width, height, rng);
+    struct nnc_view view = draw_view(maker, place, width, height);
     int code =
         nnc_resizer_begin(maker->resizer, &view, maker->params.channels, maker->pixels, ret_need);
     maker->cost.transform_ns += nnc_clock_ns() - start;
@@ -88,16 +93,42 @@ static void on_rows(void *context, uint32_t first, uint32_t count, const uint8_t
     maker->cost.transform_ns += nnc_clock_ns() - start;
 }
 
+/* ---- slices ---- */
+
+struct asking {
+    const struct nnc_maker *maker;
+    const struct nnc_sampler_place *place;
+};
+
+static int on_ask(void *context, uint32_t width, uint32_t height, struct nnc_box *ret_need) {
+    const struct asking *asking = context;
+    struct nnc_view view = draw_view(asking->maker, asking->place, width, height);
+    *ret_need = nnc_resizer_need(&view);
+    return 0;
+}
+
+int nnc_maker_find_slice(struct nnc_maker *maker, const struct nnc_sampler_place *place,
+                         const struct nnc_image_part *head, uint64_t total,
+                         struct nnc_image_range *ret_range) {
+    if (maker->params.whole) {
+        return 0;
+    }
+    struct asking asking = {.maker = maker, .place = place};
+    const struct nnc_image_asker asker = {.box = on_ask, .context = &asking};
+    return nnc_image_find_slice(head, total, &asker, ret_range);
+}
+
 /* ---- samples ---- */
 
-static int make_encoded(struct nnc_maker *maker, const uint8_t *bytes, size_t size) {
+static int make_encoded(struct nnc_maker *maker, const struct nnc_maker_bytes *bytes) {
     const struct nnc_image_sink sink = {.begin = on_begin, .rows = on_rows, .context = maker};
     const struct nnc_image_job job = {
-        .bytes = bytes,
-        .size = size,
+        .bytes = bytes->bytes,
+        .size = bytes->size,
         .channels = maker->params.channels,
         .whole = maker->params.whole,
         .sink = &sink,
+        .slice = bytes->slice,
     };
     struct nnc_image_report report = {0};
     int code = nnc_image_decode(maker->image, &job, &report);
@@ -148,14 +179,15 @@ static int make_raw(struct nnc_maker *maker, const struct nnc_index_header *head
 }
 
 int nnc_maker_make(struct nnc_maker *maker, const struct nnc_index_header *header,
-                   const struct nnc_sampler_place *place, const uint8_t *bytes, size_t size,
+                   const struct nnc_sampler_place *place, const struct nnc_maker_bytes *bytes,
                    uint8_t *pixels) {
     uint64_t start = nnc_clock_ns();
     maker->place = *place;
     maker->pixels = pixels;
     maker->cost = (struct nnc_maker_cost){0};
     bool raw = header->kind == NNC_INDEX_IDX;
-    int code = raw ? make_raw(maker, header, bytes, size) : make_encoded(maker, bytes, size);
+    int code =
+        raw ? make_raw(maker, header, bytes->bytes, bytes->size) : make_encoded(maker, bytes);
     uint64_t all_ns = nnc_clock_ns() - start;
     if (raw) {
         maker->cost.transform_ns = all_ns; /* there is nothing to decode */

@@ -5,6 +5,7 @@
 
 #include "ipc/index.h"
 #include "loader/augment.h"
+#include "loader/image.h"
 #include "loader/sampler.h"
 
 #include <stdbool.h>
@@ -33,13 +34,26 @@ int nnc_maker_create(const struct nnc_maker_params *params, struct nnc_maker **r
 /* Free it. Takes NULL. */
 void nnc_maker_destroy(struct nnc_maker *maker);
 
+/* From the head of an image of total bytes, which others its sample needs: see
+ * nnc_image_find_slice(). Pure. Returns 1 with *ret_range, 0: read the whole image. */
+int nnc_maker_find_slice(struct nnc_maker *maker, const struct nnc_sampler_place *place,
+                         const struct nnc_image_part *head, uint64_t total,
+                         struct nnc_image_range *ret_range);
+
+/* The bytes of a sample as they were read. */
+struct nnc_maker_bytes {
+    const uint8_t *bytes; /* the file, or its head; NNC_IMAGE_ROW_SLACK readable ones follow */
+    size_t size;
+    const struct nnc_image_slice *slice; /* NULL: bytes are the whole file */
+};
+
 /* Make one sample of the bytes that were read.
- * Shape:  pixels u8 (size, size, channels) of the phase's recipe, rows packed. bytes are followed
- * by NNC_IMAGE_ROW_SLACK readable ones. header: of the sample's index: kind, and the shape of raw
- * samples. Pure:   the pixels depend on (params, header, place, bytes) alone. Errors: -NNC_E_FORMAT
- * the sample is bad, pixels are then undefined; -ENOMEM. */
+ * Shape:  pixels u8 (size, size, channels) of the phase's recipe, rows packed. header: of the
+ * sample's index: kind, and the shape of raw samples. Pure:   the pixels depend on (params, header,
+ * place, bytes) alone. Errors: -NNC_E_FORMAT the sample is bad, pixels are then undefined; -ENOMEM.
+ */
 int nnc_maker_make(struct nnc_maker *maker, const struct nnc_index_header *header,
-                   const struct nnc_sampler_place *place, const uint8_t *bytes, size_t size,
+                   const struct nnc_sampler_place *place, const struct nnc_maker_bytes *bytes,
                    uint8_t *pixels);
 
 /* What the last nnc_maker_make() cost. */

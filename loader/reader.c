@@ -14,6 +14,7 @@
 #include "loader/reader.h"
 
 #include "base/err.h"
+#include "ipc/sliced.h"
 #include "loader/image.h"
 #include "loader/reader_slot.h"
 
@@ -100,7 +101,7 @@ int nnc_read_slot_begin(struct nnc_reader *reader, const struct nnc_read *read) 
     slot->read = *read;
     slot->code = 0;
     slot->located = false;
-    if (slot->buffer_bytes > KEEP_BYTES) {
+    if (slot->buffer_bytes > KEEP_BYTES && read->keep == 0) {
         free(slot->buffer);
         slot->buffer = NULL;
         slot->buffer_bytes = 0;
@@ -111,24 +112,36 @@ int nnc_read_slot_begin(struct nnc_reader *reader, const struct nnc_read *read) 
         return nnc_read_slot_fail(slot, code);
     }
     slot->located = true;
-    slot->want = (size_t)slot->extent.bytes + (slot->extent.path != NULL ? 1 : 0);
-    size_t bytes = (slot->want + BUFFER_STEP - 1) / BUFFER_STEP * BUFFER_STEP;
+    const struct nnc_extent *extent = &slot->extent;
+    bool whole = read->bytes == 0;
+    assert(whole || (extent->path == NULL && read->first <= extent->bytes &&
+                     read->bytes <= extent->bytes - read->first));
+    slot->offset = extent->offset + (whole ? 0 : read->first);
+    slot->expect = whole ? extent->bytes : read->bytes;
+    slot->want = slot->expect + (extent->path != NULL ? 1 : 0);
+    /* Room for all of it, also for a part: what is kept must not move when more is read. A slice
+     * may begin inside a short head. */
+    size_t bytes = (size_t)extent->bytes + NNC_SLICED_PEEK;
+    bytes = (bytes + BUFFER_STEP) / BUFFER_STEP * BUFFER_STEP;
+    assert(read->keep == 0 || bytes <= slot->buffer_bytes);
+    assert(read->keep + slot->expect <= bytes);
     code = nnc_image_reserve(&slot->buffer, &slot->buffer_bytes, bytes);
     return code < 0 ? nnc_read_slot_fail(slot, code) : 0;
 }
 
 void nnc_read_slot_got(struct nnc_read_slot *slot, size_t bytes) {
     slot->code = 0;
-    if (bytes < slot->extent.bytes) {
+    if (bytes < slot->expect) {
+        nnc_read_slot_fail(slot,
+                           nnc_fail(-NNC_E_FORMAT,
+                                    "has %zu bytes where %zu were indexed: changed since, run "
+                                    "with --reindex",
+                                    bytes, slot->expect));
+    } else if (bytes > slot->expect) {
         nnc_read_slot_fail(slot, nnc_fail(-NNC_E_FORMAT,
-                                          "has %zu bytes where %u were indexed: changed since, run "
-                                          "with --reindex",
-                                          bytes, slot->extent.bytes));
-    } else if (bytes > slot->extent.bytes) {
-        nnc_read_slot_fail(slot, nnc_fail(-NNC_E_FORMAT,
-                                          "has more than the %u bytes that were indexed: changed "
+                                          "has more than the %zu bytes that were indexed: changed "
                                           "since, run with --reindex",
-                                          slot->extent.bytes));
+                                          slot->expect));
     }
 }
 
@@ -137,8 +150,8 @@ static ssize_t read_all(struct nnc_read_slot *slot, int fd) {
     size_t got = 0;
     int retries = 0, input_errors = 0;
     while (got < slot->want) {
-        ssize_t part =
-            pread(fd, slot->buffer + got, slot->want - got, (off_t)(slot->extent.offset + got));
+        ssize_t part = pread(fd, slot->buffer + slot->read.keep + got, slot->want - got,
+                             (off_t)(slot->offset + got));
         if (part == 0) {
             break;
         }
@@ -192,7 +205,7 @@ void nnc_read_slot_end(struct nnc_reader *reader, struct nnc_read_slot *slot,
         return;
     }
     ret_done->bytes = slot->buffer;
-    ret_done->size = slot->extent.bytes;
+    ret_done->size = slot->read.keep + slot->expect;
 }
 
 void nnc_read_slots_finish(struct nnc_reader *reader) {

@@ -26,13 +26,15 @@ struct nnc_read {
     uint32_t tag; /* below depth */
     enum nnc_phase phase;
     uint64_t sample;
+    uint32_t first, bytes; /* of the sample, inside it; bytes 0: all of it. Of shards only */
+    uint32_t keep; /* bytes of the tag's last read, of the same sample, that stay in front */
 };
 
 /* A read that is done. */
 struct nnc_read_done {
     uint32_t tag;
     int code;             /* 0, or why there are no bytes; then nnc_error_text() says it in words */
-    const uint8_t *bytes; /* followed by readable slack (NNC_IMAGE_ROW_SLACK) */
+    const uint8_t *bytes; /* what was kept, then what was read, then slack (NNC_IMAGE_ROW_SLACK) */
     size_t size;
 };
 

@@ -15,6 +15,8 @@ struct nnc_read_slot {
     bool located; /* to be released when done */
     uint8_t *buffer;
     size_t buffer_bytes;
+    uint64_t offset; /* in the file */
+    size_t expect;   /* bytes that the index says are there */
     size_t want; /* bytes to ask for; a folder's file is asked for one more, to see that it has not
                     grown */
     int code;    /* of the result */

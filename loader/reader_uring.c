@@ -153,7 +153,7 @@ static void name_entry(struct io_uring_sqe *sqe, uint32_t tag, enum operation op
 static void submit_read(struct reader_uring *reader, uint32_t tag, int fd, unsigned flags) {
     struct nnc_read_slot *slot = &reader->base.slots[tag];
     struct io_uring_sqe *sqe = take_entry(reader, tag);
-    io_uring_prep_read(sqe, fd, slot->buffer, (unsigned)slot->want, slot->extent.offset);
+    io_uring_prep_read(sqe, fd, slot->buffer + slot->read.keep, (unsigned)slot->want, slot->offset);
     name_entry(sqe, tag, OP_READ, flags);
 }
 
@@ -216,7 +216,7 @@ static void finish(struct reader_uring *reader, uint32_t tag) {
     if (opened_here && !flight->direct && flight->opened >= 0) {
         close(flight->opened);
     }
-    if (flight->opened >= 0 && flight->got >= 0 && (size_t)flight->got == slot->extent.bytes) {
+    if (flight->opened >= 0 && flight->got >= 0 && (size_t)flight->got == slot->expect) {
         nnc_read_slot_got(slot, (size_t)flight->got);
     } else {
         nnc_read_slot_now(&reader->base, slot);

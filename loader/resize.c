@@ -32,15 +32,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Which part of one axis is seen, and what it is made of. */
+struct span {
+    uint32_t first_output; /* first visible output */
+    uint32_t out_first;    /* its place in the window, before flipping */
+    uint32_t out_count;    /* visible outputs */
+    uint32_t in_first;     /* first needed input, within the crop */
+    uint32_t in_count;
+};
+
 /* One axis of the view: which outputs can be seen and how they are made. */
 struct axis {
+    struct span span;
     struct nnc_taps taps; /* arrays grow only */
     double *scratch;      /* weights of one output before rounding */
     size_t first_room, taps_room, weights_room, scratch_room;
-    uint32_t out_first; /* first visible place in the window, before flipping */
-    uint32_t out_count; /* visible places */
-    uint32_t in_first;  /* first needed input, within the crop */
-    uint32_t in_count;
     bool copy; /* no resampling: output i is input i */
 };
 
@@ -156,16 +162,36 @@ static int reserve_taps(struct axis *axis, uint32_t count, uint32_t stride) {
     return code;
 }
 
-/* Weights of one output: a triangle around `centre`, cut at the input's ends and normalised. */
-static uint32_t make_weights(double centre, double support, uint32_t in, uint32_t *ret_first,
+/* How an axis that shrinks or stretches `in` to `size` is filtered. */
+struct filter {
+    double scale, support;
+    uint32_t in;
+};
+
+static struct filter filter_make(uint32_t in, uint32_t size) {
+    double scale = (double)in / size;
+    return (struct filter){.scale = scale, .support = scale < 1.0 ? 1.0 : scale, .in = in};
+}
+
+/* Centre of an output in inputs, and the inputs [*ret_first, *ret_end) it is made of. */
+static double filter_reach(const struct filter *filter, uint32_t output, uint32_t *ret_first,
+                           uint32_t *ret_end) {
+    double centre = ((double)output + 0.5) * filter->scale;
+    double low = centre - filter->support + 0.5;
+    uint32_t end = (uint32_t)(centre + filter->support + 0.5);
+    *ret_first = low > 0 ? (uint32_t)low : 0;
+    *ret_end = end < filter->in ? end : filter->in;
+    return centre;
+}
+
+/* Weights of one output: a triangle around its centre, cut at the input's ends and normalised. */
+static uint32_t make_weights(const struct filter *filter, uint32_t output, uint32_t *ret_first,
                              int32_t *ret_weights, double *scratch) {
-    double low = centre - support + 0.5;
-    uint32_t first = low > 0 ? (uint32_t)low : 0;
-    uint32_t end = (uint32_t)(centre + support + 0.5);
-    end = end < in ? end : in;
+    uint32_t first, end;
+    double centre = filter_reach(filter, output, &first, &end);
     double sum = 0;
     for (uint32_t i = first; i < end; i++) {
-        double distance = fabs(((double)i - centre + 0.5) * (1.0 / support));
+        double distance = fabs(((double)i - centre + 0.5) * (1.0 / filter->support));
         double weight = distance < 1.0 ? 1.0 - distance : 0.0;
         scratch[i - first] = weight;
         sum += weight;
@@ -181,54 +207,72 @@ static uint32_t make_weights(double centre, double support, uint32_t in, uint32_
     return end - first;
 }
 
-/* Fill the weights of the visible outputs of an axis that shrinks or stretches `in` to `size`. */
+/* Fill the weights of the visible outputs, the first of which is `first_output`. Their inputs are
+ * counted from span->in_first on. */
 static int axis_resample(struct axis *axis, uint32_t in, uint32_t size, uint32_t first_output) {
-    double scale = (double)in / size;
-    double support = scale < 1.0 ? 1.0 : scale;
-    uint32_t most = (uint32_t)ceil(support) * 2 + 1;
+    const struct filter filter = filter_make(in, size);
+    uint32_t most = (uint32_t)ceil(filter.support) * 2 + 1;
     uint32_t stride = (most + NNC_RESIZE_GROUP - 1) / NNC_RESIZE_GROUP * NNC_RESIZE_GROUP;
-    int code = reserve_taps(axis, axis->out_count, stride);
+    int code = reserve_taps(axis, axis->span.out_count, stride);
     if (code < 0) {
         return code;
     }
     struct nnc_taps *taps = &axis->taps;
-    uint32_t end = 0;
     for (uint32_t i = 0; i < taps->count; i++) {
-        double centre = ((double)(first_output + i) + 0.5) * scale;
-        taps->taps[i] = make_weights(centre, support, in, &taps->first[i],
+        taps->taps[i] = make_weights(&filter, first_output + i, &taps->first[i],
                                      taps->weights + (size_t)i * stride, axis->scratch);
         assert(taps->taps[i] >= 1 && taps->taps[i] <= stride);
-        uint32_t last = taps->first[i] + taps->taps[i];
-        end = last > end ? last : end;
-    }
-    axis->in_first = taps->first[0];
-    axis->in_count = end - axis->in_first;
-    for (uint32_t i = 0; i < taps->count; i++) {
-        taps->first[i] -= axis->in_first;
+        assert(taps->first[i] >= axis->span.in_first);
+        taps->first[i] -= axis->span.in_first;
     }
     return 0;
 }
 
-/* Lay the window [place, place + window) over [0, size) and plan what can be seen. */
-static int axis_plan(struct axis *axis, uint32_t in, uint32_t size, int32_t place,
-                     uint32_t window) {
+/* Lay the window [place, place + window) over [0, size): what can be seen, and which of the `in`
+ * inputs it is made of. Where nothing can be seen one input is needed, so that no image is without
+ * rows. */
+static struct span span_make(uint32_t in, uint32_t size, int32_t place, uint32_t window) {
     assert(in >= 1 && size >= 1 && window >= 1);
     int64_t first = place > 0 ? place : 0;
     int64_t end = (int64_t)place + window;
     end = end < size ? end : size;
-    axis->copy = in == size;
     if (end <= first) {
-        axis->out_first = 0;
-        axis->out_count = 0;
-        axis->in_first = 0;
-        axis->in_count = 1;
-        return 0;
+        return (struct span){.in_count = 1};
     }
-    axis->out_first = (uint32_t)(first - place);
-    axis->out_count = (uint32_t)(end - first);
-    axis->in_first = (uint32_t)first;
-    axis->in_count = axis->out_count;
-    return axis->copy ? 0 : axis_resample(axis, in, size, (uint32_t)first);
+    struct span span = {
+        .first_output = (uint32_t)first,
+        .out_first = (uint32_t)(first - place),
+        .out_count = (uint32_t)(end - first),
+        .in_first = (uint32_t)first,
+        .in_count = (uint32_t)(end - first),
+    };
+    if (in != size) {
+        const struct filter filter = filter_make(in, size);
+        uint32_t unused, in_end;
+        filter_reach(&filter, span.first_output, &span.in_first, &unused);
+        filter_reach(&filter, (uint32_t)end - 1, &unused, &in_end);
+        span.in_count = in_end - span.in_first;
+    }
+    return span;
+}
+
+static int axis_plan(struct axis *axis, uint32_t in, uint32_t size, int32_t place,
+                     uint32_t window) {
+    axis->span = span_make(in, size, place, window);
+    axis->copy = in == size;
+    bool nothing = axis->copy || axis->span.out_count == 0;
+    return nothing ? 0 : axis_resample(axis, in, size, axis->span.first_output);
+}
+
+struct nnc_box nnc_resizer_need(const struct nnc_view *view) {
+    struct span x = span_make(view->crop.width, view->width, view->left, view->out_width);
+    struct span y = span_make(view->crop.height, view->height, view->top, view->out_height);
+    return (struct nnc_box){
+        .left = view->crop.left + x.in_first,
+        .top = view->crop.top + y.in_first,
+        .width = x.in_count,
+        .height = y.in_count,
+    };
 }
 
 /* Write output pixels from right to left by turning the columns of the weights around. */
@@ -259,11 +303,11 @@ static bool down_comes_first(const struct nnc_view *view) {
 /* ---- rows ---- */
 
 static int reserve_lines(struct nnc_resizer *resizer) {
-    if (resizer->y.copy || resizer->y.out_count == 0) {
+    if (resizer->y.copy || resizer->y.span.out_count == 0) {
         return 0;
     }
     size_t stride = resizer->y.taps.stride;
-    uint32_t pixels = resizer->down_first ? resizer->x.in_count : resizer->x.out_count;
+    uint32_t pixels = resizer->down_first ? resizer->x.span.in_count : resizer->x.span.out_count;
     resizer->line_bytes = (size_t)pixels * resizer->channels;
     size_t bytes;
     if (nnc_size_mul(resizer->line_bytes, stride, &bytes) ||
@@ -283,8 +327,8 @@ int nnc_resizer_begin(struct nnc_resizer *resizer, const struct nnc_view *view, 
     if (code >= 0) {
         code = axis_plan(y, view->crop.height, view->height, view->top, view->out_height);
     }
-    if (x->out_count == 0) {
-        y->out_count = 0;
+    if (x->span.out_count == 0) {
+        y->span.out_count = 0;
     }
     resizer->channels = channels;
     resizer->down_first = down_comes_first(view);
@@ -294,31 +338,27 @@ int nnc_resizer_begin(struct nnc_resizer *resizer, const struct nnc_view *view, 
     if (code < 0) {
         return code;
     }
-    if (view->flip && !x->copy && x->out_count > 0) {
+    if (view->flip && !x->copy && x->span.out_count > 0) {
         flip_taps(&x->taps);
     }
     size_t row_bytes = (size_t)view->out_width * channels;
-    if (x->out_count < view->out_width || y->out_count < view->out_height) {
+    if (x->span.out_count < view->out_width || y->span.out_count < view->out_height) {
         memset(out, 0, row_bytes * view->out_height);
     }
-    uint32_t column = view->flip ? view->out_width - x->out_first - x->out_count : x->out_first;
+    uint32_t column =
+        view->flip ? view->out_width - x->span.out_first - x->span.out_count : x->span.out_first;
     resizer->flip = view->flip;
-    resizer->out = out + y->out_first * row_bytes + (size_t)column * channels;
+    resizer->out = out + y->span.out_first * row_bytes + (size_t)column * channels;
     resizer->out_stride = row_bytes;
-    resizer->image_top = view->crop.top + y->in_first;
+    resizer->image_top = view->crop.top + y->span.in_first;
     resizer->rows_in = 0;
     resizer->rows_out = 0;
-    *ret_need = (struct nnc_box){
-        .left = view->crop.left + x->in_first,
-        .top = resizer->image_top,
-        .width = x->in_count,
-        .height = y->in_count,
-    };
+    *ret_need = nnc_resizer_need(view);
     return 0;
 }
 
 static void copy_row(const struct nnc_resizer *resizer, const uint8_t *row, uint8_t *ret_line) {
-    uint32_t count = resizer->x.out_count, channels = resizer->channels;
+    uint32_t count = resizer->x.span.out_count, channels = resizer->channels;
     if (!resizer->flip) {
         memcpy(ret_line, row, (size_t)count * channels);
         return;
@@ -347,7 +387,7 @@ static uint8_t *line_at(const struct nnc_resizer *resizer, uint32_t row) {
 /* Write the output rows whose last line is there. */
 static void mix_lines(struct nnc_resizer *resizer) {
     const struct nnc_taps *taps = &resizer->y.taps;
-    while (resizer->rows_out < resizer->y.out_count) {
+    while (resizer->rows_out < resizer->y.span.out_count) {
         uint32_t i = resizer->rows_out;
         if (taps->first[i] + taps->taps[i] > resizer->rows_in) {
             return;
@@ -369,8 +409,8 @@ static void mix_lines(struct nnc_resizer *resizer) {
 void nnc_resizer_rows(struct nnc_resizer *resizer, uint32_t first, uint32_t count,
                       const uint8_t *pixels, size_t stride) {
     assert(first == resizer->image_top + resizer->rows_in);
-    assert(count <= resizer->y.in_count - resizer->rows_in);
-    if (resizer->y.out_count == 0) {
+    assert(count <= resizer->y.span.in_count - resizer->rows_in);
+    if (resizer->y.span.out_count == 0) {
         resizer->rows_in += count;
         return;
     }
@@ -394,5 +434,5 @@ void nnc_resizer_rows(struct nnc_resizer *resizer, uint32_t first, uint32_t coun
 }
 
 int nnc_resizer_done(const struct nnc_resizer *resizer) {
-    return resizer->rows_out == resizer->y.out_count;
+    return resizer->rows_out == resizer->y.span.out_count;
 }

@@ -33,6 +33,9 @@ int nnc_resizer_create(const char *kernels, struct nnc_resizer **ret_resizer);
 /* Free it. Takes NULL. */
 void nnc_resizer_destroy(struct nnc_resizer *resizer);
 
+/* Which part of the image a view is made of: what nnc_resizer_begin() answers, without planning. */
+struct nnc_box nnc_resizer_need(const struct nnc_view *view);
+
 /* Begin an image: plan the view, clear what it does not cover, and say which part of the image is
  * needed. Shape:  out u8 (view->out_height, view->out_width, channels), channels 1 or 3, rows
  * packed. Math:   PIL's: weights max(0, 1 - |x|) over a support that grows with the reduction, in

@@ -169,18 +169,25 @@ static void on_rows(void *context, uint32_t first, uint32_t count, const uint8_t
     pixels->rows += count;
 }
 
+static int decode(struct nnc_image *image, struct nnc_image_job job,
+                  struct fixture_pixels *pixels) {
+    const struct nnc_image_sink sink = {.begin = on_begin, .rows = on_rows, .context = pixels};
+    struct nnc_image_report report;
+    job.channels = pixels->channels;
+    job.sink = &sink;
+    return nnc_image_decode(image, &job, &report);
+}
+
 int fixture_decode(struct nnc_image *image, const struct fixture_file *file, bool whole,
                    struct fixture_pixels *pixels) {
-    const struct nnc_image_sink sink = {.begin = on_begin, .rows = on_rows, .context = pixels};
-    const struct nnc_image_job job = {
-        .bytes = file->bytes,
-        .size = file->size,
-        .channels = pixels->channels,
-        .whole = whole,
-        .sink = &sink,
-    };
-    struct nnc_image_report report;
-    return nnc_image_decode(image, &job, &report);
+    const struct nnc_image_job job = {.bytes = file->bytes, .size = file->size, .whole = whole};
+    return decode(image, job, pixels);
+}
+
+int fixture_decode_slice(struct nnc_image *image, const struct fixture_file *head,
+                         const struct nnc_image_slice *slice, struct fixture_pixels *pixels) {
+    const struct nnc_image_job job = {.bytes = head->bytes, .size = head->size, .slice = slice};
+    return decode(image, job, pixels);
 }
 
 uint64_t fixture_hash(const uint8_t *bytes, size_t size) {

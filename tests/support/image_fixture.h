@@ -66,6 +66,10 @@ struct fixture_pixels {
 int fixture_decode(struct nnc_image *image, const struct fixture_file *file, bool whole,
                    struct fixture_pixels *pixels);
 
+/* The same from a file's head and a slice of the rest. */
+int fixture_decode_slice(struct nnc_image *image, const struct fixture_file *head,
+                         const struct nnc_image_slice *slice, struct fixture_pixels *pixels);
+
 /* FNV-1a, 64 bits. */
 uint64_t fixture_hash(const uint8_t *bytes, size_t size);
 
