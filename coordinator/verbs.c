@@ -57,15 +57,18 @@ int nnc_verb_print_json(json_t *object) {
     return 0;
 }
 
-/* The coordinator knows no models: the program that does takes over with the same command line. */
-int nnc_verb_models(const struct nnc_verb_context *context) {
+int nnc_verb_hand_over(const struct nnc_verb_context *context, const char *program) {
     char directory[NNC_PATH_MAX];
-    char program[NNC_PATH_MAX + 32];
+    char path[NNC_PATH_MAX + 32];
     int result = nnc_process_directory(directory, sizeof(directory));
     if (result < 0) {
         return result;
     }
-    snprintf(program, sizeof(program), "%s/nncoord-models", directory);
-    execv(program, context->argv);
-    return nnc_fail_errno("start %s", program);
+    snprintf(path, sizeof(path), "%s/%s", directory, program);
+    execv(path, context->argv);
+    return nnc_fail_errno("start %s", path);
+}
+
+int nnc_verb_models(const struct nnc_verb_context *context) {
+    return nnc_verb_hand_over(context, "nncoord-models");
 }

@@ -28,6 +28,10 @@ int nnc_verb_open_data(const struct nnc_config *config, unsigned phases,
 /* Print one JSON object on stdout and release it. NULL (text that is no UTF-8) is an error. */
 int nnc_verb_print_json(json_t *object);
 
+/* Become another of our programs, which reads the same command line again: the coordinator knows no
+ * models and touches no pixels. Returns only on failure, with the negative code. */
+int nnc_verb_hand_over(const struct nnc_verb_context *context, const char *program);
+
 /* One per verb; the table is in verbs.c. */
 int nnc_verb_train(const struct nnc_verb_context *context);
 int nnc_verb_eval(const struct nnc_verb_context *context);
