@@ -56,6 +56,9 @@ static const struct nnc_choice transform_choices[] = {
     {"eval", NNC_TRANSFORM_EVAL},
     {NULL, 0}};
 
+static const struct nnc_choice split_choices[] = {
+    {"train", NNC_SPLIT_TRAIN}, {"val", NNC_SPLIT_VAL}, {NULL, 0}};
+
 static const struct nnc_choice on_bad_choices[] = {
     {"replace", NNC_ON_BAD_REPLACE}, {"fail", NNC_ON_BAD_FAIL}, {NULL, 0}};
 
@@ -212,14 +215,6 @@ static int check_input(const struct nnc_config *config) {
         return nnc_fail(-NNC_E_USAGE,
                         "--input \"%s\" is not channels, height and width like 3x224x224",
                         config->input);
-    }
-    return 0;
-}
-
-static int check_bench_split(const struct nnc_config *config) {
-    if (strcmp(config->bench_split, "train") != 0 && strcmp(config->bench_split, "val") != 0) {
-        return nnc_fail(-NNC_E_USAGE, "--bench-split \"%s\" is neither train nor val",
-                        config->bench_split);
     }
     return 0;
 }
@@ -510,10 +505,10 @@ const struct nnc_option nnc_config_options[] = {
      .max = 1000000, .def = "auto", .choices = auto_choices,
      .help = "steps or batches measured",
      .group = NNC_GROUP_INSPECT, .aliases = {"steps"}, .verbs = BENCH_INPUT | BENCH_TRAIN},
-    {.name = "bench-split", .type = NNC_OPTION_STRING, FIELD(bench_split), .unit = "train|val",
-     .def = "train",
-     .help = "which images and transforms are measured",
-     .group = NNC_GROUP_INSPECT, .check = check_bench_split, .aliases = {"split"},
+    {.name = "split", .type = NNC_OPTION_ENUM, FIELD(split), .unit = "", .def = "train",
+     .choices = split_choices,
+     .help = "which images and transforms are taken",
+     .group = NNC_GROUP_INSPECT, .aliases = {"bench-split"},
      .verbs = BENCH_INPUT},
 };
 /* clang-format on */

@@ -36,6 +36,11 @@ enum nnc_transform {
     NNC_TRANSFORM_EVAL,                /* resize shorter side, centre crop; no randomness */
 };
 
+enum nnc_split {
+    NNC_SPLIT_TRAIN,
+    NNC_SPLIT_VAL,
+};
+
 enum nnc_on_bad {
     NNC_ON_BAD_REPLACE, /* a deterministic substitute takes the sample's place */
     NNC_ON_BAD_FAIL,
@@ -150,7 +155,7 @@ struct nnc_config {
     bool logits;
     char input[NNC_NAME_MAX];       /* "3x224x224" */
     uint32_t bench_steps;           /* measured steps or batches; 0 = as the verb has it */
-    char bench_split[NNC_NAME_MAX]; /* "train" or "val" recipe for bench input */
+    int32_t split;                  /* enum nnc_split, for bench input */
 };
 
 /* Parsed command line: the verb, the configuration and the words of predict and `models show`. */

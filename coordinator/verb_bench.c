@@ -94,7 +94,7 @@ static void print_input(const struct nnc_run_result *result) {
 
 static int bench_input(const struct nnc_verb_context *context) {
     const struct nnc_config *config = &context->command->config;
-    bool val = strcmp(config->bench_split, "val") == 0;
+    bool val = config->split == NNC_SPLIT_VAL;
     struct nnc_dataset *dataset = NULL;
     struct nnc_run_result result;
     int code = nnc_verb_open_data(config, val ? NNC_DATASET_VAL : NNC_DATASET_TRAIN, &dataset);

@@ -550,7 +550,7 @@ Test(config, wrong_lines_say_what_was_meant) {
         {"models show x --input 3x0x4", "--input \"3x0x4\""},
         {"models show x --input 3x4", "--input \"3x4\""},
         {"models show x --input 3x4x5x6", "--input"},
-        {"bench input d --split tset", "neither train nor val"},
+        {"bench input d --split tset", "--split: \"tset\" is none of"},
         {"help trian", "did you mean train"},
     };
     for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
