@@ -5,7 +5,6 @@
 #include "base/err.h"
 #include "coordinator/process.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,25 +25,6 @@ int nnc_verb_execute(const struct nnc_verb_context *context) {
         }
     }
     return nnc_fail(-NNC_E_USAGE, "unknown verb %s", context->command->verb);
-}
-
-int nnc_verb_open_data(const struct nnc_config *config, unsigned phases,
-                       struct nnc_dataset **ret_dataset) {
-    if (config->data[0] == '\0') {
-        return nnc_fail(-NNC_E_USAGE,
-                        "no data set given: put its folder or tar file behind the verb, "
-                        "or --data-path DIR");
-    }
-    const struct nnc_dataset_params params = {.path = config->data,
-                                              .val_path = config->val_data,
-                                              .format = (enum nnc_data_format)config->format,
-                                              .phases = phases,
-                                              .shm_dir = config->shm_dir,
-                                              .reindex = config->reindex};
-    int code = nnc_dataset_open(&params, ret_dataset);
-    /* A path that is not there or not ours to read is the user's to mend. */
-    bool mistyped = code == -ENOENT || code == -ENOTDIR || code == -EACCES;
-    return mistyped ? nnc_fail(-NNC_E_USAGE, "data set %s", nnc_error_text()) : code;
 }
 
 int nnc_verb_print_json(json_t *object) {

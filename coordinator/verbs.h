@@ -20,11 +20,6 @@ struct nnc_verb_context {
 /* Execute command->verb. Returns 0 or a negative code with text. */
 int nnc_verb_execute(const struct nnc_verb_context *context);
 
-/* Open config->data (phases: NNC_DATASET_*). Errors: -NNC_E_USAGE with the line that would work
- * when no data set was given; else as nnc_dataset_open(). */
-int nnc_verb_open_data(const struct nnc_config *config, unsigned phases,
-                       struct nnc_dataset **ret_dataset);
-
 /* Print one JSON object on stdout and release it. NULL (text that is no UTF-8) is an error. */
 int nnc_verb_print_json(json_t *object);
 
