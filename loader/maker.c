@@ -35,6 +35,7 @@ struct nnc_maker {
     struct nnc_sampler_place place;
     uint8_t *pixels;
     struct nnc_maker_cost cost;
+    struct nnc_maker_cut cut;
 };
 
 int nnc_maker_create(const struct nnc_maker_params *params, struct nnc_maker **ret_maker) {
@@ -72,10 +73,13 @@ static int on_begin(void *context, uint32_t width, uint32_t height, struct nnc_b
     const struct nnc_sampler_place *place = &maker->place;
     uint64_t start = nnc_clock_ns();
     struct nnc_rng rng = nnc_rng_make(maker->params.seed, NNC_RNG_AUGMENT, place->epoch, place->k);
-    struct nnc_view view =
-        nnc_augment_view(&maker->params.augment[place->phase], width, height, rng);
-    int code =
-        nnc_resizer_begin(maker->resizer, &view, maker->params.channels, maker->pixels, ret_need);
+    maker->cut = (struct nnc_maker_cut){
+        .width = width,
+        .height = height,
+        .view = nnc_augment_view(&maker->params.augment[place->phase], width, height, rng),
+    };
+    int code = nnc_resizer_begin(maker->resizer, &maker->cut.view, maker->params.channels,
+                                 maker->pixels, ret_need);
     maker->cost.transform_ns += nnc_clock_ns() - start;
     return code;
 }
@@ -154,6 +158,7 @@ int nnc_maker_make(struct nnc_maker *maker, const struct nnc_index_header *heade
     maker->place = *place;
     maker->pixels = pixels;
     maker->cost = (struct nnc_maker_cost){0};
+    maker->cut = (struct nnc_maker_cut){0};
     bool raw = header->kind == NNC_INDEX_IDX;
     int code = raw ? make_raw(maker, header, bytes, size) : make_encoded(maker, bytes, size);
     uint64_t all_ns = nnc_clock_ns() - start;
@@ -170,6 +175,10 @@ int nnc_maker_make(struct nnc_maker *maker, const struct nnc_index_header *heade
 
 struct nnc_maker_cost nnc_maker_cost(const struct nnc_maker *maker) {
     return maker->cost;
+}
+
+struct nnc_maker_cut nnc_maker_cut(const struct nnc_maker *maker) {
+    return maker->cut;
 }
 
 void nnc_maker_grey(const struct nnc_maker *maker, enum nnc_phase phase, uint8_t *pixels) {
