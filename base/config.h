@@ -153,9 +153,12 @@ struct nnc_config {
     /* predict, bench, models */
     uint32_t topk;
     bool logits;
-    char input[NNC_NAME_MAX];       /* "3x224x224" */
-    uint32_t bench_steps;           /* measured steps or batches; 0 = as the verb has it */
-    int32_t split;                  /* enum nnc_split, for bench input */
+    char input[NNC_NAME_MAX];  /* "3x224x224" */
+    uint32_t bench_steps;      /* measured steps or batches; 0 = as the verb has it */
+    int32_t split;             /* enum nnc_split, of bench input and show */
+    uint32_t count;            /* images of show; 0 = as the verb has it */
+    char output[NNC_PATH_MAX]; /* file that show draws */
+    char npy[NNC_PATH_MAX];    /* file for the very bytes of samples; "" = none */
 };
 
 /* Parsed command line: the verb, the configuration and the words of predict and `models show`. */

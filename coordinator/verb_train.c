@@ -68,6 +68,12 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
     struct nnc_run_result result;
     struct nnc_run_params params = {
         .config = config, .mode = NNC_MODE_TRAIN, .machine = &context->machine, .rundir = &rundir};
+    if (config->output[0] != '\0') {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--output names the file of `nncoord show`; the directory of "
+                        "a training run is --output-dir %s",
+                        config->output);
+    }
     int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
     code = code < 0
                ? code

@@ -483,6 +483,7 @@ Test(config, verbs_take_their_words) {
         {"doctor --json", "doctor", "", "", NULL, 0},
         {"bench input d --json", "bench", "input", "d", NULL, 0},
         {"bench train --model alexnet", "bench", "train", "", NULL, 0},
+        {"show d --split val", "show", "", "d", NULL, 0},
         {"test d", "eval", "", "d", NULL, 0},
         {"-q train d", "train", "", "d", NULL, 0},
     };
@@ -524,6 +525,7 @@ Test(config, wrong_lines_say_what_was_meant) {
         {"models resnet18", "nncoord models knows show, not \"resnet18\""},
         {"models shwo", "(did you mean show?)"},
         {"bench", "nncoord bench needs one of: input, train"},
+        {"show", "nncoord show needs DATA"},
         {"bench inptu d", "(did you mean input?)"},
         {"bench train d", "what is \"d\"?"},
         {"check", "nncoord check needs DATA"},
