@@ -27,11 +27,14 @@ enum {
     CHECK = NNC_VERB_CHECK,
     BENCH_INPUT = NNC_VERB_BENCH_INPUT,
     BENCH_TRAIN = NNC_VERB_BENCH_TRAIN,
-    /* Those that read a data set, make training images, run loaders, run trainers, update weights.
-     */
-    READS = TRAIN | NNC_VERB_EVAL | CHECK | BENCH_INPUT,
-    AUGMENTS = TRAIN | CHECK | BENCH_INPUT,
-    LOADS = READS | PREDICT,
+    SHOW = NNC_VERB_SHOW,
+    /* Those that deliver a data set, read one, make training images, run loaders, make images of
+     * files, run trainers, update weights. */
+    DELIVERS = TRAIN | NNC_VERB_EVAL | CHECK | BENCH_INPUT,
+    READS = DELIVERS | SHOW,
+    AUGMENTS = TRAIN | CHECK | BENCH_INPUT | SHOW,
+    LOADS = DELIVERS | PREDICT,
+    MAKES = LOADS | SHOW,
     RUNS = TRAIN | NNC_VERB_EVAL | PREDICT | BENCH_TRAIN,
     LEARNS = TRAIN | BENCH_TRAIN,
     EVERY = NNC_VERB_EVERY & ~NNC_VERB_CONFIG,
@@ -55,6 +58,9 @@ static const struct nnc_choice transform_choices[] = {
     {"padded-crop", NNC_TRANSFORM_PADDED_CROP},
     {"eval", NNC_TRANSFORM_EVAL},
     {NULL, 0}};
+
+static const struct nnc_choice split_choices[] = {
+    {"train", NNC_SPLIT_TRAIN}, {"val", NNC_SPLIT_VAL}, {NULL, 0}};
 
 static const struct nnc_choice on_bad_choices[] = {
     {"replace", NNC_ON_BAD_REPLACE}, {"fail", NNC_ON_BAD_FAIL}, {NULL, 0}};
@@ -216,14 +222,6 @@ static int check_input(const struct nnc_config *config) {
     return 0;
 }
 
-static int check_bench_split(const struct nnc_config *config) {
-    if (strcmp(config->bench_split, "train") != 0 && strcmp(config->bench_split, "val") != 0) {
-        return nnc_fail(-NNC_E_USAGE, "--bench-split \"%s\" is neither train nor val",
-                        config->bench_split);
-    }
-    return 0;
-}
-
 /* One row fills few lines instead of a line per field. */
 /* clang-format off */
 const struct nnc_option nnc_config_options[] = {
@@ -242,7 +240,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "channels", .type = NNC_OPTION_U32, FIELD(channels), .unit = "", .min = 0, .max = 3,
      .def = "auto", .choices = auto_choices,
      .help = "colour channels that the network sees: 1 or 3",
-     .group = NNC_GROUP_DATA, .check = check_channels, .verbs = LOADS},
+     .group = NNC_GROUP_DATA, .check = check_channels, .verbs = MAKES},
     {.name = "train-transform", .type = NNC_OPTION_ENUM, FIELD(train_transform), .unit = "",
      .def = "random-resized-crop", .choices = transform_choices,
      .help = "augmentation of training images",
@@ -255,11 +253,11 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "val-resize-size", .type = NNC_OPTION_U32, FIELD(val_resize_size), .unit = "pixels",
      .min = 1, .max = 8192, .def = "256",
      .help = "shorter side before the centre crop of an evaluated image",
-     .group = NNC_GROUP_DATA, .verbs = LOADS},
+     .group = NNC_GROUP_DATA, .verbs = MAKES},
     {.name = "val-crop-size", .type = NNC_OPTION_U32, FIELD(val_crop_size), .unit = "pixels",
      .min = 1, .max = 8192, .def = "224",
      .help = "side of an evaluated image",
-     .group = NNC_GROUP_DATA, .check = check_val_crop, .verbs = LOADS},
+     .group = NNC_GROUP_DATA, .check = check_val_crop, .verbs = MAKES},
     {.name = "crop-padding", .type = NNC_OPTION_U32, FIELD(crop_padding), .unit = "pixels",
      .min = 0, .max = 1024, .def = "4",
      .help = "zeros on each side for --train-transform padded-crop",
@@ -314,14 +312,14 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "io", .type = NNC_OPTION_ENUM, FIELD(io), .unit = "", .def = "auto",
      .choices = io_choices,
      .help = "how files are read; auto takes io_uring where the kernel allows it",
-     .group = NNC_GROUP_LOADERS, .verbs = LOADS},
+     .group = NNC_GROUP_LOADERS, .verbs = MAKES},
     {.name = "sample-timeout", .type = NNC_OPTION_U32, FIELD(sample_timeout), .unit = "seconds",
      .min = 1, .max = 86400, .def = "60",
      .help = "time after which a loader that holds one image counts as hung and is replaced",
      .group = NNC_GROUP_LOADERS, .verbs = LOADS},
     {.name = "shm-dir", .type = NNC_OPTION_STRING, FIELD(shm_dir), .unit = "DIR", .def = "",
      .help = "where shared memory is made if memfd is forbidden",
-     .group = NNC_GROUP_LOADERS, .verbs = LOADS | NNC_VERB_DOCTOR},
+     .group = NNC_GROUP_LOADERS, .verbs = MAKES | NNC_VERB_DOCTOR},
     {.name = "gpus", .type = NNC_OPTION_STRING, FIELD(gpus), .unit = "N|all|0,2", .def = "",
      .help = "GPUs of this machine: how many, all, or which; 0 or nothing means the CPU",
      .group = NNC_GROUP_DEVICES, .check = check_gpus, .aliases = {"nproc-per-node"},
@@ -387,7 +385,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "seed", .type = NNC_OPTION_U64, FIELD(seed), .unit = "", .min = 0,
      .max = (double)UINT64_MAX, .def = "0",
      .help = "decides initial weights, order and augmentation",
-     .group = NNC_GROUP_TRAINING, .verbs = LOADS | RUNS},
+     .group = NNC_GROUP_TRAINING, .verbs = MAKES | RUNS},
     {.name = "loss", .type = NNC_OPTION_ENUM, FIELD(loss), .unit = "", .def = "cross-entropy",
      .choices = loss_choices,
      .help = "what is minimised",
@@ -450,7 +448,7 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_TRAINING, .aliases = {"min-lr"}, .verbs = TRAIN},
     {.name = "output-dir", .type = NNC_OPTION_STRING, FIELD(output_dir), .unit = "DIR", .def = "",
      .help = "the run's directory; runs/MODEL-TIME if not given",
-     .group = NNC_GROUP_STATE, .aliases = {"output"}, .verbs = TRAIN},
+     .group = NNC_GROUP_STATE, .verbs = TRAIN},
     {.name = "resume", .type = NNC_OPTION_STRING, FIELD(resume), .unit = "PATH|auto", .def = "",
      .help = "continue from a checkpoint or a run; auto takes the newest valid one of "
              "--output-dir",
@@ -495,7 +493,7 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_OUTPUT, .check = check_quiet, .verbs = EVERY},
     {.name = "audit", .type = NNC_OPTION_STRING, FIELD(audit), .unit = "FILE", .def = "",
      .help = "write one line per delivered image: epoch, position, index, rank",
-     .group = NNC_GROUP_OUTPUT, .verbs = READS},
+     .group = NNC_GROUP_OUTPUT, .verbs = DELIVERS},
     {.name = "topk", .type = NNC_OPTION_U32, FIELD(topk), .unit = "classes", .min = 1, .max = 1000,
      .def = "5",
      .help = "classes shown per image",
@@ -510,11 +508,21 @@ const struct nnc_option nnc_config_options[] = {
      .max = 1000000, .def = "auto", .choices = auto_choices,
      .help = "steps or batches measured",
      .group = NNC_GROUP_INSPECT, .aliases = {"steps"}, .verbs = BENCH_INPUT | BENCH_TRAIN},
-    {.name = "bench-split", .type = NNC_OPTION_STRING, FIELD(bench_split), .unit = "train|val",
-     .def = "train",
-     .help = "which images and transforms are measured",
-     .group = NNC_GROUP_INSPECT, .check = check_bench_split, .aliases = {"split"},
-     .verbs = BENCH_INPUT},
+    {.name = "split", .type = NNC_OPTION_ENUM, FIELD(split), .unit = "", .def = "train",
+     .choices = split_choices,
+     .help = "which images and transforms are taken",
+     .group = NNC_GROUP_INSPECT, .aliases = {"bench-split"},
+     .verbs = BENCH_INPUT | SHOW},
+    {.name = "count", .type = NNC_OPTION_U32, FIELD(count), .unit = "images", .min = 0,
+     .max = 100000000, .def = "auto", .choices = auto_choices,
+     .help = "how many images; auto is 64",
+     .group = NNC_GROUP_INSPECT, .verbs = SHOW},
+    {.name = "output", .type = NNC_OPTION_STRING, FIELD(output), .unit = "FILE", .def = "",
+     .help = "the PNG to draw; show.png if neither this nor --npy is given",
+     .group = NNC_GROUP_INSPECT, .verbs = SHOW},
+    {.name = "npy", .type = NNC_OPTION_STRING, FIELD(npy), .unit = "FILE", .def = "",
+     .help = "save the samples as uint8 array (N, H, W, C), and FILE.jsonl with a line for each",
+     .group = NNC_GROUP_INSPECT, .verbs = SHOW},
 };
 /* clang-format on */
 
@@ -530,7 +538,7 @@ const char *nnc_config_group_title(enum nnc_config_group group) {
         [NNC_GROUP_STATE] = "Checkpoints",
         [NNC_GROUP_LIFE] = "Life cycle",
         [NNC_GROUP_OUTPUT] = "Output",
-        [NNC_GROUP_INSPECT] = "Predict, models and bench",
+        [NNC_GROUP_INSPECT] = "Predict, models, show and bench",
     };
     _Static_assert(sizeof(titles) / sizeof(titles[0]) == NNC_GROUP_COUNT, "a group has no title");
     return titles[group];

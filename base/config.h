@@ -36,6 +36,11 @@ enum nnc_transform {
     NNC_TRANSFORM_EVAL,                /* resize shorter side, centre crop; no randomness */
 };
 
+enum nnc_split {
+    NNC_SPLIT_TRAIN,
+    NNC_SPLIT_VAL,
+};
+
 enum nnc_on_bad {
     NNC_ON_BAD_REPLACE, /* a deterministic substitute takes the sample's place */
     NNC_ON_BAD_FAIL,
@@ -148,9 +153,12 @@ struct nnc_config {
     /* predict, bench, models */
     uint32_t topk;
     bool logits;
-    char input[NNC_NAME_MAX];       /* "3x224x224" */
-    uint32_t bench_steps;           /* measured steps or batches; 0 = as the verb has it */
-    char bench_split[NNC_NAME_MAX]; /* "train" or "val" recipe for bench input */
+    char input[NNC_NAME_MAX];  /* "3x224x224" */
+    uint32_t bench_steps;      /* measured steps or batches; 0 = as the verb has it */
+    int32_t split;             /* enum nnc_split, of bench input and show */
+    uint32_t count;            /* images of show; 0 = as the verb has it */
+    char output[NNC_PATH_MAX]; /* file that show draws */
+    char npy[NNC_PATH_MAX];    /* file for the very bytes of samples; "" = none */
 };
 
 /* Parsed command line: the verb, the configuration and the words of predict and `models show`. */

@@ -25,7 +25,8 @@ static const struct {
     {NNC_EXIT_HARDWARE, "hardware failure, or repeated crash of a child"},
     {NNC_EXIT_COMM, "communication between trainers failed"},
     {NNC_EXIT_NUMERIC, "the loss is not finite"},
-    {NNC_EXIT_CHECKPOINT, "a checkpoint could not be written, or none can be read"},
+    {NNC_EXIT_CHECKPOINT, "a checkpoint or another file could not be written, or no checkpoint "
+                          "can be read"},
     {NNC_EXIT_STOPPED, "stopped by a signal after a durable checkpoint: run again with "
                        "--resume auto"},
     {NNC_EXIT_SANDBOX, "a required sandbox layer is missing"},

@@ -31,7 +31,8 @@ enum nnc_verb_mask {
     NNC_VERB_BENCH_INPUT = 1 << 6,
     NNC_VERB_BENCH_TRAIN = 1 << 7,
     NNC_VERB_CONFIG = 1 << 8,
-    NNC_VERB_EVERY = (1 << 9) - 1,
+    NNC_VERB_SHOW = 1 << 9,
+    NNC_VERB_EVERY = (1 << 10) - 1,
 };
 
 /* What becomes of the words after verb and subverb. */

@@ -49,6 +49,14 @@ const struct nnc_verb nnc_config_verbs[] = {
      .mask = NNC_VERB_CHECK,
      .help = "read every image of a data set and report bad ones",
      .text = "Read and decode every image of DATA once, and list those that cannot be used."},
+    {.name = "show",
+     .words_name = "DATA",
+     .words = NNC_WORDS_DATA,
+     .mask = NNC_VERB_SHOW,
+     .help = "draw the samples that a network gets, or save their bytes",
+     .text = "Make the first samples of the first epoch as training with the same options would, "
+             "and draw them with their labels into one PNG. --npy FILE saves their very bytes as a "
+             "NumPy array instead, and beside it FILE.jsonl says how each was cut."},
     {.name = "doctor",
      .words_name = "",
      .words = NNC_WORDS_NONE,

@@ -16,7 +16,7 @@ enum nnc_error {
     NNC_E_HARDWARE,     /* device failure or repeated crash of a child */
     NNC_E_COMM,         /* collective or rendezvous failed */
     NNC_E_NUMERIC,      /* loss or gradient is not finite */
-    NNC_E_CHECKPOINT,   /* a checkpoint cannot be written or none can be read */
+    NNC_E_CHECKPOINT,   /* a checkpoint or an output cannot be written, or none can be read */
     NNC_E_STOPPED,      /* stopped by a signal after a durable checkpoint */
     NNC_E_SANDBOX,      /* a required sandbox layer is missing */
     NNC_E_CHILD,        /* a child process failed */

@@ -73,6 +73,35 @@ int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset
     return 0;
 }
 
+int nnc_dataset_open_config(const struct nnc_config *config, unsigned phases,
+                            struct nnc_dataset **ret_dataset) {
+    if (config->data[0] == '\0') {
+        return nnc_fail(-NNC_E_USAGE,
+                        "no data set given: put its folder or tar file behind the verb, "
+                        "or --data-path DIR");
+    }
+    const struct nnc_dataset_params params = {.path = config->data,
+                                              .val_path = config->val_data,
+                                              .format = (enum nnc_data_format)config->format,
+                                              .phases = phases,
+                                              .shm_dir = config->shm_dir,
+                                              .reindex = config->reindex};
+    int code = nnc_dataset_open(&params, ret_dataset);
+    /* A path that is not there or not ours to read is the user's to mend. */
+    bool mistyped = code == -ENOENT || code == -ENOTDIR || code == -EACCES;
+    return mistyped ? nnc_fail(-NNC_E_USAGE, "data set %s", nnc_error_text()) : code;
+}
+
+uint32_t nnc_dataset_channels(const struct nnc_dataset *dataset, uint32_t wanted) {
+    for (int phase = 0; dataset != NULL && phase < 2 && wanted == 0; phase++) {
+        const struct nnc_dataset_part *part = &dataset->parts[phase];
+        if (part->samples != 0 && part->index.header->kind == NNC_INDEX_IDX) {
+            wanted = part->index.header->channels;
+        }
+    }
+    return wanted == 0 ? 3 : wanted;
+}
+
 void nnc_dataset_close(struct nnc_dataset *dataset) {
     for (int i = 0; dataset != NULL && i < 2; i++) {
         free(dataset->parts[i].bytes);

@@ -62,6 +62,15 @@ struct nnc_dataset {
  * files, empty classes, different classes. The text names the place and the remedy. */
 int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset **ret_dataset);
 
+/* The same for the data set that a configuration names (phases: NNC_DATASET_*). Errors also:
+ * -NNC_E_USAGE with the line that would work when none was given or its path is not there. */
+int nnc_dataset_open_config(const struct nnc_config *config, unsigned phases,
+                            struct nnc_dataset **ret_dataset);
+
+/* Colour channels of the samples that are made: wanted where that is not 0, else those of raw
+ * pixels, else 3. dataset may be NULL: no data. */
+uint32_t nnc_dataset_channels(const struct nnc_dataset *dataset, uint32_t wanted);
+
 /* Index images without labels as the VAL part: each path is an image file or a folder that is
  * searched for images. Samples come in the order of paths, a folder's in torchvision's order. Root
  * is the working directory when everything is beneath it, else "/"; symbolic links are resolved.

@@ -70,7 +70,7 @@ static int choose_batch(const struct nnc_config *config, uint32_t ranks, uint32_
 
 static void choose_phases(const struct nnc_plan_input *input, struct nnc_schedule *schedule) {
     const struct nnc_config *config = input->config;
-    bool bench_val = strcmp(config->bench_split, "val") == 0;
+    bool bench_val = config->split == NNC_SPLIT_VAL;
     switch (input->mode) {
     case NNC_MODE_TRAIN:
         schedule->train_samples = input->samples[NNC_PHASE_TRAIN];

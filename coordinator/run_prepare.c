@@ -22,21 +22,15 @@ static const struct nnc_dataset_part *part_of(const struct nnc_run_state *run, i
 }
 
 static int make_plan(struct nnc_run_state *run) {
-    struct nnc_plan_input input = {.config = run->params->config,
-                                   .machine = run->params->machine,
-                                   .mode = run->params->mode,
-                                   .channels = run->params->config->channels};
+    struct nnc_plan_input input = {
+        .config = run->params->config,
+        .machine = run->params->machine,
+        .mode = run->params->mode,
+        .channels = nnc_dataset_channels(run->params->dataset, run->params->config->channels)};
     for (int phase = 0; phase < 2; phase++) {
         const struct nnc_dataset_part *part = part_of(run, phase);
-        if (part == NULL) {
-            continue;
-        }
-        input.samples[phase] = part->index.header->samples;
-        if (input.channels == 0 && part->index.header->kind == NNC_INDEX_IDX) {
-            input.channels = part->index.header->channels;
-        }
+        input.samples[phase] = part == NULL ? 0 : part->index.header->samples;
     }
-    input.channels = input.channels == 0 ? 3 : input.channels;
     return nnc_plan_make(&input, &run->plan);
 }
 

@@ -94,10 +94,10 @@ static void print_input(const struct nnc_run_result *result) {
 
 static int bench_input(const struct nnc_verb_context *context) {
     const struct nnc_config *config = &context->command->config;
-    bool val = strcmp(config->bench_split, "val") == 0;
+    bool val = config->split == NNC_SPLIT_VAL;
     struct nnc_dataset *dataset = NULL;
     struct nnc_run_result result;
-    int code = nnc_verb_open_data(config, val ? NNC_DATASET_VAL : NNC_DATASET_TRAIN, &dataset);
+    int code = nnc_dataset_open_config(config, val ? NNC_DATASET_VAL : NNC_DATASET_TRAIN, &dataset);
     if (code < 0) {
         return code;
     }
@@ -166,7 +166,7 @@ int nnc_verb_check(const struct nnc_verb_context *context) {
     const struct nnc_config *config = &context->command->config;
     struct nnc_dataset *dataset = NULL;
     struct nnc_run_result sum = {.images = 0};
-    int code = nnc_verb_open_data(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);
+    int code = nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);
     code = code < 0 ? code : check_part(context, dataset, NNC_PHASE_TRAIN, &sum);
     code = code < 0 ? code : check_part(context, dataset, NNC_PHASE_VAL, &sum);
     nnc_dataset_close(dataset);

@@ -59,7 +59,8 @@ static void look_at_machine(const struct nnc_machine *machine, struct findings *
 }
 
 static void look_at_installation(struct findings *findings) {
-    static const char *const programs[] = {"nncoord-loader", "nncoord-trainer", "nncoord-models"};
+    static const char *const programs[] = {"nncoord-loader", "nncoord-trainer", "nncoord-models",
+                                           "nncoord-data"};
     char directory[NNC_PATH_MAX] = "";
     nnc_process_directory(directory, sizeof(directory));
     for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {

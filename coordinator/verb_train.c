@@ -68,9 +68,16 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
     struct nnc_run_result result;
     struct nnc_run_params params = {
         .config = config, .mode = NNC_MODE_TRAIN, .machine = &context->machine, .rundir = &rundir};
+    if (config->output[0] != '\0') {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--output names the file of `nncoord show`; the directory of "
+                        "a training run is --output-dir %s",
+                        config->output);
+    }
     int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
-    code =
-        code < 0 ? code : nnc_verb_open_data(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);
+    code = code < 0
+               ? code
+               : nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);
     if (code < 0) {
         goto out;
     }
@@ -99,7 +106,7 @@ int nnc_verb_eval(const struct nnc_verb_context *context) {
     struct nnc_run_params params = {
         .config = config, .mode = NNC_MODE_EVAL, .machine = &context->machine};
     int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
-    code = code < 0 ? code : nnc_verb_open_data(config, NNC_DATASET_VAL, &dataset);
+    code = code < 0 ? code : nnc_dataset_open_config(config, NNC_DATASET_VAL, &dataset);
     if (code < 0) {
         goto out;
     }

@@ -5,7 +5,6 @@
 #include "base/err.h"
 #include "coordinator/process.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,9 +13,9 @@ static const struct {
     const char *name;
     int (*execute)(const struct nnc_verb_context *context);
 } verbs[] = {
-    {"train", nnc_verb_train},   {"eval", nnc_verb_eval},   {"predict", nnc_verb_predict},
-    {"check", nnc_verb_check},   {"bench", nnc_verb_bench}, {"models", nnc_verb_models},
-    {"doctor", nnc_verb_doctor},
+    {"train", nnc_verb_train}, {"eval", nnc_verb_eval},     {"predict", nnc_verb_predict},
+    {"check", nnc_verb_check}, {"bench", nnc_verb_bench},   {"models", nnc_verb_models},
+    {"show", nnc_verb_show},   {"doctor", nnc_verb_doctor},
 };
 
 int nnc_verb_execute(const struct nnc_verb_context *context) {
@@ -26,25 +25,6 @@ int nnc_verb_execute(const struct nnc_verb_context *context) {
         }
     }
     return nnc_fail(-NNC_E_USAGE, "unknown verb %s", context->command->verb);
-}
-
-int nnc_verb_open_data(const struct nnc_config *config, unsigned phases,
-                       struct nnc_dataset **ret_dataset) {
-    if (config->data[0] == '\0') {
-        return nnc_fail(-NNC_E_USAGE,
-                        "no data set given: put its folder or tar file behind the verb, "
-                        "or --data-path DIR");
-    }
-    const struct nnc_dataset_params params = {.path = config->data,
-                                              .val_path = config->val_data,
-                                              .format = (enum nnc_data_format)config->format,
-                                              .phases = phases,
-                                              .shm_dir = config->shm_dir,
-                                              .reindex = config->reindex};
-    int code = nnc_dataset_open(&params, ret_dataset);
-    /* A path that is not there or not ours to read is the user's to mend. */
-    bool mistyped = code == -ENOENT || code == -ENOTDIR || code == -EACCES;
-    return mistyped ? nnc_fail(-NNC_E_USAGE, "data set %s", nnc_error_text()) : code;
 }
 
 int nnc_verb_print_json(json_t *object) {
@@ -57,15 +37,22 @@ int nnc_verb_print_json(json_t *object) {
     return 0;
 }
 
-/* The coordinator knows no models: the program that does takes over with the same command line. */
-int nnc_verb_models(const struct nnc_verb_context *context) {
+int nnc_verb_hand_over(const struct nnc_verb_context *context, const char *program) {
     char directory[NNC_PATH_MAX];
-    char program[NNC_PATH_MAX + 32];
+    char path[NNC_PATH_MAX + 32];
     int result = nnc_process_directory(directory, sizeof(directory));
     if (result < 0) {
         return result;
     }
-    snprintf(program, sizeof(program), "%s/nncoord-models", directory);
-    execv(program, context->argv);
-    return nnc_fail_errno("start %s", program);
+    snprintf(path, sizeof(path), "%s/%s", directory, program);
+    execv(path, context->argv);
+    return nnc_fail_errno("start %s", path);
+}
+
+int nnc_verb_show(const struct nnc_verb_context *context) {
+    return nnc_verb_hand_over(context, "nncoord-data");
+}
+
+int nnc_verb_models(const struct nnc_verb_context *context) {
+    return nnc_verb_hand_over(context, "nncoord-models");
 }

@@ -20,13 +20,12 @@ struct nnc_verb_context {
 /* Execute command->verb. Returns 0 or a negative code with text. */
 int nnc_verb_execute(const struct nnc_verb_context *context);
 
-/* Open config->data (phases: NNC_DATASET_*). Errors: -NNC_E_USAGE with the line that would work
- * when no data set was given; else as nnc_dataset_open(). */
-int nnc_verb_open_data(const struct nnc_config *config, unsigned phases,
-                       struct nnc_dataset **ret_dataset);
-
 /* Print one JSON object on stdout and release it. NULL (text that is no UTF-8) is an error. */
 int nnc_verb_print_json(json_t *object);
+
+/* Become another of our programs, which reads the same command line again: the coordinator knows no
+ * models and touches no pixels. Returns only on failure, with the negative code. */
+int nnc_verb_hand_over(const struct nnc_verb_context *context, const char *program);
 
 /* One per verb; the table is in verbs.c. */
 int nnc_verb_train(const struct nnc_verb_context *context);
@@ -34,6 +33,7 @@ int nnc_verb_eval(const struct nnc_verb_context *context);
 int nnc_verb_predict(const struct nnc_verb_context *context);
 int nnc_verb_check(const struct nnc_verb_context *context);
 int nnc_verb_bench(const struct nnc_verb_context *context);
+int nnc_verb_show(const struct nnc_verb_context *context);
 int nnc_verb_models(const struct nnc_verb_context *context);
 int nnc_verb_doctor(const struct nnc_verb_context *context);
 

@@ -221,10 +221,7 @@ static int replace_bad(struct loop *loop, uint32_t tag) {
     if (code < 0) {
         return code;
     }
-    if (work->place.phase == NNC_PHASE_TRAIN && work->attempt < NNC_SAMPLER_SUBSTITUTES) {
-        work->place.sample =
-            nnc_sampler_substitute(&loop->params->sampler, &work->place, work->attempt);
-        work->attempt++;
+    if (nnc_sampler_replace(&loop->params->sampler, &work->attempt, &work->place)) {
         submit(loop, tag);
         return 0;
     }

@@ -35,6 +35,7 @@ struct nnc_maker {
     struct nnc_sampler_place place;
     uint8_t *pixels;
     struct nnc_maker_cost cost;
+    struct nnc_maker_cut cut;
 };
 
 int nnc_maker_create(const struct nnc_maker_params *params, struct nnc_maker **ret_maker) {
@@ -78,9 +79,10 @@ static int on_begin(void *context, uint32_t width, uint32_t height, struct nnc_b
     struct nnc_maker *maker = context;
     const struct nnc_sampler_place *place = &maker->place;
     uint64_t start = nnc_clock_ns();
-    struct nnc_view view = draw_view(maker, place, width, height);
-    int code =
-        nnc_resizer_begin(maker->resizer, &view, maker->params.channels, maker->pixels, ret_need);
+    maker->cut = (struct nnc_maker_cut){
+        .width = width, .height = height, .view = draw_view(maker, place, width, height)};
+    int code = nnc_resizer_begin(maker->resizer, &maker->cut.view, maker->params.channels,
+                                 maker->pixels, ret_need);
     maker->cost.transform_ns += nnc_clock_ns() - start;
     return code;
 }
@@ -185,6 +187,7 @@ int nnc_maker_make(struct nnc_maker *maker, const struct nnc_index_header *heade
     maker->place = *place;
     maker->pixels = pixels;
     maker->cost = (struct nnc_maker_cost){0};
+    maker->cut = (struct nnc_maker_cut){0};
     bool raw = header->kind == NNC_INDEX_IDX;
     int code =
         raw ? make_raw(maker, header, bytes->bytes, bytes->size) : make_encoded(maker, bytes);
@@ -202,6 +205,10 @@ int nnc_maker_make(struct nnc_maker *maker, const struct nnc_index_header *heade
 
 struct nnc_maker_cost nnc_maker_cost(const struct nnc_maker *maker) {
     return maker->cost;
+}
+
+struct nnc_maker_cut nnc_maker_cut(const struct nnc_maker *maker) {
+    return maker->cut;
 }
 
 void nnc_maker_grey(const struct nnc_maker *maker, enum nnc_phase phase, uint8_t *pixels) {

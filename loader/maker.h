@@ -26,6 +26,12 @@ struct nnc_maker_cost {
     uint32_t warnings;     /* faults in the image that do not make it bad */
 };
 
+/* How the last sample was cut out of its image. width 0: the image's size never became known. */
+struct nnc_maker_cut {
+    uint32_t width, height; /* of the image */
+    struct nnc_view view;
+};
+
 struct nnc_maker;
 
 /* Decoders, resizer and their buffers, for one sample after the other. Errors: -ENOMEM. */
@@ -58,6 +64,9 @@ int nnc_maker_make(struct nnc_maker *maker, const struct nnc_index_header *heade
 
 /* What the last nnc_maker_make() cost. */
 struct nnc_maker_cost nnc_maker_cost(const struct nnc_maker *maker);
+
+/* The view that the last nnc_maker_make() drew, also of an image that turned out bad later. */
+struct nnc_maker_cut nnc_maker_cut(const struct nnc_maker *maker);
 
 /* Fill a sample that cannot be made with grey. */
 void nnc_maker_grey(const struct nnc_maker *maker, enum nnc_phase phase, uint8_t *pixels);

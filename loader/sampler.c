@@ -4,7 +4,7 @@
  * 1. No state: the whole input is (schedule, seed, rank, claim).
  * 2. A claim comes from shared memory, so it is checked, not trusted.
  *
- * Does not: read, decode, or know what is a bad sample. */
+ * Does not: read, decode, or find out that a sample is bad. */
 #include "loader/sampler.h"
 
 #include "base/err.h"
@@ -33,6 +33,16 @@ int nnc_sampler_locate(const struct nnc_sampler *sampler, uint32_t rank,
     }
     *ret_place = place;
     return 0;
+}
+
+bool nnc_sampler_replace(const struct nnc_sampler *sampler, uint32_t *attempt,
+                         struct nnc_sampler_place *place) {
+    if (place->phase != NNC_PHASE_TRAIN || *attempt >= NNC_SAMPLER_SUBSTITUTES) {
+        return false;
+    }
+    place->sample = nnc_sampler_substitute(sampler, place, *attempt);
+    (*attempt)++;
+    return true;
 }
 
 uint64_t nnc_sampler_substitute(const struct nnc_sampler *sampler,

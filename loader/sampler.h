@@ -7,6 +7,7 @@
 #include "ipc/ring.h"
 #include "ipc/schedule.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Substitutes tried for a bad sample before its place is given up. */
@@ -30,6 +31,12 @@ struct nnc_sampler_place {
  * one of this schedule: the ring's memory is damaged. */
 int nnc_sampler_locate(const struct nnc_sampler *sampler, uint32_t rank,
                        const struct nnc_claim *claim, struct nnc_sampler_place *ret_place);
+
+/* Put the next substitute into place->sample and count it in *attempt, which starts at 0. False
+ * when the place is given up: after NNC_SAMPLER_SUBSTITUTES, and in validation at once. Both are
+ * untouched then. */
+bool nnc_sampler_replace(const struct nnc_sampler *sampler, uint32_t *attempt,
+                         struct nnc_sampler_place *place);
 
 /* The sample that stands in for place's, attempt 0..NNC_SAMPLER_SUBSTITUTES-1: uniform over the
  * training set, drawn from (seed, SUBSTITUTE, epoch, k). Only for training places (assert):

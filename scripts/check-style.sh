@@ -5,7 +5,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-mapfile -t sources < <(find base ipc coordinator loader workers cpu -name '*.[ch]' | sort)
+mapfile -t sources < <(find base ipc coordinator loader data workers cpu -name '*.[ch]' | sort)
 mapfile -t tests < <(find tests -name '*.[ch]' | sort)
 breaches=0
 
@@ -39,7 +39,7 @@ lengths() {
 layers() {
     local rule folder allowed file line target
     for rule in "base:base" "ipc:base ipc" "coordinator:base ipc coordinator" \
-        "loader:base ipc loader" "workers:base ipc workers" "cpu:base workers cpu"; do
+        "loader:base ipc loader" "data:base ipc loader coordinator data" "workers:base ipc workers" "cpu:base workers cpu"; do
         folder=${rule%%:*} allowed=" ${rule#*:} "
         while IFS=: read -r file line target; do
             target=${target#*\"} target=${target%%/*}
@@ -48,6 +48,10 @@ layers() {
             fi
         done < <(grep -nE '^#include "' -r "$folder" --include='*.[ch]')
     done
+    # The data program sees the index of a data set, not the supervision of a run.
+    grep -nE '^#include "coordinator/' -r data --include='*.[ch]' |
+        grep -v 'coordinator/dataset\.h' |
+        sed 's/:#include/: data may include only dataset of coordinator: #include/'
     # The backends see the program and the table they fill, not the trainer.
     grep -nE '^#include "workers/' -r cpu --include='*.[ch]' |
         grep -vE 'workers/(backend|program|graph|dropout)\.h' |

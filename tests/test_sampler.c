@@ -96,3 +96,20 @@ Test(sampler, substitutes_are_the_same_for_everybody_and_differ_between_attempts
     uint64_t third = nnc_sampler_substitute(&sampler, &place, 0);
     cr_expect(first != other || other != third, "substitutes do not depend on the place");
 }
+
+Test(sampler, a_bad_place_in_training_gets_all_substitutes_and_one_in_validation_none) {
+    struct nnc_sampler_place place = {.phase = NNC_PHASE_TRAIN, .epoch = 2, .k = 55, .sample = 3};
+    const struct nnc_sampler_place first = place;
+    uint32_t attempt = 0;
+    while (attempt < NNC_SAMPLER_SUBSTITUTES) {
+        uint64_t sample = nnc_sampler_substitute(&sampler, &first, attempt);
+        cr_assert(nnc_sampler_replace(&sampler, &attempt, &place));
+        cr_assert_eq(place.sample, sample);
+        cr_assert_eq(place.k, 55);
+    }
+    cr_assert_not(nnc_sampler_replace(&sampler, &attempt, &place));
+    place.phase = NNC_PHASE_VAL;
+    attempt = 0;
+    cr_assert_not(nnc_sampler_replace(&sampler, &attempt, &place));
+    cr_assert_eq(attempt, 0);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files that are whole or not there.
+ *
+ *   open PATH.PID.tmp -> write ... -> [sync] close -> rename to PATH [-> sync the directory]
+ *
+ * 1. Under its final name a file is complete, whatever ends this process and whenever.
+ * 2. What cannot be begun is the user's to mend (usage); what breaks later is the device's.
+ * 3. A name that is a directory is refused at the beginning: rename would find it at the end.
+ *
+ * Does not: make directories. */
+#include "data/output.h"
+
+#include "base/err.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+int nnc_output_open(struct nnc_vfs *vfs, const char *path, struct nnc_output *ret_output) {
+    struct nnc_output output = {.vfs = vfs};
+    int fd = vfs->ops->open(vfs, path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd >= 0) {
+        vfs->ops->close(vfs, fd);
+        return nnc_fail(-NNC_E_USAGE, "%s is a directory: give the name of a file", path);
+    }
+    int length = snprintf(output.path, sizeof(output.path), "%s", path);
+    assert(length >= 0 && (size_t)length < sizeof(output.path));
+    snprintf(output.temp, sizeof(output.temp), "%s.%d.tmp", path, (int)getpid());
+    output.fd = vfs->ops->open(vfs, output.temp, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    if (output.fd < 0) {
+        return nnc_fail(-NNC_E_USAGE, "%s cannot be written: %s; give another place", path,
+                        strerror(-output.fd));
+    }
+    output.is_open = true;
+    *ret_output = output;
+    return 0;
+}
+
+int nnc_output_write(struct nnc_output *output, const void *data, size_t bytes) {
+    assert(output->is_open);
+    int code = nnc_vfs_write_all(output->vfs, output->fd, data, bytes, output->bytes);
+    if (code < 0) {
+        return nnc_fail(-NNC_E_CHECKPOINT, "%s cannot be written: %s", output->path,
+                        strerror(-code));
+    }
+    output->bytes += bytes;
+    return 0;
+}
+
+/* The directory that the file's name is in. */
+static void find_parent(const char *path, char ret_parent[NNC_PATH_MAX]) {
+    const char *slash = strrchr(path, '/');
+    int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
+    snprintf(ret_parent, NNC_PATH_MAX, "%.*s", length, slash == NULL ? "." : path);
+}
+
+int nnc_output_commit(struct nnc_output *output, bool durable) {
+    assert(output->is_open);
+    struct nnc_vfs *vfs = output->vfs;
+    char parent[NNC_PATH_MAX];
+    int code = durable ? vfs->ops->sync(vfs, output->fd) : 0;
+    int closed = vfs->ops->close(vfs, output->fd);
+    output->is_open = false;
+    code = code < 0 ? code : closed;
+    code = code < 0 ? code : vfs->ops->rename(vfs, output->temp, output->path, 0);
+    if (code < 0) {
+        vfs->ops->unlink(vfs, output->temp);
+        return nnc_fail(-NNC_E_CHECKPOINT, "%s cannot be written: %s", output->path,
+                        strerror(-code));
+    }
+    find_parent(output->path, parent);
+    code = durable ? nnc_vfs_sync_path(vfs, parent) : 0;
+    /* A directory that may be written to but not read cannot be synced, and need not be. */
+    return code < 0 && code != -EACCES ? nnc_fail_in(-NNC_E_CHECKPOINT, "%s", output->path) : 0;
+}
+
+void nnc_output_abandon(struct nnc_output *output) {
+    if (output->is_open) {
+        output->vfs->ops->close(output->vfs, output->fd);
+        output->vfs->ops->unlink(output->vfs, output->temp);
+        output->is_open = false;
+    }
+}

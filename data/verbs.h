@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The verbs of nncoord-data, one function each; the table is in main.c. */
+#ifndef NNC_DATA_VERBS_H
+#define NNC_DATA_VERBS_H
+
+#include "base/config.h"
+
+#include <jansson.h>
+
+/* `show`: samples as a contact sheet, as their bytes, or both.
+ * Owner:  *ret_result is the caller's, what --json prints; untouched on failure.
+ * Errors: -NNC_E_USAGE a file that cannot be made, no data; -NNC_E_CHECKPOINT a full device;
+ * -NNC_E_STOPPED. No file is left then that was not there before. */
+int nnc_data_show(const struct nnc_command *command, json_t **ret_result);
+
+#endif
