@@ -28,10 +28,11 @@ enum {
     BENCH_INPUT = NNC_VERB_BENCH_INPUT,
     BENCH_TRAIN = NNC_VERB_BENCH_TRAIN,
     SHOW = NNC_VERB_SHOW,
+    PACK = NNC_VERB_PACK,
     /* Those that deliver a data set, read one, make training images, run loaders, make images of
      * files, run trainers, update weights. */
     DELIVERS = TRAIN | NNC_VERB_EVAL | CHECK | BENCH_INPUT,
-    READS = DELIVERS | SHOW,
+    READS = DELIVERS | SHOW | PACK,
     AUGMENTS = TRAIN | CHECK | BENCH_INPUT | SHOW,
     LOADS = DELIVERS | PREDICT,
     MAKES = LOADS | SHOW,
@@ -61,6 +62,12 @@ static const struct nnc_choice transform_choices[] = {
 
 static const struct nnc_choice split_choices[] = {
     {"train", NNC_SPLIT_TRAIN}, {"val", NNC_SPLIT_VAL}, {NULL, 0}};
+
+static const struct nnc_choice pack_choices[] = {
+    {"jpeg", NNC_PACK_JPEG}, {"raw", NNC_PACK_RAW}, {NULL, 0}};
+
+static const struct nnc_choice none_choices[] = {{"none", 0}, {NULL, 0}};
+static const struct nnc_choice lossless_choices[] = {{"lossless", 0}, {NULL, 0}};
 
 static const struct nnc_choice on_bad_choices[] = {
     {"replace", NNC_ON_BAD_REPLACE}, {"fail", NNC_ON_BAD_FAIL}, {NULL, 0}};
@@ -222,6 +229,13 @@ static int check_input(const struct nnc_config *config) {
     return 0;
 }
 
+static int check_quality(const struct nnc_config *config) {
+    if (config->quality != 0 && config->pack_kind == NNC_PACK_RAW) {
+        return nnc_fail(-NNC_E_USAGE, "--quality is of JPEG: leave it or --kind raw out");
+    }
+    return 0;
+}
+
 /* One row fills few lines instead of a line per field. */
 /* clang-format off */
 const struct nnc_option nnc_config_options[] = {
@@ -240,7 +254,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "channels", .type = NNC_OPTION_U32, FIELD(channels), .unit = "", .min = 0, .max = 3,
      .def = "auto", .choices = auto_choices,
      .help = "colour channels that the network sees: 1 or 3",
-     .group = NNC_GROUP_DATA, .check = check_channels, .verbs = MAKES},
+     .group = NNC_GROUP_DATA, .check = check_channels, .verbs = MAKES | PACK},
     {.name = "train-transform", .type = NNC_OPTION_ENUM, FIELD(train_transform), .unit = "",
      .def = "random-resized-crop", .choices = transform_choices,
      .help = "augmentation of training images",
@@ -297,14 +311,14 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "max-bad", .type = NNC_OPTION_DOUBLE, FIELD(max_bad), .unit = "", .min = 0, .max = 1,
      .def = "0.001",
      .help = "end with exit status 3 when more than this fraction of the images is unreadable",
-     .group = NNC_GROUP_DATA, .verbs = LOADS},
+     .group = NNC_GROUP_DATA, .verbs = LOADS | PACK},
     {.name = "reindex", .type = NNC_OPTION_BOOL, FIELD(reindex), .unit = "", .def = "false",
      .help = "scan the data set again even if its cached index looks current",
      .group = NNC_GROUP_DATA, .verbs = READS},
     {.name = "workers", .flag = 'j', .type = NNC_OPTION_U32, FIELD(workers), .unit = "processes",
      .min = 0, .max = 1024, .def = "auto", .choices = auto_choices,
      .help = "loader processes on this machine (not per device, as other trainers count them)",
-     .group = NNC_GROUP_LOADERS, .aliases = {"num-workers"}, .verbs = LOADS},
+     .group = NNC_GROUP_LOADERS, .aliases = {"num-workers"}, .verbs = LOADS | PACK},
     {.name = "ring-depth", .type = NNC_OPTION_U32, FIELD(ring_depth), .unit = "batches", .min = 2,
      .max = 64, .def = "4",
      .help = "batches prepared ahead for each trainer",
@@ -319,7 +333,7 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_LOADERS, .verbs = LOADS},
     {.name = "shm-dir", .type = NNC_OPTION_STRING, FIELD(shm_dir), .unit = "DIR", .def = "",
      .help = "where shared memory is made if memfd is forbidden",
-     .group = NNC_GROUP_LOADERS, .verbs = MAKES | NNC_VERB_DOCTOR},
+     .group = NNC_GROUP_LOADERS, .verbs = MAKES | PACK | NNC_VERB_DOCTOR},
     {.name = "gpus", .type = NNC_OPTION_STRING, FIELD(gpus), .unit = "N|all|0,2", .def = "",
      .help = "GPUs of this machine: how many, all, or which; 0 or nothing means the CPU",
      .group = NNC_GROUP_DEVICES, .check = check_gpus, .aliases = {"nproc-per-node"},
@@ -523,6 +537,25 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "npy", .type = NNC_OPTION_STRING, FIELD(npy), .unit = "FILE", .def = "",
      .help = "save the samples as uint8 array (N, H, W, C), and FILE.jsonl with a line for each",
      .group = NNC_GROUP_INSPECT, .verbs = SHOW},
+    {.name = "kind", .type = NNC_OPTION_ENUM, FIELD(pack_kind), .unit = "", .def = "jpeg",
+     .choices = pack_choices,
+     .help = "restart-indexed JPEG, of which a crop decodes only its part, or raw pixels",
+     .group = NNC_GROUP_PACK, .verbs = PACK},
+    {.name = "max-side", .type = NNC_OPTION_U32, FIELD(max_side), .unit = "pixels", .min = 0,
+     .max = 65500, .def = "none", .choices = none_choices,
+     .help = "reduce images whose longer side exceeds this",
+     .group = NNC_GROUP_PACK, .verbs = PACK},
+    {.name = "quality", .type = NNC_OPTION_U32, FIELD(quality), .unit = "", .min = 0, .max = 100,
+     .def = "lossless", .choices = lossless_choices,
+     .help = "encode anew with this JPEG quality; with --max-side 90 unless given",
+     .group = NNC_GROUP_PACK, .check = check_quality, .verbs = PACK},
+    {.name = "shard-samples", .type = NNC_OPTION_U32, FIELD(shard_samples), .unit = "images",
+     .min = 1, .max = 1000000, .def = "1000",
+     .help = "images in a shard",
+     .group = NNC_GROUP_PACK, .verbs = PACK},
+    {.name = "verify", .type = NNC_OPTION_BOOL, FIELD(verify), .unit = "", .def = "false",
+     .help = "read each shard back and compare it with its source, also those of an earlier run",
+     .group = NNC_GROUP_PACK, .verbs = PACK},
 };
 /* clang-format on */
 
@@ -530,15 +563,11 @@ const size_t nnc_config_option_count = sizeof(nnc_config_options) / sizeof(nnc_c
 
 const char *nnc_config_group_title(enum nnc_config_group group) {
     static const char *const titles[] = {
-        [NNC_GROUP_DATA] = "Data",
-        [NNC_GROUP_LOADERS] = "Loaders",
-        [NNC_GROUP_DEVICES] = "Devices",
-        [NNC_GROUP_MODEL] = "Model",
-        [NNC_GROUP_TRAINING] = "Training",
-        [NNC_GROUP_STATE] = "Checkpoints",
-        [NNC_GROUP_LIFE] = "Life cycle",
-        [NNC_GROUP_OUTPUT] = "Output",
-        [NNC_GROUP_INSPECT] = "Predict, models, show and bench",
+        [NNC_GROUP_DATA] = "Data",         [NNC_GROUP_LOADERS] = "Loaders",
+        [NNC_GROUP_DEVICES] = "Devices",   [NNC_GROUP_MODEL] = "Model",
+        [NNC_GROUP_TRAINING] = "Training", [NNC_GROUP_STATE] = "Checkpoints",
+        [NNC_GROUP_LIFE] = "Life cycle",   [NNC_GROUP_OUTPUT] = "Output",
+        [NNC_GROUP_PACK] = "Packing",      [NNC_GROUP_INSPECT] = "Predict, models, show and bench",
     };
     _Static_assert(sizeof(titles) / sizeof(titles[0]) == NNC_GROUP_COUNT, "a group has no title");
     return titles[group];

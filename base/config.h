@@ -36,6 +36,11 @@ enum nnc_transform {
     NNC_TRANSFORM_EVAL,                /* resize shorter side, centre crop; no randomness */
 };
 
+enum nnc_pack_kind {
+    NNC_PACK_JPEG, /* restart-indexed */
+    NNC_PACK_RAW,  /* uint8 pixels, PNM */
+};
+
 enum nnc_split {
     NNC_SPLIT_TRAIN,
     NNC_SPLIT_VAL,
@@ -159,6 +164,13 @@ struct nnc_config {
     uint32_t count;            /* images of show; 0 = as the verb has it */
     char output[NNC_PATH_MAX]; /* file that show draws */
     char npy[NNC_PATH_MAX];    /* file for the very bytes of samples; "" = none */
+
+    /* pack */
+    int32_t pack_kind;      /* enum nnc_pack_kind */
+    uint32_t max_side;      /* longer sides are reduced to this; 0 = none */
+    uint32_t quality;       /* of JPEG; 0 = without loss */
+    uint32_t shard_samples; /* samples of a shard */
+    bool verify;
 };
 
 /* Parsed command line: the verb, the configuration and the words of predict and `models show`. */

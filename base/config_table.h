@@ -17,6 +17,7 @@ enum nnc_config_group {
     NNC_GROUP_LIFE,
     NNC_GROUP_OUTPUT,
     NNC_GROUP_INSPECT,
+    NNC_GROUP_PACK,
     NNC_GROUP_COUNT,
 };
 
@@ -32,7 +33,8 @@ enum nnc_verb_mask {
     NNC_VERB_BENCH_TRAIN = 1 << 7,
     NNC_VERB_CONFIG = 1 << 8,
     NNC_VERB_SHOW = 1 << 9,
-    NNC_VERB_EVERY = (1 << 10) - 1,
+    NNC_VERB_PACK = 1 << 10,
+    NNC_VERB_EVERY = (1 << 11) - 1,
 };
 
 /* What becomes of the words after verb and subverb. */

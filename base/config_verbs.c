@@ -57,6 +57,15 @@ const struct nnc_verb nnc_config_verbs[] = {
      .text = "Make the first samples of the first epoch as training with the same options would, "
              "and draw them with their labels into one PNG. --npy FILE saves their very bytes as a "
              "NumPy array instead, and beside it FILE.jsonl says how each was cut."},
+    {.name = "pack",
+     .words_name = "SRC DST",
+     .words = NNC_WORDS_ARGS,
+     .mask = NNC_VERB_PACK,
+     .help = "write a data set as tar shards that load faster",
+     .text = "Write the data set SRC into the directory DST as WebDataset shards, by default of "
+             "JPEGs with the same pixels and an index, so that a random crop reads and decodes "
+             "only the part it needs. Other programs read the shards as any others. Interrupted, "
+             "the same command goes on with the shards that are missing."},
     {.name = "doctor",
      .words_name = "",
      .words = NNC_WORDS_NONE,

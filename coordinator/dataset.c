@@ -172,6 +172,7 @@ static int find_sources(struct opening *opening) {
     const struct nnc_data_source *val = present(&opening->first.val);
     if (wants_train) {
         opening->sources[NNC_PHASE_TRAIN] = train != NULL ? train : plain;
+        opening->dataset->is_plain = train == NULL;
     } else if (val == NULL) {
         val = plain;
     }

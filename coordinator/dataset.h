@@ -51,6 +51,7 @@ struct nnc_dataset_part {
 struct nnc_dataset {
     struct nnc_dataset_part parts[2]; /* by enum nnc_phase */
     uint32_t classes;                 /* of all parts; 0 for nnc_dataset_from_files() */
+    bool is_plain;                    /* the training set does not say that it is one */
 };
 
 /* Find, scan and index the wanted parts. With TRAIN, a training set must be there; a validation

@@ -13,4 +13,8 @@
  * -NNC_E_STOPPED. No file is left then that was not there before. */
 int nnc_data_show(const struct nnc_command *command, json_t **ret_result);
 
+/* `pack SRC DST`: a data set as shards. Owner and errors as nnc_data_show(); -NNC_E_DATA_BUDGET too
+ * many bad images; -NNC_E_FORMAT --verify found a difference. */
+int nnc_data_pack(const struct nnc_command *command, json_t **ret_result);
+
 #endif

@@ -50,8 +50,8 @@ layers() {
     done
     # The data program sees the index of a data set, not the supervision of a run.
     grep -nE '^#include "coordinator/' -r data --include='*.[ch]' |
-        grep -v 'coordinator/dataset\.h' |
-        sed 's/:#include/: data may include only dataset of coordinator: #include/'
+        grep -v 'coordinator/dataset' |
+        sed 's/:#include/: data may include only dataset* of coordinator: #include/'
     # The backends see the program and the table they fill, not the trainer.
     grep -nE '^#include "workers/' -r cpu --include='*.[ch]' |
         grep -vE 'workers/(backend|program|graph|dropout)\.h' |

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* DST/pack.json says what the shards beside it were made of:
+ *
+ *   {"format": 1, "kind": ..., "max_side": ..., "quality": ..., "channels": ...,
+ *    "shard_samples": ..., "train": {"samples": N, "hash": "..."}, "val": ...}
+ *
+ * 1. It is written before the first shard. A directory with files and without it is not ours.
+ * 2. The hash of a part covers names, sizes and labels of its samples, so a data set that was moved
+ *    or copied is still the same, and one that grew is not.
+ * 3. The lock is on the directory itself (flock), so it leaves nothing behind.
+ *
+ * Does not: compare the bytes of the sources. */
+#include "data/pack_dir.h"
+
+#include "base/err.h"
+#include "base/vfs.h"
+#include "data/output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+enum {
+    FORMAT = 1,
+};
+
+struct nnc_pack_dir {
+    char path[NNC_PATH_MAX];
+    int fd; /* locked */
+};
+
+/* ---- what is packed ---- */
+
+static json_t *describe_part(const struct nnc_dataset_part *part) {
+    char hash[20];
+    if (part->samples == 0) {
+        return json_null();
+    }
+    XXH3_state_t *state = XXH3_createState();
+    if (state == NULL) {
+        return NULL;
+    }
+    XXH3_64bits_reset(state);
+    for (uint64_t i = 0; i < part->samples; i++) {
+        const struct nnc_index_sample *sample = &part->index.samples[i];
+        const char *name = part->index.strings + sample->name;
+        XXH3_64bits_update(state, name, strlen(name) + 1);
+        XXH3_64bits_update(state, &sample->size, sizeof(sample->size));
+        XXH3_64bits_update(state, &sample->label, sizeof(sample->label));
+    }
+    snprintf(hash, sizeof(hash), "%016" PRIx64, (uint64_t)XXH3_64bits_digest(state));
+    XXH3_freeState(state);
+    return json_pack("{s:I, s:s}", "samples", (json_int_t)part->samples, "hash", hash);
+}
+
+static json_t *describe(const struct nnc_dataset *dataset, const struct nnc_config *config) {
+    return json_pack("{s:i, s:s, s:i, s:i, s:i, s:i, s:o, s:o}", "format", FORMAT, "kind",
+                     config->pack_kind == NNC_PACK_RAW ? "raw" : "jpeg", "max_side",
+                     (int)config->max_side, "quality", (int)config->quality, "channels",
+                     (int)nnc_dataset_channels(dataset, config->channels), "shard_samples",
+                     (int)config->shard_samples, "train",
+                     describe_part(&dataset->parts[NNC_PHASE_TRAIN]), "val",
+                     describe_part(&dataset->parts[NNC_PHASE_VAL]));
+}
+
+/* ---- the files ---- */
+
+static int write_text(const struct nnc_pack_dir *dir, const char *name, const char *text) {
+    char path[NNC_PATH_MAX + 32];
+    struct nnc_output output = {.is_open = false};
+    snprintf(path, sizeof(path), "%s/%s", dir->path, name);
+    int code = nnc_output_open(nnc_vfs_real(), path, &output);
+    code = code < 0 ? code : nnc_output_write(&output, text, strlen(text));
+    code = code < 0 ? code : nnc_output_commit(&output, true);
+    nnc_output_abandon(&output);
+    return code;
+}
+
+static int write_record(const struct nnc_pack_dir *dir, const json_t *record) {
+    char *text = json_dumps(record, JSON_INDENT(2));
+    if (text == NULL) {
+        return nnc_fail(-ENOMEM, "no memory for pack.json");
+    }
+    int code = write_text(dir, "pack.json", text);
+    free(text);
+    return code;
+}
+
+static int write_classes(const struct nnc_pack_dir *dir, const struct nnc_dataset *dataset) {
+    size_t bytes = 1;
+    for (uint32_t i = 0; i < dataset->classes; i++) {
+        bytes += strlen(nnc_dataset_class_name(dataset, i)) + 1;
+    }
+    char *text = malloc(bytes);
+    if (text == NULL) {
+        return nnc_fail(-ENOMEM, "no memory for the names of the classes");
+    }
+    size_t at = 0;
+    for (uint32_t i = 0; i < dataset->classes; i++) {
+        at += (size_t)snprintf(text + at, bytes - at, "%s\n", nnc_dataset_class_name(dataset, i));
+    }
+    text[at] = '\0';
+    int code = write_text(dir, "classes.txt", text);
+    free(text);
+    return code;
+}
+
+/* What the directory holds. */
+struct contents {
+    const struct nnc_pack_dir *dir;
+    bool has_record;
+    char other[64]; /* the first name in it that is not ours, "" when there is none */
+};
+
+static bool ends_with(const char *name, const char *ending) {
+    size_t length = strlen(name), end = strlen(ending);
+    return length >= end && strcmp(name + length - end, ending) == 0;
+}
+
+static int look_at(void *context, const char *name) {
+    struct contents *contents = context;
+    if (strcmp(name, "pack.json") == 0) {
+        contents->has_record = true;
+    } else if (!ends_with(name, ".tmp")) {
+        snprintf(contents->other, sizeof(contents->other), "%.63s", name);
+    }
+    return 0;
+}
+
+/* Half-written files of a run that was killed: nobody else writes here while we hold the lock. */
+static int remove_temporary(void *context, const char *name) {
+    const struct contents *contents = context;
+    static const char *const ours[] = {".tar.", ".idx.", "pack.json.", "classes.txt."};
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]) && ends_with(name, ".tmp"); i++) {
+        if (strstr(name, ours[i]) != NULL) {
+            unlinkat(contents->dir->fd, name, 0);
+            break;
+        }
+    }
+    return 0;
+}
+
+/* Is the record that is there the one that would be written? */
+static int compare_record(const struct nnc_pack_dir *dir, const json_t *record) {
+    char path[NNC_PATH_MAX + 32];
+    snprintf(path, sizeof(path), "%s/pack.json", dir->path);
+    json_t *there = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    bool same = json_equal(there, record);
+    json_decref(there);
+    return same ? 0
+                : nnc_fail(-NNC_E_USAGE,
+                           "%s was packed from another data set or with other options (see "
+                           "pack.json there); give another directory",
+                           dir->path);
+}
+
+static int take_over(const struct nnc_pack_dir *dir, const json_t *record) {
+    struct nnc_vfs *vfs = nnc_vfs_real();
+    struct contents contents = {.dir = dir};
+    int code = vfs->ops->list(vfs, dir->path, look_at, &contents);
+    if (code < 0) {
+        return nnc_fail(-NNC_E_USAGE, "%s: %s", dir->path, strerror(-code));
+    }
+    if (contents.has_record) {
+        vfs->ops->list(vfs, dir->path, remove_temporary, &contents);
+        return compare_record(dir, record);
+    }
+    if (contents.other[0] != '\0') {
+        return nnc_fail(
+            -NNC_E_USAGE,
+            "%s is not empty (it has %s) and was not made by pack; give a new directory", dir->path,
+            contents.other);
+    }
+    vfs->ops->list(vfs, dir->path, remove_temporary, &contents);
+    return write_record(dir, record);
+}
+
+/* ---- life ---- */
+
+static int open_locked(struct nnc_pack_dir *dir) {
+    int code = nnc_vfs_make_dirs(nnc_vfs_real(), dir->path, 0777);
+    if (code < 0) {
+        return nnc_fail(-NNC_E_USAGE, "%s cannot be made: %s", dir->path, strerror(-code));
+    }
+    dir->fd = open(dir->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir->fd < 0) {
+        nnc_fail_errno("%s", dir->path);
+        return -NNC_E_USAGE;
+    }
+    if (flock(dir->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+        return nnc_fail(-NNC_E_USAGE, "%s is in use by another nncoord pack", dir->path);
+    }
+    return 0;
+}
+
+int nnc_pack_dir_open(const char *path, const struct nnc_dataset *dataset,
+                      const struct nnc_config *config, struct nnc_pack_dir **ret_dir) {
+    struct nnc_pack_dir *dir = calloc(1, sizeof(*dir));
+    json_t *record = describe(dataset, config);
+    int code = dir == NULL || record == NULL ? nnc_fail(-ENOMEM, "no memory to pack") : 0;
+    if (code >= 0) {
+        dir->fd = -1;
+        int length = snprintf(dir->path, sizeof(dir->path), "%s", path);
+        code = length < 0 || (size_t)length >= sizeof(dir->path)
+                   ? nnc_fail(-NNC_E_USAGE, "the path of the directory is too long")
+                   : open_locked(dir);
+    }
+    code = code < 0 ? code : take_over(dir, record);
+    code = code < 0 ? code : write_classes(dir, dataset);
+    json_decref(record);
+    if (code < 0) {
+        nnc_pack_dir_close(dir);
+        return code;
+    }
+    *ret_dir = dir;
+    return 0;
+}
+
+int nnc_pack_dir_shard(const struct nnc_pack_dir *dir, const char *part, uint64_t number,
+                       char ret_path[NNC_PATH_MAX]) {
+    int length = snprintf(ret_path, NNC_PATH_MAX, "%s/%s-%06" PRIu64, dir->path, part, number);
+    return length < 0 || length >= NNC_PATH_MAX - 40
+               ? nnc_fail(-NNC_E_USAGE, "%s: the path is too long for a shard's name", dir->path)
+               : 0;
+}
+
+void nnc_pack_dir_close(struct nnc_pack_dir *dir) {
+    if (dir == NULL) {
+        return;
+    }
+    if (dir->fd >= 0) {
+        close(dir->fd); /* ends the lock */
+    }
+    free(dir);
+}

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making and verifying one shard.
+ *
+ *   for each sample: read -> make the member -> append -> tell
+ *   verifying: walk over the archive's members; an image's number says which sample it was made of
+ *
+ * 1. All is done on the calling thread, with a source, a reader and a packer of its own, so shards
+ *    can be made side by side without a lock.
+ * 2. Verifying reads the file back through the tar reader that a data set is scanned with.
+ *
+ * Does not: decide where shards lie or which samples they have (pack.c). */
+#include "data/pack_shard.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "coordinator/dataset_tar_reader.h"
+#include "data/shard_write.h"
+#include "data/stop.h"
+#include "ipc/memfd.h"
+#include "loader/image.h"
+#include "loader/reader.h"
+#include "loader/source.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    KEY_BYTES = 90,
+    NUMBER_DIGITS = 9,
+};
+
+struct work {
+    const struct nnc_pack_shard *shard;
+    int index_fd;
+    struct nnc_source *source;
+    struct nnc_reader *reader;
+    struct nnc_packer *packer;
+    uint8_t *member; /* read back; followed by slack */
+    size_t member_room;
+};
+
+static int open_work(struct work *work) {
+    const struct nnc_dataset_part *part = work->shard->part;
+    struct nnc_setup_data data = {.samples = part->samples, .raw_fd = part->raw_fd};
+    snprintf(data.root, sizeof(data.root), "%s", part->root);
+    int code = nnc_memfd_create("index", part->size, NNC_MEMFD_READONLY, part->bytes,
+                                work->shard->shm_dir, &work->index_fd);
+    data.index_fd = work->index_fd;
+    code = code < 0 ? code : nnc_source_open(&data, &work->source);
+    if (code < 0) {
+        return code;
+    }
+    const struct nnc_reader_params params = {.sources = {work->source, NULL}, .depth = 1};
+    char note[128];
+    code = nnc_reader_open(&params, NNC_IO_PREAD, note, sizeof(note), &work->reader);
+    return code < 0 ? code : nnc_packer_create(work->shard->recipe, &work->packer);
+}
+
+static void close_work(struct work *work) {
+    nnc_packer_destroy(work->packer);
+    nnc_reader_close(work->reader);
+    nnc_source_close(work->source);
+    if (work->index_fd >= 0) {
+        close(work->index_fd);
+    }
+    free(work->member);
+}
+
+/* Bytes of a sample; they stay until the next call. Negative: the sample is bad. */
+static int read_source(struct work *work, uint64_t sample, struct nnc_pack_source *ret_source) {
+    const struct nnc_read read = {.phase = NNC_PHASE_TRAIN, .sample = sample};
+    struct nnc_read_done done;
+    nnc_reader_submit(work->reader, &read);
+    int code = nnc_reader_wait(work->reader, &done);
+    assert(code != 0);
+    code = code < 0 ? code : done.code;
+    if (code >= 0) {
+        *ret_source = (struct nnc_pack_source){
+            .header = work->shard->part->index.header, .bytes = done.bytes, .size = done.size};
+    }
+    return code;
+}
+
+static void tell_bad(const struct work *work, uint64_t sample) {
+    char path[NNC_PATH_MAX];
+    nnc_dataset_sample_path(work->shard->part, sample, path, sizeof(path));
+    nnc_log(NNC_LOG_WARN, "%s is left out: %s", path, nnc_error_text());
+}
+
+/* ---- making ---- */
+
+/* "000000123_n01440764_x": the number, then the path without its ending, in letters that mean
+ * nothing to WebDataset or a shell. */
+static void make_key(const struct work *work, uint64_t sample, char ret_key[KEY_BYTES + 1]) {
+    const struct nnc_index *index = &work->shard->part->index;
+    const char *name = index->strings + index->samples[sample].name;
+    const char *slash = strrchr(name, '/');
+    const char *dot = strrchr(slash != NULL ? slash : name, '.');
+    size_t length = dot != NULL ? (size_t)(dot - name) : strlen(name);
+    size_t at = (size_t)snprintf(ret_key, KEY_BYTES + 1, "%0*" PRIu64, NUMBER_DIGITS, sample);
+    if (index->header->kind == NNC_INDEX_IDX) {
+        return; /* all samples have the file's name */
+    }
+    ret_key[at++] = '_';
+    for (size_t i = 0; i < length && at < KEY_BYTES; i++) {
+        char c = name[i];
+        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        ret_key[at++] = plain || c == '-' ? c : '_';
+    }
+    ret_key[at] = '\0';
+}
+
+static int add_sample(struct work *work, struct nnc_shard_writer *writer, uint64_t sample) {
+    struct nnc_pack_source source = {.bytes = NULL};
+    struct nnc_pack_member member;
+    char key[KEY_BYTES + 1];
+    struct nnc_pack_step step = {.samples = 1};
+    int code = nnc_stop_check();
+    if (code < 0) {
+        return code;
+    }
+    code = read_source(work, sample, &source);
+    code = code < 0 ? code : nnc_packer_make(work->packer, &source, &member);
+    if (code == -ENOMEM) {
+        return code;
+    }
+    step.bytes_before = source.size;
+    if (code < 0) {
+        tell_bad(work, sample);
+        step.bad = 1;
+    } else {
+        make_key(work, sample, key);
+        int32_t label = work->shard->part->index.samples[sample].label;
+        code = nnc_shard_writer_add(writer, key, &member, label);
+        step.bytes_after = member.size;
+        if (code < 0) {
+            return code;
+        }
+    }
+    work->shard->on_step(work->shard->context, &step);
+    return 0;
+}
+
+/* ---- verifying ---- */
+
+/* The archive being read back. */
+struct archive {
+    int fd;
+    struct nnc_tar_reader *reader;
+};
+
+static ssize_t read_archive(void *context, void *data, size_t bytes, uint64_t offset) {
+    const struct archive *archive = context;
+    return pread(archive->fd, data, bytes, (off_t)offset);
+}
+
+/* The sample that a member was made of; false for labels. */
+static bool parse_number(const char *name, uint64_t *ret_sample) {
+    uint64_t number = 0;
+    for (int i = 0; i < NUMBER_DIGITS; i++) {
+        if (name[i] < '0' || name[i] > '9') {
+            return false;
+        }
+        number = number * 10 + (uint64_t)(name[i] - '0');
+    }
+    *ret_sample = number;
+    return strstr(name, ".cls") == NULL;
+}
+
+static int read_member(struct work *work, const struct archive *archive,
+                       const struct nnc_tar_member *member) {
+    size_t size = (size_t)member->size;
+    int code = nnc_image_reserve(&work->member, &work->member_room, size);
+    for (size_t at = 0; code >= 0 && at < size;) {
+        ssize_t got =
+            pread(archive->fd, work->member + at, size - at, (off_t)(member->offset + at));
+        if (got <= 0 && errno != EINTR) {
+            return nnc_fail(-EIO, "cannot be read back");
+        }
+        at += got > 0 ? (size_t)got : 0;
+    }
+    return code;
+}
+
+static int verify_member(struct work *work, const struct archive *archive,
+                         const struct nnc_tar_member *member) {
+    uint64_t sample;
+    struct nnc_pack_source source;
+    if (!member->is_regular || !parse_number(member->name, &sample)) {
+        return 0;
+    }
+    int code = nnc_stop_check();
+    if (code < 0) {
+        return code;
+    }
+    if (sample < work->shard->first || sample - work->shard->first >= work->shard->count) {
+        code = nnc_fail(-NNC_E_FORMAT, "is a sample of another shard");
+    }
+    code = code < 0 ? code : read_source(work, sample, &source);
+    code = code < 0 ? code : read_member(work, archive, member);
+    if (code >= 0) {
+        const struct nnc_pack_source packed = {.bytes = work->member, .size = (size_t)member->size};
+        code = nnc_packer_verify(work->packer, &source, &packed, sample);
+    }
+    return code < 0 ? nnc_fail_in(code, "%s.tar/%s", work->shard->path, member->name) : 0;
+}
+
+static int verify(struct work *work, const char *path) {
+    struct archive archive = {.fd = open(path, O_RDONLY | O_CLOEXEC)};
+    struct stat status;
+    if (archive.fd < 0 || fstat(archive.fd, &status) < 0) {
+        return nnc_fail_errno("%s", path);
+    }
+    const struct nnc_tar_source source = {
+        .name = path, .size = (uint64_t)status.st_size, .read = read_archive, .context = &archive};
+    struct nnc_tar_member member;
+    int code = nnc_tar_open(&source, &archive.reader);
+    while (code >= 0 && (code = nnc_tar_next(archive.reader, &member)) > 0) {
+        code = verify_member(work, &archive, &member);
+    }
+    nnc_tar_close(archive.reader);
+    close(archive.fd);
+    return code;
+}
+
+/* ---- the shard ---- */
+
+static int make(struct work *work) {
+    const struct nnc_pack_shard *shard = work->shard;
+    struct nnc_shard_writer writer;
+    int code = nnc_shard_writer_open(shard->path, &writer);
+    for (uint64_t i = 0; code >= 0 && i < shard->count; i++) {
+        code = add_sample(work, &writer, shard->first + i);
+    }
+    code = code < 0 ? code : nnc_shard_writer_finish(&writer);
+    if (code >= 0 && shard->verify) {
+        code = verify(work, writer.tar.temp);
+    }
+    code = code < 0 ? code : nnc_shard_writer_commit(&writer);
+    nnc_shard_writer_abandon(&writer);
+    return code;
+}
+
+/* Bytes of the images of the shard's samples. */
+static uint64_t bytes_before(const struct nnc_pack_shard *shard) {
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < shard->count; i++) {
+        uint32_t size = shard->part->index.samples[shard->first + i].size;
+        sum += size == NNC_INDEX_SIZE_HUGE ? 0 : size;
+    }
+    return sum;
+}
+
+int nnc_pack_shard_make(const struct nnc_pack_shard *shard) {
+    struct work work = {.shard = shard, .index_fd = -1};
+    char path[NNC_PATH_MAX + 8];
+    struct stat status;
+    snprintf(path, sizeof(path), "%s.tar", shard->path);
+    bool is_there = stat(path, &status) == 0;
+    int code = is_there && !shard->verify ? 0 : open_work(&work);
+    if (code >= 0 && !is_there) {
+        code = make(&work);
+    } else if (code >= 0) {
+        const struct nnc_pack_step step = {.samples = shard->count,
+                                           .bytes_before = bytes_before(shard),
+                                           .bytes_after = (uint64_t)status.st_size,
+                                           .was_there = true};
+        code = shard->verify ? verify(&work, path) : 0;
+        shard->on_step(shard->context, &step);
+    }
+    close_work(&work);
+    return code;
+}

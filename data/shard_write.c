@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ustar, as simple as it comes: regular files with short names, numbers in octal, owner 0, time 0,
+ * so that the same samples make the same bytes.
+ *
+ *   header (512) | bytes, padded to 512 | ... | 1024 zeros
+ *
+ * The index, for programs that read shards at random:
+ *   v1.2 SAMPLES
+ *   EXTENSION OFFSET SIZE NAME EXTENSION OFFSET SIZE NAME     a line a sample
+ *
+ * Source: POSIX.1-2017, pax, "ustar Interchange Format"; DALI, tools/wds2idx.py. */
+#include "data/shard_write.h"
+
+#include "base/err.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    BLOCK = 512,
+    NAME_MAX_BYTES = 99,
+    LINE_ROOM = 512,
+};
+
+static const uint8_t zeros[2 * BLOCK];
+
+int nnc_shard_writer_open(const char *path, struct nnc_shard_writer *ret_writer) {
+    char name[NNC_PATH_MAX + 8];
+    snprintf(name, sizeof(name), "%s.tar", path);
+    *ret_writer = (struct nnc_shard_writer){.samples = 0};
+    int code = nnc_output_open(nnc_vfs_real(), name, &ret_writer->tar);
+    snprintf(name, sizeof(name), "%s.idx", path);
+    return code < 0 ? code : nnc_output_open(nnc_vfs_real(), name, &ret_writer->idx);
+}
+
+/* A number as octal digits and a zero. */
+static void put_octal(char *field, size_t bytes, uint64_t value) {
+    snprintf(field, bytes, "%0*" PRIo64, (int)bytes - 1, value);
+}
+
+static void make_header(const char *name, uint64_t size, char ret_header[BLOCK]) {
+    memset(ret_header, 0, BLOCK);
+    memcpy(ret_header, name, strlen(name));
+    put_octal(ret_header + 100, 8, 0644);
+    put_octal(ret_header + 108, 8, 0); /* owner */
+    put_octal(ret_header + 116, 8, 0); /* group */
+    put_octal(ret_header + 124, 12, size);
+    put_octal(ret_header + 136, 12, 0); /* time */
+    memset(ret_header + 148, ' ', 8);   /* the checksum counts as blanks */
+    ret_header[156] = '0';
+    memcpy(ret_header + 257, "ustar\00000", 8);
+    unsigned sum = 0;
+    for (int i = 0; i < BLOCK; i++) {
+        sum += (unsigned char)ret_header[i];
+    }
+    snprintf(ret_header + 148, 8, "%06o", sum);
+    ret_header[155] = ' ';
+}
+
+static int append_text(struct nnc_shard_writer *writer, const char *text) {
+    size_t length = strlen(text);
+    if (writer->lines_bytes + length + 1 > writer->lines_room) {
+        size_t room = 2 * writer->lines_room + length + 65536;
+        char *grown = realloc(writer->lines, room);
+        if (grown == NULL) {
+            return nnc_fail(-ENOMEM, "no memory for the index of a shard");
+        }
+        writer->lines = grown;
+        writer->lines_room = room;
+    }
+    memcpy(writer->lines + writer->lines_bytes, text, length + 1);
+    writer->lines_bytes += length;
+    return 0;
+}
+
+static int add_member(struct nnc_shard_writer *writer, const char *key,
+                      const struct nnc_pack_member *member, char separator) {
+    char name[NAME_MAX_BYTES + 1], header[BLOCK], line[LINE_ROOM];
+    int length = snprintf(name, sizeof(name), "%s.%s", key, member->extension);
+    assert(length > 0 && (size_t)length < sizeof(name));
+    make_header(name, member->size, header);
+    int code = nnc_output_write(&writer->tar, header, BLOCK);
+    uint64_t offset = writer->tar.bytes;
+    code = code < 0 ? code : nnc_output_write(&writer->tar, member->bytes, member->size);
+    size_t padding = (BLOCK - member->size % BLOCK) % BLOCK;
+    code = code < 0 ? code : nnc_output_write(&writer->tar, zeros, padding);
+    snprintf(line, sizeof(line), "%s %" PRIu64 " %zu %s%c", member->extension, offset, member->size,
+             name, separator);
+    return code < 0 ? code : append_text(writer, line);
+}
+
+int nnc_shard_writer_add(struct nnc_shard_writer *writer, const char *key,
+                         const struct nnc_pack_member *member, int32_t label) {
+    char text[16];
+    int length = snprintf(text, sizeof(text), "%" PRId32, label);
+    int code = add_member(writer, key, member, label >= 0 ? ' ' : '\n');
+    if (code >= 0 && label >= 0) {
+        const struct nnc_pack_member class = {
+            .extension = "cls", .bytes = (const uint8_t *)text, .size = (size_t)length};
+        code = add_member(writer, key, &class, '\n');
+    }
+    writer->samples++;
+    return code;
+}
+
+int nnc_shard_writer_finish(struct nnc_shard_writer *writer) {
+    char first[40];
+    int length = snprintf(first, sizeof(first), "v1.2 %" PRIu64 "\n", writer->samples);
+    int code = nnc_output_write(&writer->tar, zeros, sizeof(zeros));
+    code = code < 0 ? code : nnc_output_write(&writer->idx, first, (size_t)length);
+    return code < 0 ? code : nnc_output_write(&writer->idx, writer->lines, writer->lines_bytes);
+}
+
+int nnc_shard_writer_commit(struct nnc_shard_writer *writer) {
+    int code = nnc_output_commit(&writer->idx, true);
+    return code < 0 ? code : nnc_output_commit(&writer->tar, true);
+}
+
+void nnc_shard_writer_abandon(struct nnc_shard_writer *writer) {
+    nnc_output_abandon(&writer->tar);
+    nnc_output_abandon(&writer->idx);
+    free(writer->lines);
+    writer->lines = NULL;
+}
