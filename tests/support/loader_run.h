@@ -19,7 +19,10 @@ struct loader_run_params {
     uint32_t channels;
     bool check;       /* NNC_MODE_CHECK */
     bool no_training; /* the schedule has validation only */
-    uint32_t kills;   /* SIGKILLs of loaders, spread over the run; each is replaced */
+    /* By sample of the training set: how often it was delivered and reported bad. NULL: unwanted.
+     */
+    uint8_t *delivered, *reported;
+    uint32_t kills; /* SIGKILLs of loaders, spread over the run; each is replaced */
 };
 
 struct loader_run_result {
