@@ -18,7 +18,7 @@
 
 /* Bytes that may be read behind the last pixel of a row, so that inner loops need no special end.
  */
-#define NNC_IMAGE_ROW_SLACK 16u
+#define NNC_IMAGE_ROW_SLACK 64u
 
 /* A rectangle of pixels; width and height are at least 1. */
 struct nnc_box {
