@@ -32,7 +32,8 @@ enum nnc_verb_mask {
     NNC_VERB_BENCH_TRAIN = 1 << 7,
     NNC_VERB_CONFIG = 1 << 8,
     NNC_VERB_SHOW = 1 << 9,
-    NNC_VERB_EVERY = (1 << 10) - 1,
+    NNC_VERB_BENCH_SYNTH = 1 << 10,
+    NNC_VERB_EVERY = (1 << 11) - 1,
 };
 
 /* What becomes of the words after verb and subverb. */

@@ -17,6 +17,7 @@ static const struct {
     int (*execute)(const struct nnc_command *command, json_t **ret_result);
 } verbs[] = {
     {"show", "", nnc_data_show},
+    {"bench", "synth", nnc_data_synth},
 };
 
 static int execute(const struct nnc_command *command, json_t **ret_result) {
