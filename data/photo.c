@@ -17,10 +17,10 @@
  * 2. Sizes of shapes have a density of r^-2: small ones are many, and the large ones still cover
  * most.
  * 3. Each use has its own stream of random numbers, so that a change of one moves no other.
- * 4. Only +, -, *, / and sqrt of floats in a fixed order, no contraction (meson.build): the same
+ * 4. Only +, -, * and / of floats in a fixed order, no contraction (meson.build): the same
  *    bits everywhere.
  *
- * Does not: look like anything. Source: Field, "Relations between the statistics of natural images
+ * Does not: depict anything. Source: Field, "Relations between the statistics of natural images
  * and the response properties of cortical cells", JOSA A 4, 1987 (spectrum); Lee, Mumford, Huang,
  * "Occlusion models for natural images", IJCV 41, 2001 (shapes). */
 #include "data/photo.h"
@@ -30,7 +30,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
