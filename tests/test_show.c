@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum {
@@ -316,6 +317,20 @@ Test(show, mistakes_exit_with_2_and_a_remedy, .init = set_up, .fini = tear_down)
         command_free(&command);
     }
     cr_expect_eq(count_files(".tmp") + count_files(".png"), 0);
+}
+
+Test(show, a_full_device_exits_with_74_and_leaves_nothing, .init = set_up, .fini = tear_down) {
+    const char *folder = make_jpegs();
+    struct rlimit limit;
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = 20000; /* of the 100 kB that the array needs */
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    struct command show = show_array(folder, "train", "60");
+    cr_expect_eq(show.status, 74, "%s", show.err);
+    cr_expect_not_null(strstr(show.err, "error: x.npy cannot be written"), "%s", show.err);
+    cr_expect_str_empty(show.out);
+    cr_expect_eq(count_files(".npy") + count_files(".jsonl") + count_files(".tmp"), 0);
+    command_free(&show);
 }
 
 Test(show, a_signal_leaves_no_file_behind, .init = set_up, .fini = tear_down) {
