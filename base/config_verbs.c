@@ -56,7 +56,8 @@ const struct nnc_verb nnc_config_verbs[] = {
      .help = "draw the samples that a network gets, or save their bytes",
      .text = "Make the first samples of the first epoch as training with the same options would, "
              "and draw them with their labels into one PNG. --npy FILE saves their very bytes as a "
-             "NumPy array instead, and beside it FILE.jsonl says how each was cut."},
+             "NumPy array instead, and beside it FILE.jsonl tells of each: path, label, class, "
+             "crop, resize, window, flip, size, position, status."},
     {.name = "doctor",
      .words_name = "",
      .words = NNC_WORDS_NONE,
