@@ -161,7 +161,8 @@ struct nnc_config {
     char input[NNC_NAME_MAX];  /* "3x224x224" */
     uint32_t bench_steps;      /* measured steps or batches; 0 = as the verb has it */
     int32_t split;             /* enum nnc_split, of bench input and show */
-    uint32_t count;            /* images of show; 0 = as the verb has it */
+    uint32_t count;            /* images of show and bench synth; 0 = as the verb has it */
+    uint32_t classes;          /* class folders of bench synth */
     char output[NNC_PATH_MAX]; /* file that show draws */
     char npy[NNC_PATH_MAX];    /* file for the very bytes of samples; "" = none */
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bench input (loaders alone), bench train (a trainer alone), check (every image once). */
+/* bench input (loaders alone), bench train (a trainer alone), check (every image once); bench synth
+ * is another program's. */
 #include "coordinator/verbs.h"
 
 #include "base/err.h"
@@ -139,8 +140,11 @@ static int bench_train(const struct nnc_verb_context *context) {
 }
 
 int nnc_verb_bench(const struct nnc_verb_context *context) {
-    bool train = strcmp(context->command->subverb, "train") == 0;
-    return train ? bench_train(context) : bench_input(context);
+    const char *subverb = context->command->subverb;
+    if (strcmp(subverb, "synth") == 0) {
+        return nnc_verb_hand_over(context, "nncoord-data");
+    }
+    return strcmp(subverb, "train") == 0 ? bench_train(context) : bench_input(context);
 }
 
 /* Check one part by giving it the place of the validation set: in order, without randomness. */

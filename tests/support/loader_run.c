@@ -173,13 +173,34 @@ static void mix(struct loader_run_result *result, const void *bytes, size_t size
     result->hash = result->hash * 0x9e3779b97f4a7c15ull + fixture_hash(bytes, size);
 }
 
-static void take_batch(struct run *run, const struct nnc_batch *batch, enum nnc_phase phase) {
+static void tell_sample(const struct run *run, const struct nnc_batch *batch,
+                        const struct nnc_batch_place *place, uint32_t i, size_t bytes) {
+    const struct loader_run_sample sample = {
+        .phase = place->phase,
+        .epoch = place->epoch,
+        .k = place->first + i,
+        .pixels = batch->images + i * batch->sample_bytes,
+        .bytes = bytes,
+        .label = batch->labels[i],
+        .number = batch->samples[i],
+        .status = batch->status[i],
+    };
+    if (run->params->on_sample != NULL) {
+        run->params->on_sample(run->params->context, &sample);
+    }
+}
+
+static void take_batch(struct run *run, const struct nnc_batch *batch,
+                       const struct nnc_batch_place *place) {
+    enum nnc_phase phase = place->phase;
     struct loader_run_result *result = run->result;
     const struct nnc_config *config = &run->params->config;
     const struct nnc_index *index = &run->params->dataset->parts[phase].index;
     size_t side = phase == NNC_PHASE_TRAIN ? config->train_crop_size : config->val_crop_size;
     for (uint32_t i = 0; i < batch->count; i++) {
-        mix(result, batch->images + i * batch->sample_bytes, side * side * run->params->channels);
+        size_t bytes = side * side * run->params->channels;
+        mix(result, batch->images + i * batch->sample_bytes, bytes);
+        tell_sample(run, batch, place, i, bytes);
         cr_assert_lt(batch->samples[i], index->header->samples);
         bool bad = batch->status[i] == NNC_SAMPLE_BAD;
         result->wrong_labels +=
@@ -206,7 +227,7 @@ static void consume(struct run *run, uint32_t rank, uint64_t seq) {
     }
     cr_assert_eq(code, 0, "%s", nnc_error_text());
     cr_assert_eq(batch.count, place.count);
-    take_batch(run, &batch, place.phase);
+    take_batch(run, &batch, &place);
     nnc_ring_release(run->consumers[rank], seq);
     give(run, rank, seq + run->params->slots);
 }

@@ -12,6 +12,17 @@
 
 #define LOADER_RUN_LOADERS_MAX 8
 
+/* A sample as a trainer gets it. */
+struct loader_run_sample {
+    enum nnc_phase phase;
+    uint32_t epoch;
+    uint64_t k;
+    const uint8_t *pixels; /* in the ring, packed */
+    size_t bytes;
+    int32_t label;
+    uint32_t number, status;
+};
+
 struct loader_run_params {
     const struct nnc_dataset *dataset;
     struct nnc_config config; /* seed, recipe, io; limits and epochs */
@@ -19,7 +30,10 @@ struct loader_run_params {
     uint32_t channels;
     bool check;       /* NNC_MODE_CHECK */
     bool no_training; /* the schedule has validation only */
-    uint32_t kills;   /* SIGKILLs of loaders, spread over the run; each is replaced */
+    /* Called for each sample in the order of batches; may be NULL. */
+    void (*on_sample)(void *context, const struct loader_run_sample *sample);
+    void *context;
+    uint32_t kills; /* SIGKILLs of loaders, spread over the run; each is replaced */
 };
 
 struct loader_run_result {
