@@ -231,7 +231,7 @@ static int check_input(const struct nnc_config *config) {
 }
 
 static int check_quality(const struct nnc_config *config) {
-    if (config->quality != 0 && config->pack_kind == NNC_PACK_RAW) {
+    if (config->quality != 0 && config->kind == NNC_PACK_RAW) {
         return nnc_fail(-NNC_E_USAGE, "--quality is of JPEG: leave it or --kind raw out");
     }
     return 0;
@@ -542,7 +542,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "npy", .type = NNC_OPTION_STRING, FIELD(npy), .unit = "FILE", .def = "",
      .help = "save the samples as uint8 array (N, H, W, C), and FILE.jsonl with a line for each",
      .group = NNC_GROUP_INSPECT, .verbs = SHOW},
-    {.name = "kind", .type = NNC_OPTION_ENUM, FIELD(pack_kind), .unit = "", .def = "jpeg",
+    {.name = "kind", .type = NNC_OPTION_ENUM, FIELD(kind), .unit = "", .def = "jpeg",
      .choices = pack_choices,
      .help = "restart-indexed JPEG, of which a crop decodes only its part, or raw pixels",
      .group = NNC_GROUP_PACK, .verbs = PACK},

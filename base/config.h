@@ -167,7 +167,7 @@ struct nnc_config {
     char npy[NNC_PATH_MAX];    /* file for the very bytes of samples; "" = none */
 
     /* pack */
-    int32_t pack_kind;      /* enum nnc_pack_kind */
+    int32_t kind;           /* enum nnc_pack_kind */
     uint32_t max_side;      /* longer sides are reduced to this; 0 = none */
     uint32_t quality;       /* of JPEG; 0 = without loss */
     uint32_t shard_samples; /* samples of a shard */
