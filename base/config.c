@@ -79,6 +79,9 @@ static const struct nnc_choice io_choices[] = {{"auto", NNC_IO_AUTO},
                                                {"pread", NNC_IO_PREAD},
                                                {NULL, 0}};
 
+static const struct nnc_choice decode_choices[] = {
+    {"exact", NNC_DECODE_EXACT}, {"fast", NNC_DECODE_FAST}, {NULL, 0}};
+
 static const struct nnc_choice backend_choices[] = {{"auto", NNC_BACKEND_AUTO},
                                                     {"onednn", NNC_BACKEND_ONEDNN},
                                                     {"reference", NNC_BACKEND_REFERENCE},
@@ -327,6 +330,11 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "io", .type = NNC_OPTION_ENUM, FIELD(io), .unit = "", .def = "auto",
      .choices = io_choices,
      .help = "how files are read; auto takes io_uring where the kernel allows it",
+     .group = NNC_GROUP_LOADERS, .verbs = MAKES},
+    {.name = "decode", .type = NNC_OPTION_ENUM, FIELD(decode), .unit = "", .def = "exact",
+     .choices = decode_choices,
+     .help = "pixels as a full decode has them, or JPEGs at 1/2, 1/4 or 1/8 of their size where "
+             "the crop is reduced at least as much",
      .group = NNC_GROUP_LOADERS, .verbs = MAKES},
     {.name = "sample-timeout", .type = NNC_OPTION_U32, FIELD(sample_timeout), .unit = "seconds",
      .min = 1, .max = 86400, .def = "60",

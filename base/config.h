@@ -36,6 +36,11 @@ enum nnc_transform {
     NNC_TRANSFORM_EVAL,                /* resize shorter side, centre crop; no randomness */
 };
 
+enum nnc_decode {
+    NNC_DECODE_EXACT, /* every pixel as a full decode has it */
+    NNC_DECODE_FAST,  /* at half, quarter or eighth size where the crop is reduced as much */
+};
+
 enum nnc_pack_kind {
     NNC_PACK_JPEG, /* restart-indexed */
     NNC_PACK_RAW,  /* uint8 pixels, PNM */
@@ -97,6 +102,7 @@ struct nnc_config {
     uint32_t workers; /* 0 = auto */
     uint32_t ring_depth;
     int32_t io;              /* enum nnc_io_method */
+    int32_t decode;          /* enum nnc_decode */
     uint32_t sample_timeout; /* seconds a claim may stay open before its loader counts as hung */
     char shm_dir[NNC_PATH_MAX];
 

@@ -66,6 +66,7 @@ static int create_maker(struct nnc_samples *samples, const struct nnc_config *co
         .augment = {nnc_augment_make(config, NNC_PHASE_TRAIN),
                     nnc_augment_make(config, NNC_PHASE_VAL)},
         .channels = samples->info.channels,
+        .fast = config->decode == NNC_DECODE_FAST,
     };
     samples->info.side = params.augment[samples->info.phase].size;
     return nnc_maker_create(&params, &samples->maker);
