@@ -264,23 +264,47 @@ static int open_part(void *context, size_t phase) {
 /* --- the parts against each other ----------------------------------------------------------------
  */
 
-/* Append the classes that a has and b has not to text; both are sorted. Returns their number. */
-static uint64_t list_missing(const struct nnc_index *a, const struct nnc_index *b, char *text,
+/* The names of the classes, sorted. */
+struct names {
+    const char **name;
+    uint64_t count;
+};
+
+static int compare_names(const void *left, const void *right) {
+    return strcmp(*(const char *const *)left, *(const char *const *)right);
+}
+
+static int sort_names(const struct nnc_index *index, struct names *ret_names) {
+    struct names names = {.count = index->header->classes};
+    names.name = calloc(names.count + 1, sizeof(*names.name));
+    if (names.name == NULL) {
+        return nnc_fail(-ENOMEM, "no memory to compare the classes");
+    }
+    for (uint64_t i = 0; i < names.count; i++) {
+        names.name[i] = nnc_index_class_name(index, i);
+    }
+    qsort(names.name, names.count, sizeof(*names.name), compare_names);
+    *ret_names = names;
+    return 0;
+}
+
+/* Append the classes that a has and b has not to text. Returns their number. */
+static uint64_t list_missing(const struct names *a, const struct names *b, char *text,
                              size_t text_bytes) {
     uint64_t missing = 0;
     uint64_t in_b = 0;
     size_t at = 0;
     text[0] = '\0';
-    for (uint64_t i = 0; i < a->header->classes; i++) {
-        const char *name = nnc_index_class_name(a, i);
-        while (in_b < b->header->classes && strcmp(nnc_index_class_name(b, in_b), name) < 0) {
+    for (uint64_t i = 0; i < a->count; i++) {
+        while (in_b < b->count && strcmp(b->name[in_b], a->name[i]) < 0) {
             in_b++;
         }
-        if (in_b < b->header->classes && strcmp(nnc_index_class_name(b, in_b), name) == 0) {
+        if (in_b < b->count && strcmp(b->name[in_b], a->name[i]) == 0) {
             continue;
         }
         if (missing++ < 5) {
-            at += (size_t)snprintf(text + at, text_bytes - at, "%s%.40s", at > 0 ? ", " : "", name);
+            at += (size_t)snprintf(text + at, text_bytes - at, "%s%.40s", at > 0 ? ", " : "",
+                                   a->name[i]);
         }
     }
     if (missing > 5) {
@@ -301,12 +325,31 @@ static bool is_numbered(const struct nnc_index *index) {
     return true;
 }
 
-static int compare_classes(const struct nnc_index *train, const struct nnc_index *val) {
+/* Are the classes of one part numbers in shards, which the other part has names for? */
+static bool names_numbers(const struct nnc_index *names, const struct nnc_index *numbers) {
+    return numbers->header->kind == NNC_INDEX_TAR && is_numbered(numbers) &&
+           numbers->header->classes <= names->header->classes;
+}
+
+/* Equal names, but do they have equal numbers? Names from a file come in any order. */
+static int compare_order(const struct nnc_index *train, const struct nnc_index *val) {
+    uint64_t a = train->header->classes, b = val->header->classes;
+    for (uint64_t i = 0; i < a && i < b; i++) {
+        const char *in_train = nnc_index_class_name(train, i);
+        const char *in_val = nnc_index_class_name(val, i);
+        if (strcmp(in_train, in_val) != 0) {
+            return nnc_fail(-NNC_E_FORMAT,
+                            "class %" PRIu64 " is %.80s in the training set and %.80s in the "
+                            "validation set: their classes must have the same order",
+                            i, in_train, in_val);
+        }
+    }
+    return 0;
+}
+
+static int compare_sorted(const struct names *train, const struct names *val) {
     char only_train[256];
     char only_val[256];
-    if (is_numbered(train) && is_numbered(val)) {
-        return 0; /* the largest label decides */
-    }
     uint64_t in_train = list_missing(train, val, only_train, sizeof(only_train));
     uint64_t in_val = list_missing(val, train, only_val, sizeof(only_val));
     if (in_train == 0 && in_val == 0) {
@@ -316,6 +359,23 @@ static int compare_classes(const struct nnc_index *train, const struct nnc_index
                     "training and validation set have different classes: %" PRIu64
                     " only in training (%s), %" PRIu64 " only in validation (%s)",
                     in_train, only_train, in_val, only_val);
+}
+
+static int compare_classes(const struct nnc_index *train, const struct nnc_index *val) {
+    if (is_numbered(train) && is_numbered(val)) {
+        return 0; /* the largest label decides */
+    }
+    if (names_numbers(train, val) || names_numbers(val, train)) {
+        return 0;
+    }
+    struct names train_names = {0}, val_names = {0};
+    int code = sort_names(train, &train_names);
+    code = code < 0 ? code : sort_names(val, &val_names);
+    code = code < 0 ? code : compare_sorted(&train_names, &val_names);
+    code = code < 0 ? code : compare_order(train, val);
+    free(train_names.name);
+    free(val_names.name);
+    return code;
 }
 
 static int compare_parts(struct nnc_dataset *dataset) {

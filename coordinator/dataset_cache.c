@@ -30,6 +30,9 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#define SCAN_VERSION                                                                               \
+    2 /* what the scanners find in a data set; another number voids all indexes                    \
+       */
 #define RACY_NS      50000000ll
 #define INDEX_MAX    ((off_t)64 << 30)
 #define SECOND_NS    1000000000ll
@@ -56,7 +59,7 @@ static bool cache_directory(const char *wanted, char directory[PATH_MAX]) {
 }
 
 static uint64_t source_hash(const struct nnc_data_source *source) {
-    const uint32_t kind[2] = {source->kind, NNC_INDEX_VERSION};
+    const uint32_t kind[3] = {source->kind, NNC_INDEX_VERSION, SCAN_VERSION};
     uint64_t hash = XXH3_64bits(kind, sizeof(kind));
     hash = XXH3_64bits_withSeed(source->root, strlen(source->root) + 1, hash);
     hash = XXH3_64bits_withSeed(source->folder, strlen(source->folder) + 1, hash);
@@ -112,7 +115,11 @@ static bool read_file(const char *path, void **ret_bytes, size_t *ret_size) {
 
 static bool watch_holds(int root_fd, const char *name, const struct nnc_index_watch *watch) {
     struct stat status;
-    if (fstatat(root_fd, name[0] != '\0' ? name : ".", &status, AT_SYMLINK_NOFOLLOW) != 0 ||
+    int result = fstatat(root_fd, name[0] != '\0' ? name : ".", &status, AT_SYMLINK_NOFOLLOW);
+    if (watch->size == NNC_INDEX_WATCH_ABSENT) {
+        return result != 0 && errno == ENOENT;
+    }
+    if (result != 0 ||
         status.st_mtim.tv_sec * SECOND_NS + status.st_mtim.tv_nsec != watch->mtime_ns) {
         return false;
     }

@@ -2,7 +2,8 @@
 /* The scan of shards.
  *
  *   1. each shard by itself, in parallel (dataset_shard.c);
- *   2. all together: does any sample have a label? then numbered classes, else classes by folder;
+ *   2. all together: does any sample have a label? then numbered classes, which get names where a
+ *      classes.txt lies beside the first shard, else classes by folder;
  *   3. the index, in the order of shards and members.
  *
  * Invariant: the index does not depend on the number of threads. */
@@ -11,6 +12,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "coordinator/dataset_classes.h"
 #include "coordinator/dataset_parallel.h"
 #include "coordinator/dataset_shard.h"
 #include "coordinator/index_build.h"
@@ -39,6 +41,9 @@ struct scan {
     bool is_labelled;
     const char **classes; /* names into the shards' pools; only without labels */
     size_t class_count;
+    struct nnc_classes names;           /* of classes.txt; only with labels */
+    char names_path[NNC_PATH_MAX + 16]; /* of classes.txt, relative to the root */
+    struct stat names_status;
     uint64_t unlabelled;
     char first_unlabelled[256];
 };
@@ -75,6 +80,7 @@ out:
     }
     free(scan.files);
     free(scan.classes);
+    nnc_classes_free(&scan.names);
     if (scan.root_fd >= 0) {
         close(scan.root_fd);
     }
@@ -152,6 +158,30 @@ static int collect_folders(struct scan *scan) {
     return 0;
 }
 
+/* Names for the numbered classes, if somebody left them beside the shards. */
+static int read_names(struct scan *scan) {
+    char path[2 * NNC_PATH_MAX + 32];
+    const char *shard = nnc_data_source_name(scan->source, 0);
+    const char *slash = strrchr(shard, '/');
+    snprintf(scan->names_path, sizeof(scan->names_path), "%.*sclasses.txt",
+             slash != NULL ? (int)(slash - shard) + 1 : 0, shard);
+    snprintf(path, sizeof(path), "%s/%s", scan->source->root, scan->names_path);
+    int fd =
+        openat(scan->root_fd, scan->names_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) {
+        return errno == ENOENT ? 0 : nnc_fail_errno("%s", path);
+    }
+    int code = fstat(fd, &scan->names_status) != 0 ? nnc_fail_errno("%s", path)
+                                                   : nnc_classes_read(fd, path, &scan->names);
+    close(fd);
+    if (code >= 0 && scan->names.count < scan->class_count) {
+        code = nnc_fail(-NNC_E_FORMAT, "%s:%u: no name for class %zu, which is a label in a shard",
+                        path, (unsigned)scan->names.count, scan->class_count - 1);
+    }
+    scan->class_count = code >= 0 ? scan->names.count : scan->class_count;
+    return code;
+}
+
 /* What the set as a whole says, and the faults that only count in the light of it. */
 static int decide_classes(struct scan *scan) {
     const char *root = scan->source->root;
@@ -173,7 +203,7 @@ static int decide_classes(struct scan *scan) {
                             scan->files[i].shard.duplicate);
         }
     }
-    int code = scan->is_labelled ? 0 : collect_folders(scan);
+    int code = scan->is_labelled ? read_names(scan) : collect_folders(scan);
     if (code >= 0 && (scan->class_count == 0 || scan->class_count > NNC_INDEX_CLASSES_MAX)) {
         code = nnc_fail(-NNC_E_FORMAT,
                         "%s/%s: %zu classes: images need a label in KEY.cls or KEY.json, or class "
@@ -224,13 +254,26 @@ static void add_classes(const struct scan *scan, struct nnc_index_builder *build
     for (size_t i = 0; i < scan->class_count; i++) {
         char number[24];
         snprintf(number, sizeof(number), "%zu", i);
-        nnc_index_builder_add_class(builder, scan->is_labelled ? number : scan->classes[i]);
+        const char *labelled = i < scan->names.count ? scan->names.name[i] : number;
+        nnc_index_builder_add_class(builder, scan->is_labelled ? labelled : scan->classes[i]);
+    }
+}
+
+/* A classes.txt that is changed, removed or added makes another index. */
+static void watch_names(const struct scan *scan, struct nnc_index_builder *builder) {
+    const struct stat *status = &scan->names_status;
+    bool is_there = scan->names.text != NULL;
+    int64_t mtime_ns = status->st_mtim.tv_sec * 1000000000ll + status->st_mtim.tv_nsec;
+    if (scan->is_labelled) {
+        nnc_index_builder_add_watch(builder, scan->names_path, is_there ? mtime_ns : 0,
+                                    is_there ? (uint64_t)status->st_size : NNC_INDEX_WATCH_ABSENT);
     }
 }
 
 static int build_index(struct scan *scan, void **ret_bytes, size_t *ret_size) {
     struct nnc_index_builder *builder = nnc_index_builder_create(NNC_INDEX_TAR);
     add_classes(scan, builder);
+    watch_names(scan, builder);
     for (size_t i = 0; i < scan->count; i++) {
         const struct shard_file *file = &scan->files[i];
         const char *name = nnc_data_source_name(scan->source, i);

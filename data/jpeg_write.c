@@ -15,6 +15,10 @@
  * 4. What the loader calls a bad image is refused here too: a file that ends early, and too many
  *    scans or pixels (limits of loader/jpeg.h and loader/image.h).
  *
+ * 5. Where a decoder does more than transform the coefficients, writing them again would change the
+ *    pixels: libjpeg smooths a progressive image whose last scans are missing. Such a file, and
+ * what no baseline scan can hold, is refused here and kept as it is by whoever asked.
+ *
  * Does not: keep metadata. Source: libjpeg.txt, "Really raw data: DCT coefficients"; ITU-T T.81. */
 #include "data/jpeg_write.h"
 
@@ -38,6 +42,7 @@
 enum {
     INTERVAL_MAX = 4, /* MCUs */
     PIECE_BYTES_MAX = 65535,
+    SMOOTHED = 10, /* first coefficients of a block that libjpeg guesses when bits are missing */
 };
 
 struct nnc_jpeg_writer {
@@ -263,6 +268,27 @@ static void begin_output(struct nnc_jpeg_writer *writer) {
     jpeg_mem_dest(&writer->out, &writer->plain, &writer->plain_size);
 }
 
+/* Would a decoder take the written coefficients for what it takes the read ones for? */
+static int check_read(const struct jpeg_decompress_struct *in) {
+    if (in->num_components != 1 && in->num_components != 3 && in->num_components != 4) {
+        return nnc_fail(-NNC_E_FORMAT, "JPEG: %d colour components are not supported",
+                        in->num_components);
+    }
+    for (int i = 0; i < in->num_components; i++) {
+        const jpeg_component_info *component = &in->comp_info[i];
+        if (in->max_h_samp_factor % component->h_samp_factor != 0 ||
+            in->max_v_samp_factor % component->v_samp_factor != 0) {
+            return nnc_fail(-NNC_E_FORMAT, "JPEG: the sampling of component %d is fractional", i);
+        }
+        for (int k = 0; in->progressive_mode && k < SMOOTHED; k++) {
+            if (in->coef_bits[i][k] != 0) {
+                return nnc_fail(-NNC_E_FORMAT, "JPEG: scans are missing at the end");
+            }
+        }
+    }
+    return 0;
+}
+
 /* Everything that may jump. */
 static int transcode(struct nnc_jpeg_writer *writer, const uint8_t *bytes, size_t size,
                      struct nnc_jpeg_file *ret_file) {
@@ -273,6 +299,10 @@ static int transcode(struct nnc_jpeg_writer *writer, const uint8_t *bytes, size_
         return code;
     }
     jvirt_barray_ptr *coefficients = jpeg_read_coefficients(&writer->in);
+    code = check_read(&writer->in);
+    if (code < 0) {
+        return code;
+    }
     jpeg_copy_critical_parameters(&writer->in, &writer->out);
     struct grid grid = begin_pieces(writer);
     begin_output(writer);

@@ -43,7 +43,8 @@ void nnc_jpeg_writer_destroy(struct nnc_jpeg_writer *writer);
 /* Write the coefficients of a JPEG again, bit for bit the same, in one baseline scan with optimised
  * Huffman tables, restart markers and the index. EXIF, colour profiles and comments are left out.
  * bytes[0..size): hostile.
- * Errors: -NNC_E_FORMAT the image is bad, judged as the loader does; -ENOMEM. */
+ * Errors: -NNC_E_FORMAT the image is bad, judged as the loader does, or its pixels would not stay
+ * the same, or its coefficients do not fit into one baseline scan; -ENOMEM. */
 int nnc_jpeg_transcode(struct nnc_jpeg_writer *writer, const uint8_t *bytes, size_t size,
                        struct nnc_jpeg_file *ret_file);
 

@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/vfs.h"
+#include "coordinator/dataset_classes.h"
 #include "data/output.h"
 
 #include <errno.h>
@@ -95,9 +96,11 @@ static int write_record(const struct nnc_pack_dir *dir, const json_t *record) {
 }
 
 static int write_classes(const struct nnc_pack_dir *dir, const struct nnc_dataset *dataset) {
+    char line[NNC_CLASS_NAME_MAX + 1];
     size_t bytes = 1;
     for (uint32_t i = 0; i < dataset->classes; i++) {
-        bytes += strlen(nnc_dataset_class_name(dataset, i)) + 1;
+        nnc_classes_line(nnc_dataset_class_name(dataset, i), line);
+        bytes += strlen(line) + 1;
     }
     char *text = malloc(bytes);
     if (text == NULL) {
@@ -105,7 +108,8 @@ static int write_classes(const struct nnc_pack_dir *dir, const struct nnc_datase
     }
     size_t at = 0;
     for (uint32_t i = 0; i < dataset->classes; i++) {
-        at += (size_t)snprintf(text + at, bytes - at, "%s\n", nnc_dataset_class_name(dataset, i));
+        nnc_classes_line(nnc_dataset_class_name(dataset, i), line);
+        at += (size_t)snprintf(text + at, bytes - at, "%s\n", line);
     }
     text[at] = '\0';
     int code = write_text(dir, "classes.txt", text);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Making and proving members.
  *
- *   JPEG, nothing to reduce, no quality   -> coefficients written again (jpeg_write.h)
+ *   JPEG, nothing to reduce, no quality   -> coefficients written again (jpeg_write.h), or kept as
+ *                                            it is where that would change pixels
  *   PNG, likewise                         -> decoded once to see that it is whole, kept as it is
  *   anything else                         -> pixels -> reduced -> JPEG or PNM
  *
@@ -224,10 +225,15 @@ static int make_jpeg(struct nnc_packer *packer, struct nnc_pack_member *ret_memb
     return code;
 }
 
+/* What cannot be written again is either bad, which decoding tells, or unusual and kept. */
 static int keep_jpeg(struct nnc_packer *packer, const struct nnc_pack_source *source,
                      struct nnc_pack_member *ret_member) {
-    struct nnc_jpeg_file file;
+    struct nnc_jpeg_file file = {.bytes = source->bytes, .size = source->size};
     int code = nnc_jpeg_transcode(packer->writer, source->bytes, source->size, &file);
+    if (code == -NNC_E_FORMAT) {
+        struct target target = made_target(packer);
+        code = decode(&target, source, NULL);
+    }
     if (code >= 0) {
         *ret_member =
             (struct nnc_pack_member){.extension = "jpg", .bytes = file.bytes, .size = file.size};

@@ -65,8 +65,10 @@ struct nnc_index_file {
 struct nnc_index_watch {
     uint64_t name; /* relative to the root, "" is the root itself */
     int64_t mtime_ns;
-    uint64_t size; /* of a file; 0 for directories */
+    uint64_t size; /* of a file; 0 for directories; NNC_INDEX_WATCH_ABSENT: nothing of that name */
 };
+
+#define NNC_INDEX_WATCH_ABSENT UINT64_MAX
 
 /* An opened index: read-only view on memory that the caller keeps. */
 struct nnc_index {

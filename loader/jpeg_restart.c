@@ -19,6 +19,8 @@
  * 3. Offsets come from sums of the sizes in the index; each sum was checked against the file's size
  *    when the head was parsed, so no offset leaves the file. That the marker is there is checked
  *    where one is used.
+ * 4. libjpeg does not interpolate the colours of an image that has two columns of them or fewer. So
+ *    the small image never consists of a part of an MCU alone, unless the large one does.
  *
  * Source: ITU-T T.81, B.1.1.3 and B.2.1 (markers), E.1.4 (restarts); jdsample.c's description in
  * libjpeg.txt for the neighbours. */
@@ -192,6 +194,9 @@ static struct cut cut_around(const struct nnc_jpeg_restart *restart, const struc
     };
     cut.bottom = cut.bottom < restart->rows ? cut.bottom : restart->rows;
     cut.right = cut.right < restart->row_pieces ? cut.right : restart->row_pieces;
+    if (cut.left > 0 && restart->width - cut.left * piece_width < restart->mcu_width) {
+        cut.left--; /* step 4 */
+    }
     return cut;
 }
 

@@ -156,6 +156,46 @@ Test(jpeg_restart, crops_of_transcoded_images_equal_a_full_decode_of_the_origina
     cr_assert_gt(slices, 100);
 }
 
+/* Every box of a column or two, at both edges of the image and of each MCU. */
+static void try_columns(const struct fixture_file *file, const struct fixture_pixels *whole) {
+    for (uint32_t left = 0; left < whole->image_width; left++) {
+        for (uint32_t width = 1; width <= 2 && left + width <= whole->image_width; width++) {
+            struct nnc_box box = {
+                .left = left, .top = 3, .width = width, .height = whole->image_height - 3};
+            struct fixture_pixels part = {.box = box, .channels = 3};
+            cr_assert_eq(fixture_decode(image, file, false, &part), 0, "%s", nnc_error_text());
+            cr_assert(equals(&part, whole), "%u x %u: columns %u to %u", whole->image_width,
+                      whole->image_height, left, left + width);
+            free(part.data);
+        }
+    }
+}
+
+/* libjpeg upsamples colours of images with few columns in another way. */
+Test(jpeg_restart, crops_at_a_narrow_rest_of_an_mcu_equal_a_full_decode, .timeout = 60) {
+    static const int sampling[][2] = {{2, 2}, {2, 1}, {1, 2}, {4, 1}, {4, 2}};
+    for (size_t s = 0; s < sizeof(sampling) / sizeof(sampling[0]); s++) {
+        for (uint32_t rest = 1; rest <= 9; rest++) {
+            uint32_t mcu = 8 * (uint32_t)sampling[s][0];
+            const struct fixture_jpeg how = {.width = 4 * mcu + rest, /* 5 columns: pieces of 1 */
+                                             .height = 16 + rest,
+                                             .colour = FIXTURE_YCC,
+                                             .h_samples = sampling[s][0],
+                                             .v_samples = sampling[s][1]};
+            struct fixture_file file = fixture_jpeg_write(&how);
+            uint32_t pieces;
+            struct fixture_file made = transcode(&file, &pieces);
+            cr_assert_gt(pieces, 0);
+            struct fixture_pixels whole = {.channels = 3};
+            cr_assert_eq(fixture_decode(image, &file, true, &whole), 0, "%s", nnc_error_text());
+            try_columns(&made, &whole);
+            free(whole.data);
+            fixture_free(&file);
+            fixture_free(&made);
+        }
+    }
+}
+
 Test(jpeg_restart, the_interval_divides_a_row_and_the_index_tells_every_piece) {
     for (size_t i = 0; i < ROWS; i++) {
         struct fixture_file file = fixture_jpeg_write(&rows[i]);

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* nncoord pack as a user meets it: what is packed trains and evaluates as what it was packed from,
+ * bit for bit, from fewer bytes; and it survives kills, other packers, bad images and odd names. */
+#include "tests/support/command.h"
+#include "tests/support/datasets.h"
+#include "tests/support/image_fixture.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char *scratch;
+
+static void set_up(void) {
+    char path[400];
+    scratch = scratch_make();
+    snprintf(path, sizeof(path), "%s/tiny.nn", scratch);
+    FILE *file = fopen(path, "w");
+    fputs("input(3, 32, 32)\n"
+          "def tiny(num_classes=3) = Sequential(Conv2d(3, 4, kernel_size=5, stride=3), ReLU(),\n"
+          "    Flatten(), Linear(400, num_classes))\n",
+          file);
+    fclose(file);
+}
+
+static void tear_down(void) {
+    cr_assert_eq(count_our_processes(scratch), 0, "processes are left behind");
+    scratch_remove(scratch);
+}
+
+TestSuite(e2e_pack, .init = set_up, .fini = tear_down, .timeout = 120);
+
+static const char *in_scratch(const char *name) {
+    static char paths[8][1200];
+    static int next;
+    next = (next + 1) % 8;
+    snprintf(paths[next], sizeof(paths[next]), "%s/%s", scratch, name);
+    return paths[next];
+}
+
+/* Large enough files that crops are read in slices. */
+static void make_photos(void) {
+    dataset_make_jpeg(in_scratch("photos"), 3, 4, 2, 300);
+}
+
+static struct command train(const char *data, const char *out) {
+    return command_run(scratch, "train", data, "--model", "tiny.nn", "--train-crop-size", "32",
+                       "--val-crop-size", "32", "--val-resize-size", "40", "--epochs", "2",
+                       "--batch-size", "4", "--lr", "0.01", "--backend", "reference", "--workers",
+                       "2", "--output-dir", out, "--quiet", "--json", NULL);
+}
+
+/* SHA-256 of the weights after training on a data set. */
+static void train_hash(const char *data, const char *out, char ret_hash[65]) {
+    struct command command = train(data, out);
+    cr_assert_eq(command.status, 0, "%s: %s", data, command.err);
+    cr_assert_eq(json_number(command.out, "bad_samples"), 0);
+    json_text(command.out, "weights_sha256", ret_hash, 65);
+    command_free(&command);
+}
+
+static void pack(const char *data, const char *to, const char *kind) {
+    struct command command = command_run(scratch, "pack", data, to, "--kind", kind,
+                                         "--shard-samples", "5", "--verify", "--json", NULL);
+    cr_assert_eq(command.status, 0, "%s: %s", to, command.err);
+    cr_assert_eq(json_number(command.out, "bad"), 0);
+    command_free(&command);
+}
+
+/* --- the files of a packed set --------------------------------------------------------------- */
+
+/* One image of a shard, as its index tells. */
+struct member {
+    char extension[8], name[120];
+    uint64_t offset, size;
+    char label_name[120];
+    uint64_t label_offset;
+};
+
+/* Images of a shard "packed/train-000000". Returns their number. */
+static size_t read_index(const char *shard, struct member *ret_members, size_t most) {
+    char path[600], line[400];
+    snprintf(path, sizeof(path), "%s/%s.idx", scratch, shard);
+    FILE *file = fopen(path, "r");
+    cr_assert_not_null(file, "%s", path);
+    size_t count = 0;
+    cr_assert_not_null(fgets(line, sizeof(line), file));
+    while (count < most && fgets(line, sizeof(line), file) != NULL) {
+        struct member *member = &ret_members[count++];
+        uint64_t label_size;
+        int fields =
+            sscanf(line, "%7s %" SCNu64 " %" SCNu64 " %119s cls %" SCNu64 " %" SCNu64 " %119s",
+                   member->extension, &member->offset, &member->size, member->name,
+                   &member->label_offset, &label_size, member->label_name);
+        cr_assert_eq(fields, 7, "%s", line);
+    }
+    fclose(file);
+    return count;
+}
+
+static void flip(const char *name, uint64_t offset, uint8_t bits) {
+    int fd = open(in_scratch(name), O_RDWR);
+    uint8_t byte;
+    cr_assert(fd >= 0 && pread(fd, &byte, 1, (off_t)offset) == 1);
+    byte ^= bits;
+    cr_assert_eq(pwrite(fd, &byte, 1, (off_t)offset), 1);
+    close(fd);
+}
+
+static struct fixture_file read_whole(const char *folder, const char *name) {
+    char path[1200];
+    snprintf(path, sizeof(path), "%s/%s/%s", scratch, folder, name);
+    FILE *file = fopen(path, "rb");
+    cr_assert_not_null(file, "%s", path);
+    uint8_t *bytes = malloc(64 << 20);
+    size_t size = fread(bytes, 1, 64 << 20, file);
+    fclose(file);
+    struct fixture_file whole = fixture_file_copy(bytes, size);
+    free(bytes);
+    return whole;
+}
+
+static int is_name(const struct dirent *entry) {
+    return entry->d_name[0] != '.';
+}
+
+/* Both folders have the same names and the same bytes under each. Returns how many. */
+static int assert_same_files(const char *left, const char *right) {
+    struct dirent **a, **b;
+    int count = scandir(in_scratch(left), &a, is_name, alphasort);
+    cr_assert_gt(count, 0);
+    cr_assert_eq(scandir(in_scratch(right), &b, is_name, alphasort), count);
+    for (int i = 0; i < count; i++) {
+        cr_assert_str_eq(a[i]->d_name, b[i]->d_name);
+        struct fixture_file one = read_whole(left, a[i]->d_name);
+        struct fixture_file two = read_whole(right, b[i]->d_name);
+        cr_assert(one.size == two.size && memcmp(one.bytes, two.bytes, one.size) == 0, "%s",
+                  a[i]->d_name);
+        fixture_free(&one);
+        fixture_free(&two);
+        free(a[i]);
+        free(b[i]);
+    }
+    free(a);
+    free(b);
+    return count;
+}
+
+/* Bytes of the shards of training images. */
+static double shard_bytes(const char *folder) {
+    struct dirent **names;
+    int count = scandir(in_scratch(folder), &names, is_name, alphasort);
+    double sum = 0;
+    for (int i = 0; i < count; i++) {
+        char path[1200];
+        struct stat status;
+        snprintf(path, sizeof(path), "%s/%s/%s", scratch, folder, names[i]->d_name);
+        bool counts =
+            strncmp(names[i]->d_name, "train-", 6) == 0 && strstr(names[i]->d_name, ".tar") != NULL;
+        sum += counts && stat(path, &status) == 0 ? (double)status.st_size : 0;
+        free(names[i]);
+    }
+    free(names);
+    return sum;
+}
+
+/* --- the same training ----------------------------------------------------------------------- */
+
+/* Bytes read in one epoch of random crops. */
+static double bytes_read(const char *data) {
+    struct command bench =
+        command_run(scratch, "bench", "input", data, "--workers", "2", "--train-crop-size", "32",
+                    "--batch-size", "4", "--json", NULL);
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_eq(json_number(bench.out, "images"), 12);
+    double bytes = json_number(bench.out, "bytes_per_s") * json_number(bench.out, "seconds");
+    command_free(&bench);
+    return bytes;
+}
+
+Test(e2e_pack, shards_train_and_evaluate_as_the_folder_does_from_fewer_bytes) {
+    static const char *const kinds[] = {"jpeg", "raw"};
+    char folder_hash[65], hash[65], text[64];
+    make_photos();
+    train_hash("photos", "folder", folder_hash);
+    struct command eval =
+        command_run(scratch, "eval", "photos", "--resume", "folder", "--json", NULL);
+    cr_assert_eq(eval.status, 0, "%s", eval.err);
+    for (size_t i = 0; i < 2; i++) {
+        pack("photos", kinds[i], kinds[i]);
+        snprintf(text, sizeof(text), "from-%s", kinds[i]);
+        train_hash(kinds[i], text, hash);
+        cr_assert_str_eq(hash, folder_hash, "%s", kinds[i]);
+        double read = bytes_read(kinds[i]), all = shard_bytes(kinds[i]);
+        cr_assert(read > 0 && read < 0.85 * all, "%s: %.0f of %.0f bytes are read", kinds[i], read,
+                  all);
+        struct command packed =
+            command_run(scratch, "eval", kinds[i], "--resume", "folder", "--json", NULL);
+        cr_assert_eq(packed.status, 0, "%s", packed.err);
+        static const char *const keys[] = {"images", "loss", "acc1", "acc5"};
+        for (size_t k = 0; k < 4; k++) {
+            cr_assert_eq(json_number(packed.out, keys[k]), json_number(eval.out, keys[k]),
+                         "%s from %s", keys[k], kinds[i]);
+        }
+        cr_assert_eq(json_number(packed.out, "images"), 6);
+        command_free(&packed);
+    }
+    command_free(&eval);
+}
+
+Test(e2e_pack, class_names_survive) {
+    make_photos();
+    cr_assert_eq(rename(in_scratch("photos/train/c01"), in_scratch("photos/train/b, \xc3\xa4")), 0);
+    cr_assert_eq(rename(in_scratch("photos/val/c01"), in_scratch("photos/val/b, \xc3\xa4")), 0);
+    pack("photos", "packed", "jpeg");
+    struct command command = train("packed", "run");
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    struct fixture_file names = read_whole("run", "classes.txt");
+    static const char wanted[] = "b, \xc3\xa4\nc00\nc02\n";
+    cr_assert_eq(names.size, strlen(wanted));
+    cr_assert_eq(memcmp(names.bytes, wanted, names.size), 0);
+    fixture_free(&names);
+    command_free(&command);
+}
+
+Test(e2e_pack, idx_files_become_pgm_and_train_the_same) {
+    char first[65], second[65];
+    struct member members[8];
+    dataset_make_idx(in_scratch("digits"), 60, 20);
+    FILE *file = fopen(in_scratch("tiny.nn"), "w");
+    fputs("input(1, 28, 28)\nSequential(Flatten(), Linear(784, 10))\n", file);
+    fclose(file);
+    pack("digits", "packed", "jpeg");
+    cr_assert_eq(read_index("packed/train-000000", members, 8), 5);
+    cr_assert_str_eq(members[0].extension, "pgm");
+    const char *const sets[] = {"digits", "packed"};
+    for (int i = 0; i < 2; i++) {
+        struct command command =
+            command_run(scratch, "train", sets[i], "--model", "tiny.nn", "--channels", "1",
+                        "--train-crop-size", "28", "--val-crop-size", "28", "--val-resize-size",
+                        "28", "--train-transform", "padded-crop", "--mean", "0.5", "--std", "0.25",
+                        "--epochs", "1", "--batch-size", "10", "--backend", "reference",
+                        "--output-dir", i == 0 ? "a" : "b", "--quiet", "--json", NULL);
+        cr_assert_eq(command.status, 0, "%s", command.err);
+        json_text(command.out, "weights_sha256", i == 0 ? first : second, 65);
+        command_free(&command);
+    }
+    cr_assert_str_eq(first, second);
+}
+
+static void put_image(const char *name, struct fixture_file file) {
+    FILE *out = fopen(in_scratch(name), "wb");
+    cr_assert_not_null(out, "%s: %s", name, strerror(errno));
+    cr_assert_eq(fwrite(file.bytes, 1, file.size, out), file.size);
+    fclose(out);
+    fixture_free(&file);
+}
+
+static void make_folder(const char *name) {
+    cr_assert_eq(mkdir(in_scratch(name), 0700), 0, "%s: %s", name, strerror(errno));
+}
+
+Test(e2e_pack, every_format_and_any_name_pack_and_train_the_same) {
+    static const struct fixture_jpeg grey = {240, 180, FIXTURE_GREY, 1, 1, false, 0};
+    static const struct fixture_jpeg cmyk = {240, 180, FIXTURE_CMYK, 1, 1, false, 0};
+    static const struct fixture_jpeg progressive = {333, 251, FIXTURE_YCC, 2, 2, true, 0};
+    static const struct fixture_png png = {200, 160, 8, 2};
+    char folder[65], packed[65], name[300];
+    make_folder("odd");
+    make_folder("odd/a.b c");
+    make_folder("odd/\xd0\xb6\xff\n"); /* not even text */
+    put_image("odd/a.b c/..grey.jpg..jpg", fixture_jpeg_write(&grey));
+    put_image("odd/a.b c/two  words \xe2\x82\xac.jpg", fixture_jpeg_write(&cmyk));
+    put_image("odd/a.b c/'\"$(x);.png", fixture_png_write(&png));
+    snprintf(name, sizeof(name), "odd/\xd0\xb6\xff\n/%0240d.jpeg", 7);
+    put_image(name, fixture_jpeg_write(&progressive));
+    put_image("odd/\xd0\xb6\xff\n/\\\t\xff.png", fixture_png_write(&png));
+    pack("odd", "packed", "jpeg");
+    struct member members[8];
+    unsigned pngs = 0;
+    size_t count = read_index("packed/data-000000", members, 8);
+    cr_assert_eq(count, 5);
+    for (size_t i = 0; i < count; i++) {
+        pngs += strcmp(members[i].extension, "png") == 0;
+    }
+    cr_assert_eq(pngs, 2, "PNG stays PNG");
+    train_hash("odd", "from-folder", folder);
+    train_hash("packed", "from-shards", packed);
+    cr_assert_str_eq(packed, folder);
+}
+
+/* --- the proof ------------------------------------------------------------------------------- */
+
+static void expect_found(const char *member) {
+    struct command command =
+        command_run(scratch, "pack", "photos", "packed", "--shard-samples", "5", "--verify", NULL);
+    cr_assert_neq(command.status, 0, "a damaged member passed");
+    cr_assert_not_null(strstr(command.err, "packed/train-000001.tar"), "%s", command.err);
+    cr_assert_not_null(strstr(command.err, member), "%s", command.err);
+    command_free(&command);
+}
+
+Test(e2e_pack, verify_names_shard_and_member_of_a_changed_byte) {
+    struct member members[8];
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    cr_assert_eq(read_index("packed/train-000001", members, 8), 5);
+    uint64_t pixels = members[2].offset + members[2].size * 2 / 3;
+    flip("packed/train-000001.tar", pixels, 0x08);
+    expect_found(members[2].name);
+    flip("packed/train-000001.tar", pixels, 0x08);
+    flip("packed/train-000001.tar", members[4].label_offset, 3);
+    expect_found(members[4].label_name);
+    flip("packed/train-000001.tar", members[4].label_offset, 3);
+    pack("photos", "packed", "jpeg");
+}
+
+/* --- interruptions --------------------------------------------------------------------------- */
+
+static const char *const pack_arguments[] = {"pack", "photos",  "killed", "--shard-samples",
+                                             "5",    "--quiet", "--json", NULL};
+
+Test(e2e_pack, a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves) {
+    unsigned kills = 0;
+    make_photos();
+    struct command whole = command_run(scratch, "pack", "photos", "whole", "--shard-samples", "5",
+                                       "--quiet", "--json", NULL);
+    cr_assert_eq(whole.status, 0, "%s", whole.err);
+    for (unsigned wait_us = 10000; wait_us < 400000; wait_us += 15000) {
+        struct command command = command_start(scratch, false, pack_arguments);
+        usleep(wait_us);
+        pid_t child;
+        size_t children = find_descendants(command.pid, "nncoord", &child, 1);
+        kill(children > 0 ? child : command.pid, SIGKILL);
+        kill(command.pid, SIGKILL);
+        command_wait(&command);
+        bool done = command.status == 0;
+        command_free(&command);
+        if (done) {
+            break;
+        }
+        kills++;
+    }
+    cr_assert_gt(kills, 2, "only %u kills", kills);
+    struct command rest = command_start(scratch, false, pack_arguments);
+    command_wait(&rest);
+    cr_assert_eq(rest.status, 0, "%s", rest.err);
+    cr_assert_eq(json_number(rest.out, "images"), json_number(whole.out, "images"));
+    cr_assert_eq(assert_same_files("whole", "killed"), 2 + 2 * 5);
+    command_free(&rest);
+    command_free(&whole);
+}
+
+Test(e2e_pack, a_second_packer_is_told_that_the_directory_is_in_use) {
+    make_photos();
+    struct command first = command_start(scratch, false, pack_arguments);
+    for (int i = 0; i < 1000 && access(in_scratch("killed/pack.json"), F_OK) != 0; i++) {
+        usleep(1000);
+    }
+    kill(first.pid, SIGSTOP);
+    struct command second = command_start(scratch, false, pack_arguments);
+    command_wait(&second);
+    kill(first.pid, SIGCONT);
+    command_wait(&first);
+    cr_assert_eq(first.status, 0, "%s", first.err);
+    cr_assert_eq(second.status, 2, "%s", second.err);
+    cr_assert_not_null(strstr(second.err, "in use"), "%s", second.err);
+    command_free(&first);
+    command_free(&second);
+}
+
+Test(e2e_pack, another_recipe_or_data_set_in_the_same_directory_is_refused) {
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    dataset_make_jpeg(in_scratch("others"), 3, 4, 2, 30);
+    static const char *const rows[][6] = {
+        {"photos", "--shard-samples", "5", "--kind", "raw", NULL},
+        {"photos", "--shard-samples", "5", "--max-side", "100", NULL},
+        {"photos", "--shard-samples", "5", "--quality", "80", NULL},
+        {"photos", "--shard-samples", "6", NULL},
+        {"others", "--shard-samples", "5", NULL},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+
+        const char *const arguments[] = {"pack",     rows[i][0], "packed",   rows[i][1],
+                                         rows[i][2], rows[i][3], rows[i][4], NULL};
+        struct command command = command_start(scratch, false, arguments);
+        command_wait(&command);
+        cr_assert_eq(command.status, 2, "row %zu: %d %s", i, command.status, command.err);
+        cr_assert_not_null(strstr(command.err, "packed"), "row %zu: %s", i, command.err);
+        command_free(&command);
+    }
+    struct command foreign = command_run(scratch, "pack", "photos", "others", NULL);
+    cr_assert_eq(foreign.status, 2, "%s", foreign.err);
+    cr_assert_not_null(strstr(foreign.err, "not made by pack"), "%s", foreign.err);
+    command_free(&foreign);
+}
+
+/* --- bad images and bad places --------------------------------------------------------------- */
+
+static struct command pack_budget(const char *to, const char *max_bad) {
+    return command_run(scratch, "pack", "photos", to, "--shard-samples", "5", "--max-bad", max_bad,
+                       "--json", NULL);
+}
+
+Test(e2e_pack, bad_images_are_left_out_and_counted_until_the_budget_ends) {
+    make_photos();
+    cr_assert_eq(truncate(in_scratch("photos/train/c01/0002.jpg"), 3000), 0);
+    cr_assert_eq(truncate(in_scratch("photos/val/c00/0001.jpg"), 0), 0);
+    struct command command = pack_budget("packed", "0.2");
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    cr_assert_eq(json_number(command.out, "bad"), 2);
+    cr_assert_eq(json_number(command.out, "images"), 16);
+    cr_assert_not_null(strstr(command.err, "train/c01/0002.jpg is left out: JPEG"), "%s",
+                       command.err);
+    cr_assert_not_null(strstr(command.err, "val/c00/0001.jpg is left out"), "%s", command.err);
+    command_free(&command);
+    command = pack_budget("packed", "0.2");
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    cr_assert_eq(json_number(command.out, "bad"), 2, "those of the run before count");
+    command_free(&command);
+    for (int turn = 0; turn < 3; turn++) {
+        command = pack_budget("budget", "0.01");
+        cr_assert_eq(command.status, 3, "turn %d: exit %d: %s", turn, command.status, command.err);
+        command_free(&command);
+    }
+    command = train("packed", "run");
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    cr_assert_eq(json_number(command.out, "bad_samples"), 0);
+    command_free(&command);
+}
+
+Test(e2e_pack, a_place_that_cannot_be_written_ends_with_status_2) {
+    make_photos();
+    static const char *const places[] = {"/proc/nothing/here", "/dev/null", "tiny.nn", "tiny.nn/x"};
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        struct command command = command_run(scratch, "pack", "photos", places[i], NULL);
+        cr_assert_eq(command.status, 2, "%s: %d %s", places[i], command.status, command.err);
+        cr_assert_not_null(strstr(command.err, places[i]), "%s: %s", places[i], command.err);
+        command_free(&command);
+    }
+}
+
+Test(e2e_pack, a_full_device_ends_with_status_74_and_nothing_half_written) {
+    make_photos();
+    make_folder("small");
+    if (mount("none", in_scratch("small"), "tmpfs", 0, "size=200k") != 0) {
+        cr_skip_test("no right to mount");
+    }
+    struct command command =
+        command_run(scratch, "pack", "photos", "small/packed", "--shard-samples", "2", NULL);
+    struct dirent **names;
+    int count = scandir(in_scratch("small/packed"), &names, is_name, alphasort);
+    unsigned temporary = 0;
+    for (int i = 0; i < count; i++) {
+        temporary += strstr(names[i]->d_name, ".tmp") != NULL;
+        free(names[i]);
+    }
+    free(names);
+    umount(in_scratch("small"));
+    cr_assert_gt(count, 0);
+    cr_assert_eq(temporary, 0);
+    cr_assert_eq(command.status, 74, "exit %d: %s", command.status, command.err);
+    cr_assert_not_null(strstr(command.err, "small/packed"), "%s", command.err);
+    command_free(&command);
+}
