@@ -331,6 +331,10 @@ const struct nnc_option nnc_config_options[] = {
      .choices = io_choices,
      .help = "how files are read; auto takes io_uring where the kernel allows it",
      .group = NNC_GROUP_LOADERS, .verbs = MAKES},
+    {.name = "direct-io", .type = NNC_OPTION_BOOL, FIELD(direct_io), .unit = "", .def = "false",
+     .help = "read past the page cache (O_DIRECT) where the file system can, for data sets larger "
+             "than memory",
+     .group = NNC_GROUP_LOADERS, .verbs = MAKES},
     {.name = "decode", .type = NNC_OPTION_ENUM, FIELD(decode), .unit = "", .def = "exact",
      .choices = decode_choices,
      .help = "pixels as a full decode has them, or JPEGs at 1/2, 1/4 or 1/8 of their size where "

@@ -102,6 +102,7 @@ struct nnc_config {
     uint32_t workers; /* 0 = auto */
     uint32_t ring_depth;
     int32_t io;              /* enum nnc_io_method */
+    bool direct_io;          /* past the page cache */
     int32_t decode;          /* enum nnc_decode */
     uint32_t sample_timeout; /* seconds a claim may stay open before its loader counts as hung */
     char shm_dir[NNC_PATH_MAX];

@@ -49,7 +49,7 @@ static int open_source(struct nnc_samples *samples, const struct nnc_config *con
         .raw_fd = part->raw_fd,
     };
     snprintf(data.root, sizeof(data.root), "%s", part->root);
-    return nnc_source_open(&data, &samples->source);
+    return nnc_source_open(&data, config->direct_io, &samples->source);
 }
 
 static int open_reader(struct nnc_samples *samples, const struct nnc_config *config) {

@@ -236,20 +236,18 @@ static int make(struct loop *loop, const struct work *work, const struct nnc_rea
     const struct nnc_index *index = nnc_source_index(params->sources[work->place.phase]);
     uint8_t *pixels = nnc_ring_claim_pixels(params->rings[work->rank], &work->claim);
     const struct nnc_image_slice slice = {
-        .rest = {.bytes = done->bytes + work->head,
-                 .size = done->size - work->head,
-                 .first = work->slice_first},
+        .rest = {.bytes = done->bytes, .size = done->size, .first = work->slice_first},
         .total = row_of(loop, work)->size,
     };
     const struct nnc_maker_bytes bytes = {
-        .bytes = done->bytes,
-        .size = work->head != 0 ? work->head : done->size,
-        .slice = work->head != 0 ? &slice : NULL,
+        .bytes = done->kept != NULL ? done->kept : done->bytes,
+        .size = done->kept != NULL ? done->kept_size : done->size,
+        .slice = done->kept != NULL ? &slice : NULL,
     };
     nnc_child_beat(params->child, NNC_DOING_DECODE);
     int code = nnc_maker_make(params->maker, index->header, &work->place, &bytes, pixels);
     struct nnc_maker_cost cost = nnc_maker_cost(params->maker);
-    nnc_child_count(params->child, NNC_COUNT_BYTES_READ, done->size);
+    nnc_child_count(params->child, NNC_COUNT_BYTES_READ, done->size + done->kept_size);
     nnc_child_count(params->child, NNC_COUNT_NS_DECODE, cost.decode_ns);
     nnc_child_count(params->child, NNC_COUNT_NS_TRANSFORM, cost.transform_ns);
     return code;

@@ -54,7 +54,7 @@ static int attach_sources(struct process *process) {
         if (data->samples == 0) {
             continue;
         }
-        int code = nnc_source_open(data, &process->sources[phase]);
+        int code = nnc_source_open(data, setup->config.direct_io, &process->sources[phase]);
         if (code < 0) {
             return code;
         }
