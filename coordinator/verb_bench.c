@@ -27,9 +27,9 @@ static const struct stage stages[] = {
 #define STAGE_COUNT (sizeof(stages) / sizeof(stages[0]))
 
 static double loader_seconds(const struct nnc_run_result *result) {
-    double sum = (double)result->loader_counter[NNC_COUNT_NS_OTHER];
+    double sum = (double)result->measured.counter[NNC_COUNT_NS_OTHER];
     for (size_t i = 0; i < STAGE_COUNT; i++) {
-        sum += (double)result->loader_counter[stages[i].counter];
+        sum += (double)result->measured.counter[stages[i].counter];
     }
     return sum > 0.0 ? sum * 1e-9 : 1e-9;
 }
@@ -37,7 +37,7 @@ static double loader_seconds(const struct nnc_run_result *result) {
 static const struct stage *largest_stage(const struct nnc_run_result *result) {
     const struct stage *best = &stages[0];
     for (size_t i = 1; i < STAGE_COUNT; i++) {
-        if (result->loader_counter[stages[i].counter] > result->loader_counter[best->counter]) {
+        if (result->measured.counter[stages[i].counter] > result->measured.counter[best->counter]) {
             best = &stages[i];
         }
     }
@@ -49,7 +49,7 @@ static void format_bound(const struct nnc_run_result *result, char *ret_text, si
     size_t used = 0;
     ret_text[0] = '\0';
     for (size_t i = 0; i < STAGE_COUNT && used < bytes; i++) {
-        double share = (double)result->loader_counter[stages[i].counter] * 1e-9 / seconds;
+        double share = (double)result->measured.counter[stages[i].counter] * 1e-9 / seconds;
         used += (size_t)snprintf(ret_text + used, bytes - used, "%s%s %.0f %%", i == 0 ? "" : ", ",
                                  stages[i].name, 100.0 * share);
     }
@@ -60,14 +60,14 @@ static json_t *input_object(const struct nnc_run_result *result) {
     json_t *stage_object = json_object();
     for (size_t i = 0; i < STAGE_COUNT; i++) {
         json_object_set_new(stage_object, stages[i].name,
-                            json_real((double)result->loader_counter[stages[i].counter] * 1e-9));
+                            json_real((double)result->measured.counter[stages[i].counter] * 1e-9));
     }
     return json_pack(
         "{s:f, s:f, s:i, s:f, s:I, s:s, s:o, s:I, s:f, s:I, s:I, s:b, s:f}", "images_per_s",
         (double)result->images / seconds, "bytes_per_s",
-        (double)result->loader_counter[NNC_COUNT_BYTES_READ] / seconds, "workers",
+        (double)result->measured.counter[NNC_COUNT_BYTES_READ] / seconds, "workers",
         (int)result->plan.loaders, "cpu_s_per_1000",
-        result->images == 0 ? 0.0 : 1000.0 * result->loader_cpu_seconds / (double)result->images,
+        result->images == 0 ? 0.0 : 1000.0 * result->measured.cpu_seconds / (double)result->images,
         "peak_memory_bytes", (json_int_t)result->peak_memory_bytes, "bound_by",
         largest_stage(result)->name, "stage_s", stage_object, "images", (json_int_t)result->images,
         "seconds", seconds, "ring_bytes", (json_int_t)result->ring_bytes, "bad_samples",
@@ -81,12 +81,12 @@ static void print_input(const struct nnc_run_result *result) {
     format_bound(result, bound, sizeof(bound));
     fprintf(stderr,
             "%.0f images/s, %.1f MB/s read, %" PRIu32
-            " loaders (%s), %.2f CPU s per 1,000 images, %.1f MB resident beside the ring\n",
+            " loaders (%s), %.2f CPU s per 1,000 images, %.1f MB beside the ring\n",
             (double)result->images / seconds,
-            (double)result->loader_counter[NNC_COUNT_BYTES_READ] / seconds * 1e-6,
+            (double)result->measured.counter[NNC_COUNT_BYTES_READ] / seconds * 1e-6,
             result->plan.loaders, result->uses_uring ? "io_uring" : "pread",
             result->images == 0 ? 0.0
-                                : 1000.0 * result->loader_cpu_seconds / (double)result->images,
+                                : 1000.0 * result->measured.cpu_seconds / (double)result->images,
             (double)result->peak_memory_bytes * 1e-6);
     fprintf(stderr, "bound by %s: %s; %s\n", largest_stage(result)->name, bound,
             largest_stage(result)->remedy);

@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "ipc/footprint.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -58,6 +59,7 @@ struct loop {
     struct lane lanes[NNC_MAX_RANKS];
     uint32_t generations[NNC_MAX_RANKS];
     uint64_t next_poll_ns;
+    struct nnc_footprint footprint;
 };
 
 uint32_t nnc_loop_claims_max(uint32_t batch, uint32_t ranks, uint32_t loaders) {
@@ -253,6 +255,7 @@ static int poll_coordinator(struct loop *loop) {
         return 0;
     }
     loop->next_poll_ns = now + POLL_NS;
+    nnc_child_set(loop->params->child, NNC_COUNT_PSS_BYTES, nnc_footprint_own(&loop->footprint));
     /* A stop needs nothing here: the trainers close their slots and that ends us. */
     int code = nnc_child_poll(loop->params->child);
     return code < 0 ? code : 0;

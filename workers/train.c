@@ -449,7 +449,8 @@ int trainer_send_done(struct nnc_trainer *trainer, double seconds) {
     struct nnc_msg_done done = {.steps = trainer->steps,
                                 .images = trainer->images,
                                 .seconds = seconds,
-                                .wait_seconds = (double)trainer->wait_ns * 1e-9};
+                                .wait_seconds = (double)trainer->wait_ns * 1e-9,
+                                .utilisation = -1.0};
     if (trainer->params.engine != NULL && trainer->setup->number == 0) {
         int code = nnc_engine_weights_sha256(trainer->params.engine, done.weights_sha256);
         if (code < 0) {
