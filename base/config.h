@@ -64,6 +64,18 @@ enum nnc_device_backend {
     NNC_BACKEND_CUDA,
 };
 
+/* Whether bench input finds the files in memory or on the storage. */
+enum nnc_cache {
+    NNC_CACHE_WARM,
+    NNC_CACHE_COLD,
+};
+
+/* What bench input does with a batch before it gives the slot back. */
+enum nnc_consumer {
+    NNC_CONSUMER_NONE,
+    NNC_CONSUMER_FLOAT, /* normalised float32 NCHW, as torchvision's loaders end in */
+};
+
 struct nnc_config {
     /* data */
     char data[NNC_PATH_MAX];     /* positional DIR or --data-path */
@@ -150,7 +162,11 @@ struct nnc_config {
     bool logits;
     char input[NNC_NAME_MAX];       /* "3x224x224" */
     uint32_t bench_steps;           /* measured steps or batches; 0 = as the verb has it */
+    uint32_t bench_epochs;          /* bench input: measured passes; 0 = for a few seconds */
     char bench_split[NNC_NAME_MAX]; /* "train" or "val" recipe for bench input */
+    int32_t cache;                  /* enum nnc_cache */
+    int32_t consumer;               /* enum nnc_consumer */
+    double simulate_gpu;            /* images per second of the device; 0 = none */
 };
 
 /* Parsed command line: the verb, the configuration and the words of predict and `models show`. */

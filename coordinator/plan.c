@@ -15,6 +15,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* The consumer of bench input decides when enough is measured: loaders have always more to do. */
+#define BENCH_PASSES 1000000u
+
 static bool is_input_only(enum nnc_mode mode) {
     return mode == NNC_MODE_BENCH_INPUT || mode == NNC_MODE_CHECK;
 }
@@ -81,7 +84,8 @@ static void choose_phases(const struct nnc_plan_input *input, struct nnc_schedul
     case NNC_MODE_BENCH_INPUT:
         schedule->train_samples = bench_val ? 0 : input->samples[NNC_PHASE_TRAIN];
         schedule->val_samples = bench_val ? input->samples[NNC_PHASE_VAL] : 0;
-        schedule->epochs = 1;
+        schedule->epochs = config->cache == NNC_CACHE_COLD ? 1 : BENCH_PASSES;
+        schedule->eval_every = 1;
         break;
     case NNC_MODE_BENCH_TRAIN:
         schedule->train_samples = config->batch_size;
