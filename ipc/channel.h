@@ -24,7 +24,8 @@ enum nnc_message_type {
     /* coordinator to child */
     NNC_MSG_START = 64, /* no body: all are READY, run */
     NNC_MSG_SNAP,       /* no body: take a snapshot at the next step boundary */
-    NNC_MSG_STOP,       /* no body: snapshot at the next step boundary, then DONE */
+    NNC_MSG_STOP,       /* no body: trainer: snapshot at the next step boundary, then DONE; loader:
+                           publish what is claimed, then exit */
 };
 
 struct nnc_message_header {
