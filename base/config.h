@@ -96,7 +96,8 @@ struct nnc_config {
     bool reindex;
 
     /* loaders */
-    uint32_t workers; /* 0 = auto */
+    uint32_t workers;        /* 0 = auto */
+    double workers_interval; /* seconds between decisions of auto while training; 0 = none */
     uint32_t ring_depth;
     int32_t io;              /* enum nnc_io_method */
     uint32_t sample_timeout; /* seconds a claim may stay open before its loader counts as hung */

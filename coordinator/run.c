@@ -461,6 +461,10 @@ static void tick(struct nnc_run_state *run) {
         run->result->first_batch_seconds = (double)(now_ns - run->started_ns) * 1e-9;
     }
     nnc_run_weigh(run);
+    actions.count = 0;
+    if (nnc_run_adapt(run, &progress, now_ns, &actions) == 1) {
+        perform(run, &actions);
+    }
     if (run->group.phase == NNC_GROUP_RUNNING && run->has_model) {
         nnc_report_progress(&run->report, &progress, now_ns);
     }
@@ -566,6 +570,7 @@ static int conclude(struct nnc_run_state *run) {
     result->bad_samples = run->bad.count;
     result->loader_deaths = run->group.loader_deaths;
     result->restarts = run->group.restarts;
+    result->loaders = nnc_group_loaders(&run->group);
     result->seconds = run->running_since_ns != 0 && run->done_ns > run->running_since_ns
                           ? (double)(run->done_ns - run->running_since_ns) * 1e-9
                           : 0.0;
@@ -600,6 +605,7 @@ int nnc_run(const struct nnc_run_params *params, uint64_t started_ns,
     run->started_ns = started_ns;
     run->epoll_fd = run->signal_fd = -1;
     run->group.generation = 1;
+    run->adapt = nnc_adapt_start();
     int result = nnc_run_prepare(run);
     result = result < 0 ? result : open_events(run);
     result = result < 0 ? result : nnc_run_prepare_generation(run);
@@ -607,6 +613,7 @@ int nnc_run(const struct nnc_run_params *params, uint64_t started_ns,
         const struct nnc_group_params group = {
             .trainers = run->plan.ranks,
             .loaders = run->plan.loaders,
+            .loaders_max = run->plan.loaders_max,
             .max_restarts = params->mode == NNC_MODE_TRAIN ? params->config->max_restarts : 0,
             .grace_ns = params->config->grace * SECOND_NS};
         struct nnc_actions actions = {.count = 0};

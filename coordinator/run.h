@@ -40,6 +40,7 @@ struct nnc_run_result {
     char checkpoint[NNC_PATH_MAX]; /* newest durable one, "" none */
     uint64_t bad_samples;
     uint32_t loader_deaths, restarts;
+    uint32_t loaders, loader_changes; /* at the end; added or retired on the way */
     struct nnc_usage measured;  /* by all loaders over the measured part: the whole run, but in
                                    bench input what follows the warm-up */
     uint64_t warm_images;       /* bench input: taken before that part */
