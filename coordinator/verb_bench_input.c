@@ -19,7 +19,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define GOAL 0.9 /* of the time a device shall be busy */
+#define GOAL      0.9 /* of the time a device shall be busy */
+#define CONTENDED 0.8 /* of the time loaders wanted a CPU: less is worth a warning */
 
 enum stage {
     STAGE_DECODE,
@@ -85,7 +86,9 @@ static void fill_outcome(struct outcome *outcome, uint64_t samples) {
     uint64_t made = run->measured.counter[NNC_COUNT_SAMPLES];
     outcome->seconds = positive(run->trainer_seconds);
     outcome->images_per_s = (double)run->images / outcome->seconds;
-    outcome->bytes_per_s = (double)run->measured.counter[NNC_COUNT_BYTES_READ] / outcome->seconds;
+    /* Bytes and their time are both the coordinator's view. */
+    outcome->bytes_per_s = (double)run->measured.counter[NNC_COUNT_BYTES_READ] /
+                           positive((double)run->measured.at_ns * 1e-9);
     outcome->epochs = samples == 0 ? 0.0 : (double)run->images / (double)samples;
     /* By the images that the loaders made meanwhile: that is what the time was spent on. */
     outcome->cpu_s_per_1000 = made == 0 ? 0.0 : 1000.0 * run->measured.cpu_seconds / (double)made;
@@ -146,6 +149,20 @@ static void print_cache(const struct nnc_page_cache *cache) {
     }
 }
 
+/* Decoding, transforming and the rest need a CPU all the time; reading may wait for other reasons.
+ */
+static void print_contention(const struct outcome *outcome) {
+    double wanted_s =
+        outcome->stage_s[STAGE_DECODE] + outcome->stage_s[STAGE_TRANSFORM] + outcome->other_s;
+    double had_s = outcome->run.measured.cpu_seconds;
+    if (had_s < CONTENDED * wanted_s) {
+        fprintf(stderr,
+                "other programs use this machine: the loaders had a CPU for %.0f %% of the time "
+                "they wanted one, the figures are too low\n",
+                100.0 * had_s / positive(wanted_s));
+    }
+}
+
 static void print_outcome(const struct outcome *outcome) {
     const struct nnc_run_result *run = &outcome->run;
     const struct nnc_config *config = config_of(outcome);
@@ -166,6 +183,7 @@ static void print_outcome(const struct outcome *outcome) {
             " of warm-up; cache %s, consumer %s\n",
             run->images, outcome->epochs, outcome->seconds, run->warm_images,
             cold ? "cold" : "warm", config->consumer == NNC_CONSUMER_FLOAT ? "float" : "none");
+    print_contention(outcome);
     if (config->simulate_gpu > 0.0 && outcome->passed) {
         fprintf(stderr, "the device is the limit: %s\n", shares);
         fprintf(stderr, "pass: the simulated device of %g images/s was busy %.1f %% of the time\n",
