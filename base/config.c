@@ -17,6 +17,7 @@
 
 #include <assert.h>
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +82,12 @@ static const struct nnc_choice io_choices[] = {{"auto", NNC_IO_AUTO},
 
 static const struct nnc_choice decode_choices[] = {
     {"exact", NNC_DECODE_EXACT}, {"fast", NNC_DECODE_FAST}, {NULL, 0}};
+
+static const struct nnc_choice cache_choices[] = {
+    {"warm", NNC_CACHE_WARM}, {"cold", NNC_CACHE_COLD}, {NULL, 0}};
+
+static const struct nnc_choice consumer_choices[] = {
+    {"none", NNC_CONSUMER_NONE}, {"float", NNC_CONSUMER_FLOAT}, {NULL, 0}};
 
 static const struct nnc_choice backend_choices[] = {{"auto", NNC_BACKEND_AUTO},
                                                     {"onednn", NNC_BACKEND_ONEDNN},
@@ -240,6 +247,20 @@ static int check_quality(const struct nnc_config *config) {
     return 0;
 }
 
+static int check_bench(const struct nnc_config *config) {
+    if (config->cache == NNC_CACHE_COLD && config->bench_epochs > 1) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--bench-epochs %" PRIu32 " with --cache cold: one pass is measured, the "
+                        "next would find the files in memory",
+                        config->bench_epochs);
+    }
+    if (config->simulate_gpu != 0.0 && config->simulate_gpu < 0.1) {
+        return nnc_fail(-NNC_E_USAGE, "--simulate-gpu %g: give at least 0.1 images per second",
+                        config->simulate_gpu);
+    }
+    return 0;
+}
+
 /* One row fills few lines instead of a line per field. */
 /* clang-format off */
 const struct nnc_option nnc_config_options[] = {
@@ -303,11 +324,11 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "mean", .type = NNC_OPTION_DOUBLES, FIELD(mean), .unit = "", .min = 0, .max = 1,
      .def = "0.485,0.456,0.406",
      .help = "mean of the pixels (0 to 1) per channel, or one for all; grey images use the first",
-     .group = NNC_GROUP_DATA, .verbs = RUNS},
+     .group = NNC_GROUP_DATA, .verbs = RUNS | BENCH_INPUT},
     {.name = "std", .type = NNC_OPTION_DOUBLES, FIELD(std), .unit = "", .min = 1e-06, .max = 1000,
      .def = "0.229,0.224,0.225",
      .help = "standard deviation of the pixels, likewise",
-     .group = NNC_GROUP_DATA, .verbs = RUNS},
+     .group = NNC_GROUP_DATA, .verbs = RUNS | BENCH_INPUT},
     {.name = "on-bad", .type = NNC_OPTION_ENUM, FIELD(on_bad), .unit = "", .def = "replace",
      .choices = on_bad_choices,
      .help = "what an unreadable image leads to: another one takes its place, or the run fails",
@@ -321,8 +342,13 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_DATA, .verbs = READS},
     {.name = "workers", .flag = 'j', .type = NNC_OPTION_U32, FIELD(workers), .unit = "processes",
      .min = 0, .max = 1024, .def = "auto", .choices = auto_choices,
-     .help = "loader processes on this machine (not per device, as other trainers count them)",
+     .help = "loader processes on this machine (not per device, as other trainers count them); "
+             "auto starts from the CPUs and follows the training",
      .group = NNC_GROUP_LOADERS, .aliases = {"num-workers"}, .verbs = LOADS | PACK},
+    {.name = "workers-interval", .type = NNC_OPTION_DOUBLE, FIELD(workers_interval),
+     .unit = "seconds", .min = 0, .max = 3600, .def = "5",
+     .help = "how long auto measures a training before it adds or retires a loader; 0: never",
+     .group = NNC_GROUP_LOADERS, .verbs = TRAIN},
     {.name = "ring-depth", .type = NNC_OPTION_U32, FIELD(ring_depth), .unit = "batches", .min = 2,
      .max = 64, .def = "4",
      .help = "batches prepared ahead for each trainer",
@@ -535,11 +561,31 @@ const struct nnc_option nnc_config_options[] = {
      .max = 1000000, .def = "auto", .choices = auto_choices,
      .help = "steps or batches measured",
      .group = NNC_GROUP_INSPECT, .aliases = {"steps"}, .verbs = BENCH_INPUT | BENCH_TRAIN},
+    {.name = "bench-epochs", .type = NNC_OPTION_U32, FIELD(bench_epochs), .unit = "epochs",
+     .min = 0, .max = 100000, .def = "auto", .choices = auto_choices,
+     .help = "passes over the data that are measured, after one that is not; auto measures whole "
+             "passes for two seconds or, of a large data set, ten seconds",
+     .group = NNC_GROUP_INSPECT, .verbs = BENCH_INPUT},
     {.name = "split", .type = NNC_OPTION_ENUM, FIELD(split), .unit = "", .def = "train",
      .choices = split_choices,
      .help = "which images and transforms are taken",
      .group = NNC_GROUP_INSPECT, .aliases = {"bench-split"},
      .verbs = BENCH_INPUT | SHOW},
+    {.name = "cache", .type = NNC_OPTION_ENUM, FIELD(cache), .unit = "", .def = "warm",
+     .choices = cache_choices,
+     .help = "warm measures after a pass that brings the files into memory; cold drops them from "
+             "the page cache and measures exactly one pass",
+     .group = NNC_GROUP_INSPECT, .verbs = BENCH_INPUT},
+    {.name = "consumer", .type = NNC_OPTION_ENUM, FIELD(consumer), .unit = "", .def = "none",
+     .choices = consumer_choices,
+     .help = "what is done with a batch: nothing, or normalised float32 NCHW of it, as torchvision "
+             "users get",
+     .group = NNC_GROUP_INSPECT, .verbs = BENCH_INPUT},
+    {.name = "simulate-gpu", .type = NNC_OPTION_DOUBLE, FIELD(simulate_gpu),
+     .unit = "images/s", .min = 0, .max = 1e9, .def = "0",
+     .help = "take batches as a device of this speed would; exit status 1 unless it is busy for "
+             "more than 90 % of the time; 0 takes them as fast as they come",
+     .group = NNC_GROUP_INSPECT, .check = check_bench, .verbs = BENCH_INPUT},
     {.name = "count", .type = NNC_OPTION_U32, FIELD(count), .unit = "images", .min = 0,
      .max = 100000000, .def = "auto", .choices = auto_choices,
      .help = "how many images; auto is 64 for show and 1000 for bench synth",

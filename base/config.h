@@ -79,6 +79,18 @@ enum nnc_device_backend {
     NNC_BACKEND_CUDA,
 };
 
+/* Whether bench input finds the files in memory or on the storage. */
+enum nnc_cache {
+    NNC_CACHE_WARM,
+    NNC_CACHE_COLD,
+};
+
+/* What bench input does with a batch before it gives the slot back. */
+enum nnc_consumer {
+    NNC_CONSUMER_NONE,
+    NNC_CONSUMER_FLOAT, /* normalised float32 NCHW, as torchvision's loaders end in */
+};
+
 struct nnc_config {
     /* data */
     char data[NNC_PATH_MAX];     /* positional DIR or --data-path */
@@ -99,7 +111,8 @@ struct nnc_config {
     bool reindex;
 
     /* loaders */
-    uint32_t workers; /* 0 = auto */
+    uint32_t workers;        /* 0 = auto */
+    double workers_interval; /* seconds between decisions of auto while training; 0 = none */
     uint32_t ring_depth;
     int32_t io;              /* enum nnc_io_method */
     bool direct_io;          /* past the page cache */
@@ -167,7 +180,11 @@ struct nnc_config {
     bool logits;
     char input[NNC_NAME_MAX];  /* "3x224x224" */
     uint32_t bench_steps;      /* measured steps or batches; 0 = as the verb has it */
+    uint32_t bench_epochs;     /* bench input: measured passes; 0 = for a few seconds */
     int32_t split;             /* enum nnc_split, of bench input and show */
+    int32_t cache;             /* enum nnc_cache */
+    int32_t consumer;          /* enum nnc_consumer */
+    double simulate_gpu;       /* images per second of the device; 0 = none */
     uint32_t count;            /* images of show and bench synth; 0 = as the verb has it */
     uint32_t classes;          /* class folders of bench synth */
     char output[NNC_PATH_MAX]; /* file that show draws */

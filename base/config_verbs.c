@@ -80,8 +80,9 @@ const struct nnc_verb nnc_config_verbs[] = {
      .words = NNC_WORDS_DATA,
      .mask = NNC_VERB_BENCH_INPUT,
      .help = "measure the loaders alone",
-     .text = "Load DATA without training: images and bytes per second, time per stage, and what "
-             "bounds it."},
+     .text = "Load DATA without training: images and bytes per second, CPU time, memory, what "
+             "bounds it and what to do about it. With --simulate-gpu, whether the loaders keep a "
+             "device of that speed busy: exit status 0 when they do, 1 when not."},
     {.name = "bench",
      .subverb = "train",
      .words_name = "",

@@ -555,6 +555,9 @@ Test(config, wrong_lines_say_what_was_meant) {
         {"models show x --input 3x4", "--input \"3x4\""},
         {"models show x --input 3x4x5x6", "--input"},
         {"bench input d --split tset", "--split: \"tset\" is none of"},
+        {"bench input d --cache cold --bench-epochs 2", "one pass is measured"},
+        {"bench input d --cache tepid", "cold"},
+        {"bench input d --simulate-gpu 0.01", "at least 0.1 images per second"},
         {"help trian", "did you mean train"},
     };
     for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {

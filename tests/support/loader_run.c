@@ -31,7 +31,7 @@ struct run {
     struct nnc_process loaders[LOADER_RUN_LOADERS_MAX];
     bool ready[LOADER_RUN_LOADERS_MAX];
     uint32_t next_incarnation;
-    uint32_t kills;
+    uint32_t kills, retires; /* so far; retired are the last ones */
     uint64_t deadline_ns;
 };
 
@@ -133,10 +133,14 @@ static void take_message(struct run *run, uint32_t number, const struct nnc_mess
     }
 }
 
+static uint32_t live_loaders(const struct run *run) {
+    return run->params->loaders - run->retires;
+}
+
 /* Take all messages that are there. Before the last slot is closed no loader may be gone. */
 static void pump(struct run *run, bool ending) {
     cr_assert_lt(nnc_clock_ns(), run->deadline_ns, "the loaders take too long");
-    for (uint32_t i = 0; i < run->params->loaders; i++) {
+    for (uint32_t i = 0; i < live_loaders(run); i++) {
         struct nnc_process *process = &run->loaders[i];
         nnc_process_read_log(process);
         struct nnc_message message;
@@ -247,7 +251,7 @@ static void reap(struct run *run, uint32_t number, struct nnc_process_end *ret_e
 
 /* Kill one loader the hard way, put its claims back, start another in its place. */
 static void kill_one(struct run *run) {
-    uint32_t number = run->kills % run->params->loaders;
+    uint32_t number = run->kills % live_loaders(run);
     uint32_t incarnation = run->loaders[number].incarnation;
     pump(run, false);
     /* The ring was just given work: let the loaders wake and claim, differently long each time. */
@@ -263,14 +267,30 @@ static void kill_one(struct run *run) {
     start(run, number);
 }
 
+/* Tell the last loader to stop: it ends though there is work, and leaves nothing half done. */
+static void retire_one(struct run *run) {
+    uint32_t number = live_loaders(run) - 1;
+    uint32_t incarnation = run->loaders[number].incarnation;
+    pump(run, false);
+    nnc_clock_sleep_ns(run->retires * 300000); /* it holds other claims each time */
+    run->retires++;
+    cr_assert_geq(nnc_channel_send(run->loaders[number].channel, NNC_MSG_STOP, NULL, 0, 1000), 0);
+    struct nnc_process_end end;
+    reap(run, number, &end);
+    run->result->retired += !end.signalled && end.status == 0;
+    for (uint32_t rank = 0; rank < run->params->ranks; rank++) {
+        run->result->left_behind += nnc_ring_sweep(run->rings[rank], incarnation);
+    }
+}
+
 static void end_all(struct run *run) {
     uint64_t closed_ns = nnc_clock_ns();
-    for (uint32_t i = 0; i < run->params->loaders; i++) {
+    for (uint32_t i = 0; i < live_loaders(run); i++) {
         struct pollfd wait = {.fd = run->loaders[i].pidfd, .events = POLLIN};
         cr_assert_eq(poll(&wait, 1, 10000), 1, "loader %u does not end", i);
     }
     pump(run, true);
-    for (uint32_t i = 0; i < run->params->loaders; i++) {
+    for (uint32_t i = 0; i < live_loaders(run); i++) {
         struct nnc_process_end end;
         reap(run, i, &end);
         run->result->clean_exits += !end.signalled && end.status == 0;
@@ -316,6 +336,10 @@ void loader_run(const struct loader_run_params *params, struct loader_run_result
         if (run.kills < params->kills && seq + params->slots < total &&
             seq * params->kills >= run.kills * total) {
             kill_one(&run);
+        }
+        if (run.retires < params->retires &&
+            seq * (params->retires + 1) >= (run.retires + 1) * total) {
+            retire_one(&run);
         }
     }
     end_all(&run);

@@ -33,7 +33,8 @@ struct loader_run_params {
     /* Called for each sample in the order of batches; may be NULL. */
     void (*on_sample)(void *context, const struct loader_run_sample *sample);
     void *context;
-    uint32_t kills; /* SIGKILLs of loaders, spread over the run; each is replaced */
+    uint32_t kills;   /* SIGKILLs of loaders, spread over the run; each is replaced */
+    uint32_t retires; /* loaders told to stop, spread over the run; fewer than loaders */
 };
 
 struct loader_run_result {
@@ -47,6 +48,8 @@ struct loader_run_result {
     char note[128];          /* of the last READY */
     uint32_t requeued;       /* claims put back after kills */
     uint32_t clean_exits;    /* loaders that ended with status 0 after the last slot was closed */
+    uint32_t retired;        /* loaders that ended with status 0 when they were told to */
+    uint32_t left_behind;    /* claims that those had not published */
     uint64_t peak_rss_bytes; /* largest of all loaders */
     uint64_t end_ns;         /* from the last slot's closing to the last exit */
 };
