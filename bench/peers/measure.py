@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CPU time and memory of a program and all its children, read from outside: the same way for every contestant.
+
+CPU: user + system time. Memory: the sum of PSS over the process tree, so that memory which several processes share
+(a ring, copy-on-write pages after a fork, a library) counts once; the largest of the samples taken.
+"""
+import json
+import os
+import resource
+import signal
+import subprocess
+import threading
+import time
+
+TICKS = os.sysconf("SC_CLK_TCK")
+SAMPLE_S = 0.1
+EXIT_S = 10
+
+
+class Failed(Exception):
+    """A run that ended without a result; the text is the end of its standard error."""
+
+
+def process_tree(pid):
+    """The process and all its descendants that live now."""
+    found, waiting = [], [pid]
+    while waiting:
+        pid = waiting.pop()
+        found.append(pid)
+        try:
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/children") as file:
+                    waiting += [int(child) for child in file.read().split()]
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+def tree_cpu_seconds(pid):
+    """Of all living processes, with what they have inherited from children that they have waited for."""
+    ticks = 0
+    for member in process_tree(pid):
+        try:
+            with open(f"/proc/{member}/stat") as file:
+                # The name in brackets may contain anything; the fields behind it start with the third.
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += sum(int(field) for field in fields[11:15])
+    return ticks / TICKS
+
+
+def tree_pss_bytes(pid):
+    """0 where the kernel does not let us look."""
+    total = 0
+    for member in process_tree(pid):
+        try:
+            with open(f"/proc/{member}/smaps_rollup") as file:
+                total += sum(1024 * int(line.split()[1]) for line in file if line.startswith("Pss:"))
+        except OSError:
+            continue
+    return total
+
+
+class MemoryWatch:
+    """Looks at the memory of a tree every SAMPLE_S seconds until stopped."""
+
+    def __init__(self, pid):
+        self.pid, self.peak, self.over = pid, 0, threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        while not self.over.is_set():
+            self.peak = max(self.peak, tree_pss_bytes(self.pid))
+            self.over.wait(SAMPLE_S)
+
+    def stop(self):
+        self.over.set()
+        self.thread.join()
+        return self.peak
+
+
+def start(command, environment, errors):
+    """In a session of its own, so that whatever it leaves behind can be ended."""
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
+                            env={**os.environ, **environment})
+
+
+def finish(process):
+    try:
+        process.wait(EXIT_S)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def tail(errors):
+    errors.seek(0)
+    return errors.read().decode(errors="replace").strip()[-2000:]
+
+
+def run_phases(command, environment, errors):
+    """A program that says when its parts begin (runners.py). CPU is that of the timed part, memory that of the part
+    behind it."""
+    process = start(command, environment, errors)
+    cpu, watch, result = [], None, None
+    try:
+        for line in process.stdout:
+            if line.strip() == "phase timed":
+                cpu.append(tree_cpu_seconds(process.pid))
+            elif line.strip() == "phase memory":
+                cpu.append(tree_cpu_seconds(process.pid))
+                watch = MemoryWatch(process.pid)
+            elif line.strip() == "phase end":
+                memory = watch.stop()
+            elif line.startswith("{"):
+                result = json.loads(line)
+                break
+    finally:
+        finish(process)
+    if result is None:
+        raise Failed(tail(errors))
+    return {**rates(result, cpu[1] - cpu[0], result["images"]), "peak_memory_bytes": memory,
+            "version": result["version"]}
+
+
+def run_whole(command, environment, errors, delivered):
+    """A program that ends by itself and prints one JSON object with images and seconds. CPU and memory are those of
+    its whole life. delivered(result) says how many images it made in that life, warm-up included."""
+    process = start(command, environment, errors)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    watch = MemoryWatch(process.pid)
+    output = process.stdout.read()
+    process.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    memory = watch.stop()
+    if process.returncode != 0:
+        raise Failed(tail(errors))
+    result = json.loads(output)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return {**rates(result, cpu, delivered(result)), "peak_memory_bytes": memory, "reported": result}
+
+
+def rates(result, cpu_seconds, cpu_images):
+    return {"images": result["images"], "seconds": result["seconds"],
+            "images_per_s": result["images"] / result["seconds"],
+            "cpu_s_per_1000": 1000 * cpu_seconds / cpu_images}
