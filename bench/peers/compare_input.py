@@ -25,7 +25,7 @@ from peers import CONTESTANTS, SECTIONS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SETUP = os.path.join(HERE, "setup.sh")
-COPIES_MAX = 40
+FILES_MAX = 400_000  # of a copied data set
 
 
 class Skip(Exception):
@@ -57,22 +57,23 @@ class Bench:
             raise Skip(f"there is no {path}; {os.path.relpath(SETUP)} makes it")
         return path
 
-    def folder(self, section):
+    def source(self, section):
+        return self.args.images if section.data == "images" else self.args.small
+
+    def long_folder(self, section):
         """The data of a section, made long enough for nncoord, whose run is one epoch, to take --seconds.
 
-        A copy with several hard links to each file: links that lead out of a data set are not followed. Everybody
-        reads that copy. Small files are many enough as they are."""
-        source = self.args.images if section.data == "images" else self.args.small
-        count = sum(len(names) for _, _, names in os.walk(source))
+        A copy with several hard links to each file, as links that lead out of a data set are not followed: the same
+        bytes in the page cache, more names. The others, who stream, read the data as it is."""
+        source = self.source(section)
+        count = count_files(source)
         rate = 1.2 * section.headroom * self.run_nncoord(section, source)["images_per_s"]
-        copies = min(COPIES_MAX, math.ceil(rate * self.args.seconds / count))
-        if copies == 1:
-            return source
-        if self.staged.get(section.data, ("", 0))[1] < copies:
+        copies = min(math.ceil(rate * self.args.seconds / count), max(1, FILES_MAX // count))
+        if self.staged.get(section.data, ("", 1))[1] < copies:
             to = os.path.join(self.work, f"{section.data}-{copies}")
             copy_folder(source, to, copies)
             self.staged[section.data] = (to, copies)
-        return self.staged[section.data][0]
+        return self.staged.get(section.data, (source, 1))[0]
 
     # ---- one run of one contestant ----
 
@@ -89,33 +90,34 @@ class Bench:
         return measure.run_whole(self.nncoord_command(section, data), self.environment, self.errors(),
                                  lambda result: result["images"] + result.get("warmup_images", 0))
 
-    def run_python(self, name, section, folder):
-        task = self.task(section, folder)
+    def run_python(self, name, section):
+        task = self.task(section)
         if CONTESTANTS[name].store:
-            task["prepared"] = self.prepared[name, folder]
+            task["prepared"] = self.prepared[name]
         command = [self.python(CONTESTANTS[name].environment), os.path.join(HERE, "runners.py"),
                    CONTESTANTS[name].runner, json.dumps(task)]
         return measure.run_phases(command, self.environment, self.errors())
 
-    def run_program(self, name, section, folder):
+    def program(self, row):
+        return os.path.join(os.path.dirname(self.nncoord), "bench", row.runner)
+
+    def run_program(self, name, section):
         row = CONTESTANTS[name]
-        program = os.path.join(os.path.dirname(self.nncoord), "bench", row.runner)
-        data = [folder] if row.arguments else []
-        command = [program, *row.arguments, *data, str(self.args.workers), str(self.args.seconds)]
+        data = [self.source(section)] if row.arguments else []
+        command = [self.program(row), *row.arguments, *data, str(self.args.workers), str(self.args.seconds)]
         result = measure.run_whole(command, self.environment, self.errors(), lambda result: result["images"])
         # It holds every file in memory, and warms up: its own account is of the timed part.
         return {**result, "cpu_s_per_1000": result["reported"]["cpu_s_per_1000"], "peak_memory_bytes": None}
 
-    def run(self, name, section, folder):
+    def run(self, name, section):
         kind = CONTESTANTS[name].kind
         if kind == "nncoord":
-            return self.run_nncoord(section, self.prepared.get((name, folder), folder))
-        if kind == "python":
-            return self.run_python(name, section, folder)
-        return self.run_program(name, section, folder)
+            return self.run_nncoord(section, self.prepared[name])
+        return self.run_python(name, section) if kind == "python" else self.run_program(name, section)
 
-    def task(self, section, folder):
-        images = sum(len(names) for _, _, names in os.walk(folder))
+    def task(self, section):
+        folder = self.source(section)
+        images = count_files(folder)
         return {"folder": folder, "recipe": section.recipe, "size": section.size, "resize": section.resize,
                 "batch": section.batch, "workers": self.args.workers, "images": images,
                 "warm_images": min(images, self.args.warm_images), "warm_seconds": self.args.warm_seconds,
@@ -126,38 +128,52 @@ class Bench:
 
     # ---- preparation ----
 
-    def prepare(self, name, section, folder):
-        """Make what the contestant reads instead of the folder. Returns its bytes, None where it reads the folder."""
+    def prepare(self, name, section):
+        """Make what the contestant reads. Returns its size relative to the original files, None where it reads
+        those."""
         row = CONTESTANTS[name]
+        if row.kind == "nncoord":
+            return self.prepare_nncoord(name, section)
+        if row.kind == "program" and not os.path.exists(self.program(row)):
+            raise Skip(f"build {row.runner} first: ninja -C build")
         if row.kind == "python":
             self.python(row.environment)
-        if row.kind == "program" and not os.path.exists(
-                os.path.join(os.path.dirname(self.nncoord), "bench", row.runner)):
-            raise Skip(f"build {row.runner} first: ninja -C build")
-        if not row.packed and not row.store:
+        if not row.store:
             return None
-        to = os.path.join(self.work, f"{name}-{len(self.prepared)}")
-        if (name, folder) not in self.prepared:
-            if row.packed:
-                self.pack(row, folder, to)
-            else:
-                self.ffcv(row, section, folder, to)
-            self.prepared[name, folder] = to
-        return tree_bytes(self.prepared[name, folder])
+        if name not in self.prepared:
+            to = os.path.join(self.work, name + ".beton")
+            task = {**self.task(section), "store": row.store, "prepared": to}
+            self.must([self.python(row.environment), os.path.join(HERE, "runners.py"), "ffcv_prepare",
+                       json.dumps(task)])
+            self.prepared[name] = to
+        return tree_bytes(self.prepared[name]) / tree_bytes(self.source(section))
 
-    def pack(self, row, folder, to):
-        if not self.help("pack"):
+    def prepare_nncoord(self, name, section):
+        row = CONTESTANTS[name]
+        if row.packed and not self.help("pack"):
             raise Skip("this nncoord has no verb `pack`")
-        self.must([self.nncoord, "pack", folder, to, *row.arguments])
-
-    def ffcv(self, row, section, folder, to):
-        task = {**self.task(section, folder), "store": row.store, "prepared": to}
-        self.must([self.python(row.environment), os.path.join(HERE, "runners.py"), "ffcv_prepare", json.dumps(task)])
+        folder = self.long_folder(section)
+        share = None
+        self.prepared[name] = folder
+        if row.packed:
+            self.prepared[name] = os.path.join(self.work, name)
+            self.must([self.nncoord, "pack", folder, self.prepared[name], *row.arguments])
+            share = tree_bytes(self.prepared[name]) / tree_bytes(folder)
+        self.run_nncoord(section, self.prepared[name])  # writes the index, which no timed run shall
+        return share
 
     def must(self, command):
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **self.environment})
         if done.returncode != 0:
-            raise Skip(f"preparation failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+            raise Skip(f"preparation failed: {last_line(done.stderr)}")
+
+
+def last_line(text):
+    return (text.strip().splitlines() or ["no message"])[-1]
+
+
+def count_files(path):
+    return sum(len(names) for _, _, names in os.walk(path))
 
 
 def copy_folder(source, to, copies):
@@ -172,6 +188,7 @@ def copy_folder(source, to, copies):
 
 
 def tree_bytes(path):
+    """Sizes of all names, of hard links each."""
     if os.path.isfile(path):
         return os.path.getsize(path)
     return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
@@ -186,49 +203,49 @@ def read_all(path):
                     pass
 
 
-def prepare_all(bench, section, folder):
-    """Returns ({contestant: bytes of its prepared files or None}, {contestant: why it is skipped})."""
+def prepare_all(bench, section):
+    """Returns ({contestant: share of the original bytes or None}, {contestant: why it is skipped})."""
     stored, skipped = {}, {}
     for name in dict.fromkeys(name for match in section.matches for name in match if name):
         try:
-            stored[name] = bench.prepare(name, section, folder)
-        except Skip as why:
-            skipped[name] = str(why)
+            stored[name] = bench.prepare(name, section)
+        except (Skip, measure.Failed) as why:
+            skipped[name] = last_line(str(why))
             say(f"  {CONTESTANTS[name].title}: skipped, {why}")
     return stored, skipped
 
 
-def run_match(bench, section, folder, names):
-    """The two of a match, one straight after the other. Returns {contestant: result}."""
+def run_match(bench, section, names, skipped):
+    """The two of a match, one straight after the other. Returns {contestant: result}; who fails is skipped from
+    then on."""
     results = {}
     for name in names:
-        results[name] = bench.run(name, section, folder)
+        try:
+            results[name] = bench.run(name, section)
+        except measure.Failed as why:
+            skipped[name] = f"a run failed: {last_line(str(why))}"
+            say(f"  {CONTESTANTS[name].title}: {why}")
+            continue
         say(f"  {CONTESTANTS[name].title:55} {results[name]['images_per_s']:10,.0f} images/s")
     return results
 
 
 def run_section(bench, name):
     section = SECTIONS[name]
-    if not (bench.args.images if section.data == "images" else bench.args.small):
+    if not bench.source(section):
         say(f"{name}: skipped, --{section.data} is not given")
         return None
     say(f"{name}: {section.title}")
-    folder = bench.folder(section)
-    read_all(folder)
-    stored, skipped = prepare_all(bench, section, folder)
+    read_all(bench.source(section))
+    stored, skipped = prepare_all(bench, section)
     pairs = {match: [] for match in section.matches}
     for round_number in range(bench.args.runs):
         for match in section.matches:
             names = [name for name in match if name and name not in skipped]
             # Whoever runs second finds the machine warmer: they take turns.
             names = names[::-1] if round_number % 2 == 0 else names
-            try:
-                pairs[match].append(run_match(bench, section, folder, names))
-            except measure.Failed as why:
-                skipped[match[1]] = f"the run failed: {(str(why).splitlines() or ['no message'])[-1]}"
-                say(f"  {match[1]}: {why}")
-    task = {**bench.task(section, folder), "original_bytes": tree_bytes(folder)}
-    return report.summarise(name, pairs, stored, skipped, task)
+            pairs[match].append(run_match(bench, section, names, skipped))
+    return report.summarise(name, pairs, stored, skipped, bench.task(section))
 
 
 def parse():

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """CPU time and memory of a program and all its children, read from outside: the same way for every contestant.
 
-CPU: user + system time. Memory: the sum of PSS over the process tree, so that memory which several processes share
-(a ring, copy-on-write pages after a fork, a library) counts once; the largest of the samples taken.
+CPU: user + system time. Memory: anonymous and shared memory, summed over the process tree in proportion (PSS), so that
+what several processes share (a ring, pages since a fork) counts once; the largest of the samples taken. Pages of files,
+be they libraries or mapped data sets, are left out: the kernel can drop them, and whoever reads files instead of
+mapping them uses the same page cache.
 """
 import json
 import os
@@ -15,6 +17,7 @@ import time
 TICKS = os.sysconf("SC_CLK_TCK")
 SAMPLE_S = 0.1
 EXIT_S = 10
+COUNTED = ("Pss_Anon:", "Pss_Shmem:")  # fields of smaps_rollup
 
 
 class Failed(Exception):
@@ -50,13 +53,13 @@ def tree_cpu_seconds(pid):
     return ticks / TICKS
 
 
-def tree_pss_bytes(pid):
-    """0 where the kernel does not let us look."""
+def tree_memory_bytes(pid):
+    """A process that the kernel does not let us look into counts as 0."""
     total = 0
     for member in process_tree(pid):
         try:
             with open(f"/proc/{member}/smaps_rollup") as file:
-                total += sum(1024 * int(line.split()[1]) for line in file if line.startswith("Pss:"))
+                total += sum(1024 * int(line.split()[1]) for line in file if line.startswith(COUNTED))
         except OSError:
             continue
     return total
@@ -72,7 +75,7 @@ class MemoryWatch:
 
     def run(self):
         while not self.over.is_set():
-            self.peak = max(self.peak, tree_pss_bytes(self.pid))
+            self.peak = max(self.peak, tree_memory_bytes(self.pid))
             self.over.wait(SAMPLE_S)
 
     def stop(self):
@@ -87,7 +90,8 @@ def start(command, environment, errors):
                             env={**os.environ, **environment})
 
 
-def finish(process):
+def finish(process, watch):
+    """Wait a little for the end, then see to it; returns the peak of the watch."""
     try:
         process.wait(EXIT_S)
     except subprocess.TimeoutExpired:
@@ -97,6 +101,7 @@ def finish(process):
     except ProcessLookupError:
         pass
     process.wait()
+    return watch.stop() if watch else 0
 
 
 def tail(errors):
@@ -108,13 +113,12 @@ def run_phases(command, environment, errors):
     """A program that says when its parts begin (runners.py). CPU is that of the timed part, memory that of the part
     behind it."""
     process = start(command, environment, errors)
-    cpu, watch, result = [], None, None
+    cpu, memory, watch, result = [], 0, None, None
     try:
         for line in process.stdout:
-            if line.strip() == "phase timed":
+            if line.strip() in ("phase timed", "phase memory"):
                 cpu.append(tree_cpu_seconds(process.pid))
-            elif line.strip() == "phase memory":
-                cpu.append(tree_cpu_seconds(process.pid))
+            if line.strip() == "phase memory":
                 watch = MemoryWatch(process.pid)
             elif line.strip() == "phase end":
                 memory = watch.stop()
@@ -122,7 +126,7 @@ def run_phases(command, environment, errors):
                 result = json.loads(line)
                 break
     finally:
-        finish(process)
+        finish(process, watch)
     if result is None:
         raise Failed(tail(errors))
     return {**rates(result, cpu[1] - cpu[0], result["images"]), "peak_memory_bytes": memory,
@@ -132,13 +136,14 @@ def run_phases(command, environment, errors):
 def run_whole(command, environment, errors, delivered):
     """A program that ends by itself and prints one JSON object with images and seconds. CPU and memory are those of
     its whole life. delivered(result) says how many images it made in that life, warm-up included."""
-    process = start(command, environment, errors)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = start(command, environment, errors)
     watch = MemoryWatch(process.pid)
-    output = process.stdout.read()
-    process.wait()
+    try:
+        output = process.stdout.read()
+    finally:
+        memory = finish(process, watch)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    memory = watch.stop()
     if process.returncode != 0:
         raise Failed(tail(errors))
     result = json.loads(output)

@@ -28,14 +28,16 @@ def median_of(results, key):
     return statistics.median(values) if values else None
 
 
-def row(name, results, ratios, stored_bytes, skipped, against=None):
-    """One contestant of a section. ratios: nncoord's images/s over its, pair by pair."""
+def row(name, results, ratios, stored, skipped, against=None):
+    """One contestant of a section. ratios: nncoord's images/s over its, pair by pair. stored: size of what it reads
+    relative to the original files."""
     return {"name": name, "title": CONTESTANTS[name].title, "note": CONTESTANTS[name].note, "against": against,
-            "skipped": skipped, "stored_bytes": stored_bytes,
+            "skipped": skipped, "stored_share": stored,
             "version": next((result["version"] for result in results if "version" in result), None),
             **{key: median_of(results, key) for key in FIGURES},
             "ratio": statistics.median(ratios) if ratios else None, "ratios": ratios,
-            "runs": [{key: result[key] for key in (*FIGURES, "images", "seconds")} for result in results]}
+            "runs": [{key: result.get(key) for key in (*FIGURES, "images", "seconds", "reported")} for result in
+                     results]}
 
 
 def summarise(name, pairs, stored, skipped, task):
@@ -67,7 +69,7 @@ def number(value, digits=0):
 
 
 def table_line(entry):
-    if entry["skipped"] and not entry["runs"]:
+    if not entry["runs"]:
         return f"| {entry['title']} | skipped: {entry['skipped']} | | | | |"
     memory = None if entry["peak_memory_bytes"] is None else entry["peak_memory_bytes"] / 1e6
     ratio = "" if entry["ratio"] is None else f"**{entry['ratio']:.2f}** ({' '.join(f'{r:.2f}' for r in entry['ratios'])})"
@@ -84,11 +86,10 @@ def section_lines(section):
     for entry in section["rows"]:
         yield table_line(entry)
     yield ""
-    originals = section["task"]["original_bytes"]
     for entry in section["rows"]:
         words = [entry["note"]] if entry["note"] else []
-        if entry["stored_bytes"]:
-            words.append(f"{100 * entry['stored_bytes'] / originals:.0f} % of the original bytes")
+        if entry["stored_share"]:
+            words.append(f"{100 * entry['stored_share']:.0f} % of the original bytes")
         if words:
             yield f"* {entry['title']}: {'; '.join(words)}."
     yield ""

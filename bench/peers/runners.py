@@ -108,8 +108,7 @@ def dali(task):
 
     @pipeline_def(batch_size=task["batch"], num_threads=task["workers"], device_id=None, prefetch_queue_depth=4)
     def pipeline():
-        jpegs, labels = fn.readers.file(file_root=task["folder"], random_shuffle=True, initial_fill=1000,
-                                        name="files")
+        jpegs, labels = fn.readers.file(file_root=task["folder"], random_shuffle=True, name="files")
         return dali_views(jpegs, task), labels
 
     def batches():
