@@ -56,7 +56,7 @@ dali() {
 # FFCV has no wheels, asks pkg-config for its libraries, and its setup.py imports what it does not declare: it needs
 # setuptools as it was before version 80, and the environment's own packages instead of a build environment.
 ffcv() {
-    debian g++ python3-dev pkg-config libopencv-dev libturbojpeg0-dev
+    debian g++ python3-dev pkg-config libopencv-dev libturbojpeg0-dev libgl1 libglib2.0-0
     environment ffcv
     "$dir/ffcv/bin/pip" install -q --no-build-isolation ffcv==1.0.2
 }
