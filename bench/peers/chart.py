@@ -9,7 +9,7 @@ import json
 import sys
 from html import escape
 
-WIDTH, LABEL, VALUE = 860, 330, 150  # all, left of the bars, right of the longest bar
+WIDTH, LABEL, VALUE = 880, 350, 150  # all, left of the bars, right of the longest bar
 BAR, STEP, HEAD, GAP = 16, 24, 30, 14
 
 STYLE = """
@@ -59,13 +59,18 @@ def draw(results):
     for section in results["sections"]:
         more, y = group(section, y)
         lines += more
-    foot = (f"images/s, longer is better; {results['workers']} workers or threads each, medians of {results['runs']} "
-            f"runs in turn; (n x): nncoord against this row. {results['machine']['cpu']}, {results['date']}.")
-    lines.append(f"<text x='0' y='{y + 12}' class='quiet'>{escape(foot)}</text>")
+    foot = ["images/s, longer is better. (n x): nncoord runs n times as fast as this row, median of runs in turn.",
+            f"{results['workers']} workers or threads each, {results['runs']} runs. {results['machine']['cpu']}, "
+            f"{results['machine']['cpus']} CPUs, {results['date']}."]
+    if results["quick"]:
+        foot.append("A quick run: shows that everything works, and its figures mean nothing.")
+    for line in foot:
+        lines.append(f"<text x='0' y='{y + 12}' class='quiet'>{escape(line)}</text>")
+        y += 18
     title = "Images per second of input pipelines"
     return "\n".join([
         "<!-- SPDX-License-Identifier: Apache-2.0 -->",
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {y + 24}' role='img' aria-label='{title}'>",
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='-4 0 {WIDTH} {y + 4}' role='img' aria-label='{title}'>",
         f"<title>{title}</title>", f"<style>{STYLE}</style>", *lines, "</svg>", ""])
 
 

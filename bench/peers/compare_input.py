@@ -14,7 +14,7 @@ import datetime
 import json
 import math
 import os
-import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +25,6 @@ from peers import CONTESTANTS, SECTIONS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SETUP = os.path.join(HERE, "setup.sh")
-FILES_MAX = 400_000  # of a copied data set
 
 
 class Skip(Exception):
@@ -42,8 +41,10 @@ class Bench:
     def __init__(self, args, work):
         self.args, self.work = args, work
         self.nncoord = os.path.abspath(args.nncoord)
-        self.staged, self.prepared = {}, {}
-        self.split = "--bench-split" if "--bench-split" in self.help("bench", "input") else "--split"
+        self.prepared = {}
+        options = self.help("bench", "input")
+        self.split = "--bench-split" if "--bench-split" in options else "--split"
+        self.has_epochs = "--bench-epochs" in options
         self.environment = {"XDG_CACHE_HOME": work, "NUMBA_CACHE_DIR": work, "OMP_NUM_THREADS": "1",
                             "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -60,35 +61,22 @@ class Bench:
     def source(self, section):
         return self.args.images if section.data == "images" else self.args.small
 
-    def long_folder(self, section):
-        """The data of a section, made long enough for nncoord, whose run is one epoch, to take --seconds.
-
-        A copy with several hard links to each file, as links that lead out of a data set are not followed: the same
-        bytes in the page cache, more names. The others, who stream, read the data as it is."""
-        source = self.source(section)
-        count = count_files(source)
-        rate = 1.2 * section.headroom * self.run_nncoord(section, source)["images_per_s"]
-        copies = min(math.ceil(rate * self.args.seconds / count), max(1, FILES_MAX // count))
-        if self.staged.get(section.data, ("", 1))[1] < copies:
-            to = os.path.join(self.work, f"{section.data}-{copies}")
-            copy_folder(source, to, copies)
-            self.staged[section.data] = (to, copies)
-        return self.staged.get(section.data, (source, 1))[0]
-
     # ---- one run of one contestant ----
 
-    def nncoord_command(self, section, data):
+    def nncoord_command(self, section, data, epochs):
         command = [self.nncoord, "bench", "input", data, "--workers", str(self.args.workers), "--batch-size",
                    str(section.batch), "--json"]
+        if self.has_epochs:
+            command += ["--bench-epochs", str(epochs)]
         if section.recipe == "eval":
             return command + [self.split, "val", "--val-resize-size", str(section.resize), "--val-crop-size",
                               str(section.size)]
         return command + ["--train-crop-size", str(section.size)]
 
-    def run_nncoord(self, section, data):
-        # A warm-up that is not among the images timed is among those that the CPU time was spent on.
-        return measure.run_whole(self.nncoord_command(section, data), self.environment, self.errors(),
-                                 lambda result: result["images"] + result.get("warmup_images", 0))
+    def run_nncoord(self, section, data, epochs):
+        # The pass that warms up is not among the images timed, but CPU time was spent on it.
+        return measure.run_whole(self.nncoord_command(section, data, epochs), self.environment, self.errors(),
+                                 lambda result: result["images"] + result.get("warm_images", 0))
 
     def run_python(self, name, section):
         task = self.task(section)
@@ -107,12 +95,14 @@ class Bench:
         command = [self.program(row), *row.arguments, *data, str(self.args.workers), str(self.args.seconds)]
         result = measure.run_whole(command, self.environment, self.errors(), lambda result: result["images"])
         # It holds every file in memory, and warms up: its own account is of the timed part.
-        return {**result, "cpu_s_per_1000": result["reported"]["cpu_s_per_1000"], "peak_memory_bytes": None}
+        own = result["reported"]["cpu_s_per_1000"]
+        return {**result, "cpu_s_per_1000": own, "cpus_used": own * result["images_per_s"] / 1000,
+                "peak_memory_bytes": None}
 
     def run(self, name, section):
         kind = CONTESTANTS[name].kind
         if kind == "nncoord":
-            return self.run_nncoord(section, self.prepared[name])
+            return self.run_nncoord(section, *self.prepared[name, section.title])
         return self.run_python(name, section) if kind == "python" else self.run_program(name, section)
 
     def task(self, section):
@@ -149,17 +139,19 @@ class Bench:
         return tree_bytes(self.prepared[name]) / tree_bytes(self.source(section))
 
     def prepare_nncoord(self, name, section):
+        """Pack if need be, write the index, and find out how many epochs take --seconds."""
         row = CONTESTANTS[name]
-        if row.packed and not self.help("pack"):
-            raise Skip("this nncoord has no verb `pack`")
-        folder = self.long_folder(section)
-        share = None
-        self.prepared[name] = folder
+        data, share = self.source(section), None
         if row.packed:
-            self.prepared[name] = os.path.join(self.work, name)
-            self.must([self.nncoord, "pack", folder, self.prepared[name], *row.arguments])
-            share = tree_bytes(self.prepared[name]) / tree_bytes(folder)
-        self.run_nncoord(section, self.prepared[name])  # writes the index, which no timed run shall
+            if not self.help("pack"):
+                raise Skip("this nncoord has no verb `pack`")
+            data = os.path.join(self.work, name)
+            self.must([self.nncoord, "pack", self.source(section), data, *row.arguments])
+            share = tree_bytes(data) / tree_bytes(self.source(section))
+        self.run_nncoord(section, data, 1)
+        rate = self.run_nncoord(section, data, 1)["images_per_s"]
+        epochs = math.ceil(rate * self.args.seconds / count_files(self.source(section)))
+        self.prepared[name, section.title] = (data, epochs)
         return share
 
     def must(self, command):
@@ -176,19 +168,7 @@ def count_files(path):
     return sum(len(names) for _, _, names in os.walk(path))
 
 
-def copy_folder(source, to, copies):
-    for folder, _, names in os.walk(source):
-        target = os.path.join(to, os.path.relpath(folder, source))
-        os.makedirs(target, exist_ok=True)
-        for name in names:
-            first = os.path.join(target, "0-" + name)
-            shutil.copyfile(os.path.join(folder, name), first)
-            for i in range(1, copies):
-                os.link(first, os.path.join(target, f"{i}-{name}"))
-
-
 def tree_bytes(path):
-    """Sizes of all names, of hard links each."""
     if os.path.isfile(path):
         return os.path.getsize(path)
     return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
@@ -226,7 +206,8 @@ def run_match(bench, section, names, skipped):
             skipped[name] = f"a run failed: {last_line(str(why))}"
             say(f"  {CONTESTANTS[name].title}: {why}")
             continue
-        say(f"  {CONTESTANTS[name].title:55} {results[name]['images_per_s']:10,.0f} images/s")
+        say(f"  {CONTESTANTS[name].title:55} {results[name]['images_per_s']:10,.0f} images/s, "
+            f"{results[name]['cpus_used']:.2f} CPUs")
     return results
 
 
@@ -241,6 +222,8 @@ def run_section(bench, name):
     pairs = {match: [] for match in section.matches}
     for round_number in range(bench.args.runs):
         for match in section.matches:
+            if match[1] in skipped:
+                continue
             names = [name for name in match if name and name not in skipped]
             # Whoever runs second finds the machine warmer: they take turns.
             names = names[::-1] if round_number % 2 == 0 else names
@@ -260,7 +243,8 @@ def parse():
     parser.add_argument("--seconds", type=float, default=6.0, help="timed part of a run, default: %(default)s")
     parser.add_argument("--workers", type=int, default=2, help="processes or threads, default: %(default)s")
     parser.add_argument("--out", default="runs/peers", help="folder of the results, default: %(default)s")
-    parser.add_argument("--work", help="where temporary files go, a few GB (default: the system's temporary folder)")
+    parser.add_argument("--work", help="where temporary files go, ten times the size of --images (default: the "
+                                       "system's temporary folder)")
     parser.add_argument("--quick", action="store_true",
                         help="one run of 1 s each: shows that everything works, its figures mean nothing")
     args = parser.parse_args()
@@ -278,6 +262,8 @@ def parse():
 
 def main():
     args = parse()
+    # As an exception, so that the process under measurement and the temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     os.makedirs(args.out, exist_ok=True)
     results = {"date": datetime.date.today().isoformat(), "machine": report.machine(), "quick": args.quick,
                "nncoord": subprocess.run([args.nncoord, "--version"], capture_output=True, text=True,

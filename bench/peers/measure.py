@@ -90,10 +90,10 @@ def start(command, environment, errors):
                             env={**os.environ, **environment})
 
 
-def finish(process, watch):
+def finish(process, watch, patience_s=EXIT_S):
     """Wait a little for the end, then see to it; returns the peak of the watch."""
     try:
-        process.wait(EXIT_S)
+        process.wait(patience_s)
     except subprocess.TimeoutExpired:
         pass
     try:
@@ -125,8 +125,10 @@ def run_phases(command, environment, errors):
             elif line.startswith("{"):
                 result = json.loads(line)
                 break
-    finally:
-        finish(process, watch)
+    except BaseException:
+        finish(process, watch, 0)
+        raise
+    finish(process, watch)
     if result is None:
         raise Failed(tail(errors))
     return {**rates(result, cpu[1] - cpu[0], result["images"]), "peak_memory_bytes": memory,
@@ -141,8 +143,10 @@ def run_whole(command, environment, errors, delivered):
     watch = MemoryWatch(process.pid)
     try:
         output = process.stdout.read()
-    finally:
-        memory = finish(process, watch)
+    except BaseException:
+        finish(process, watch, 0)
+        raise
+    memory = finish(process, watch)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode != 0:
         raise Failed(tail(errors))
@@ -152,6 +156,7 @@ def run_whole(command, environment, errors, delivered):
 
 
 def rates(result, cpu_seconds, cpu_images):
-    return {"images": result["images"], "seconds": result["seconds"],
-            "images_per_s": result["images"] / result["seconds"],
-            "cpu_s_per_1000": 1000 * cpu_seconds / cpu_images}
+    """cpus_used: how many CPUs worked on average. Fewer than usual says that the machine had other work."""
+    rate, cost = result["images"] / result["seconds"], cpu_seconds / cpu_images
+    return {"images": result["images"], "seconds": result["seconds"], "images_per_s": rate,
+            "cpu_s_per_1000": 1000 * cost, "cpus_used": rate * cost}

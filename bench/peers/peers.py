@@ -42,10 +42,10 @@ CONTESTANTS = {
                                store={"write_mode": "raw", "max_resolution": 400}),
     "jpeg-full": Contestant("limit: libjpeg-turbo, full decode alone", "program", runner="bench_jpeg",
                             arguments=("full",), note="no resize, files in memory"),
-    "jpeg-crop": Contestant("limit: libjpeg-turbo, decode of the random crop alone", "program", runner="bench_jpeg",
-                            arguments=("crop",), note="no resize, files in memory"),
-    "memcpy": Contestant("limit: memcpy of finished samples into shared memory", "program", runner="bench_memcpy",
-                         note="no files, no decode"),
+    "jpeg-crop": Contestant("limit: libjpeg-turbo, crop decode alone", "program", runner="bench_jpeg",
+                            arguments=("crop",), note="decodes what the random crop needs; no resize, files in memory"),
+    "memcpy": Contestant("limit: memcpy into shared memory", "program", runner="bench_memcpy",
+                         note="finished samples, no files, no decode"),
 }
 
 
@@ -58,7 +58,6 @@ class Section:
     batch: int
     matches: tuple  # of (nncoord's contestant or None, the other), run in turn
     resize: int = 0
-    headroom: int = 1  # how much faster than from the folder nncoord may be expected to be
 
 
 SECTIONS = {
@@ -72,7 +71,7 @@ SECTIONS = {
                      (("nncoord", "torchvision-pil"), ("nncoord", "torchvision-v2"), ("nncoord", "dali"))),
     "shards": Section("Prepared files of the same photographs, RandomResizedCrop 224, flip", "images", "train", 224, 50,
                       (("nncoord-lossless", "dali"), ("nncoord-lossless", "ffcv-original"),
-                       ("nncoord-400-q90", "ffcv-400-q90"), ("nncoord-400-raw", "ffcv-400-raw")), headroom=3),
+                       ("nncoord-400-q90", "ffcv-400-q90"), ("nncoord-400-raw", "ffcv-400-raw"))),
     "limits": Section("What the parts allow, RandomResizedCrop 224", "images", "train", 224, 50,
                       (("nncoord", "jpeg-full"), ("nncoord", "jpeg-crop"), (None, "memcpy"))),
 }

@@ -8,7 +8,7 @@ import statistics
 import chart
 from peers import CONTESTANTS, SECTIONS
 
-FIGURES = ("images_per_s", "cpu_s_per_1000", "peak_memory_bytes")
+FIGURES = ("images_per_s", "cpu_s_per_1000", "cpus_used", "peak_memory_bytes")
 
 
 def machine():
@@ -28,29 +28,28 @@ def median_of(results, key):
     return statistics.median(values) if values else None
 
 
-def row(name, results, ratios, stored, skipped, against=None):
+def row(name, results, ratios, stored, skipped):
     """One contestant of a section. ratios: nncoord's images/s over its, pair by pair. stored: size of what it reads
     relative to the original files."""
-    return {"name": name, "title": CONTESTANTS[name].title, "note": CONTESTANTS[name].note, "against": against,
-            "skipped": skipped, "stored_share": stored,
-            "version": next((result["version"] for result in results if "version" in result), None),
+    kept = (*FIGURES, "images", "seconds", "reported")
+    return {"name": name, "title": CONTESTANTS[name].title, "note": CONTESTANTS[name].note, "skipped": skipped,
+            "stored_share": stored, "version": next((r["version"] for r in results if "version" in r), None),
             **{key: median_of(results, key) for key in FIGURES},
             "ratio": statistics.median(ratios) if ratios else None, "ratios": ratios,
-            "runs": [{key: result.get(key) for key in (*FIGURES, "images", "seconds", "reported")} for result in
-                     results]}
+            "runs": [{key: result.get(key) for key in kept} for result in results]}
 
 
 def summarise(name, pairs, stored, skipped, task):
     """pairs: {(ours or None, other): [{contestant: result} of each round]}."""
     rows = []
     for ours in dict.fromkeys(match[0] for match in pairs if match[0]):
-        results = [pair[ours] for match, rounds in pairs.items() for pair in rounds if match[0] == ours and
+        results = [pair[ours] for match, rounds in pairs.items() if match[0] == ours for pair in rounds if
                    ours in pair]
         rows.append(row(ours, results, [], stored.get(ours), skipped.get(ours)))
         rows += [other_row(match, rounds, stored, skipped) for match, rounds in pairs.items() if match[0] == ours]
     rows += [other_row(match, rounds, stored, skipped) for match, rounds in pairs.items() if match[0] is None]
-    return {"name": name, "title": SECTIONS[name].title, "task": {key: value for key, value in task.items() if
-                                                                  key != "folder"}, "rows": rows}
+    kept = {key: value for key, value in task.items() if key != "folder"}
+    return {"name": name, "title": SECTIONS[name].title, "task": kept, "rows": rows}
 
 
 def other_row(match, rounds, stored, skipped):
@@ -58,7 +57,7 @@ def other_row(match, rounds, stored, skipped):
     ratios = [pair[ours]["images_per_s"] / pair[other]["images_per_s"] for pair in rounds if ours in pair and
               other in pair]
     return row(other, [pair[other] for pair in rounds if other in pair], ratios, stored.get(other),
-               skipped.get(other), ours)
+               skipped.get(other))
 
 
 # ---- Markdown ----
@@ -70,26 +69,29 @@ def number(value, digits=0):
 
 def table_line(entry):
     if not entry["runs"]:
-        return f"| {entry['title']} | skipped: {entry['skipped']} | | | | |"
+        return f"| {entry['title']} | skipped: {entry['skipped'] or 'nobody to run beside'} | | | | | |"
     memory = None if entry["peak_memory_bytes"] is None else entry["peak_memory_bytes"] / 1e6
-    ratio = "" if entry["ratio"] is None else f"**{entry['ratio']:.2f}** ({' '.join(f'{r:.2f}' for r in entry['ratios'])})"
+    ratio = ""
+    if entry["ratio"] is not None:
+        ratio = f"**{entry['ratio']:.2f}** ({' '.join(f'{value:.2f}' for value in entry['ratios'])})"
     singles = " ".join(number(run["images_per_s"]) for run in entry["runs"])
     return (f"| {entry['title']} | {number(entry['images_per_s'])} | {number(entry['cpu_s_per_1000'], 3)} | "
-            f"{number(memory)} | {ratio} | {singles} |")
+            f"{number(entry['cpus_used'], 2)} | {number(memory)} | {ratio} | {singles} |")
 
 
 def section_lines(section):
     yield f"### {section['title']}"
     yield ""
-    yield "| | images/s | CPU s per 1,000 | memory, MB | nncoord is ... times as fast | all runs, images/s |"
-    yield "|---|---:|---:|---:|---|---|"
+    yield ("| | images/s | CPU s per 1,000 | CPUs used | memory, MB | nncoord is ... times as fast | "
+           "all runs, images/s |")
+    yield "|---|---:|---:|---:|---:|---|---|"
     for entry in section["rows"]:
         yield table_line(entry)
     yield ""
     for entry in section["rows"]:
         words = [entry["note"]] if entry["note"] else []
         if entry["stored_share"]:
-            words.append(f"{100 * entry['stored_share']:.0f} % of the original bytes")
+            words.append(f"its files have {100 * entry['stored_share']:.0f} % of the original bytes")
         if words:
             yield f"* {entry['title']}: {'; '.join(words)}."
     yield ""
@@ -105,8 +107,9 @@ def markdown(results):
         f"{here['kernel']}; load {here['load_before']:.1f} before the first run. {results['nncoord']}; "
         f"{'; '.join(versions)}.",
         "",
-        f"{results['workers']} workers or threads each, uint8 samples, data in the page cache; medians of "
-        f"{results['runs']} runs of {results['seconds']:g} s, ratios pair by pair of runs in turn.",
+        f"{results['workers']} workers or threads each, uint8 samples, data in the page cache; runs of "
+        f"{results['seconds']:g} s, {results['runs']} of each pair in turn: medians, and medians of the ratios pair by "
+        "pair.",
         ""]
     if results["quick"]:
         lines += ["**A quick run: shows that everything works, and its figures mean nothing.**", ""]
