@@ -23,8 +23,8 @@
 #include <unistd.h>
 
 #define FIRST_PAUSE_NS 10000000ull
-#define LAST_PAUSE_NS  500000000ull
-#define PAUSE_PER_COST 100 /* a pause is so many times as long as a measurement took */
+#define LAST_PAUSE_NS  1000000000ull
+#define PAUSE_PER_COST 400 /* a pause is so many times as long as a measurement took */
 
 struct scan {
     bool in_ring; /* the mapping whose fields follow */

@@ -38,7 +38,7 @@
 
 enum {
     CHUNK_ROWS = 16,            /* rows handed to the sink at once: fits the first-level caches */
-    EDGE = 8,                   /* pixels decoded beyond the needed ones on each side */
+    EDGE = 2,                   /* pixels decoded beyond the needed ones on each side */
     TAIL_BYTES = 4096,          /* the end marker lies within so many last bytes */
     MEMORY_MAX = 512 * 1048576, /* of libjpeg, per image */
 };
