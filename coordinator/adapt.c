@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The rule of `--workers auto`.
  *
- *   add      trainers waited more than 5 % of the window, the rings were mostly not full, and of
- * the CPU budget something is unused undo     a window later the training is not at least 2 %
- * faster: the loader brought nothing retire   trainers waited less than 1 % and the rings were
- * full, in six windows in a row
+ * 1. Add: trainers waited more than 5 % of the window, the rings were mostly not full, and
+ * something of the CPU budget is unused.
+ * 2. Undo: a window later the training is not at least 2 % faster, so the loader brought nothing.
+ * 3. Retire: trainers waited less than 1 % and the rings were full, in six windows in a row.
  *
  * Why it does not hurt where trainers use all CPUs: a loader is added only while trainers wait,
  * that is while their CPUs idle, and only as far as the budget has room; should it take more from
