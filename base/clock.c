@@ -11,11 +11,13 @@ uint64_t nnc_clock_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-void nnc_clock_sleep_ns(uint64_t ns) {
-    struct timespec until;
-    uint64_t end = nnc_clock_ns() + ns;
-    until.tv_sec = (time_t)(end / 1000000000u);
-    until.tv_nsec = (long)(end % 1000000000u);
+void nnc_clock_sleep_until_ns(uint64_t ns) {
+    const struct timespec until = {.tv_sec = (time_t)(ns / 1000000000u),
+                                   .tv_nsec = (long)(ns % 1000000000u)};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
     }
+}
+
+void nnc_clock_sleep_ns(uint64_t ns) {
+    nnc_clock_sleep_until_ns(nnc_clock_ns() + ns);
 }

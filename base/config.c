@@ -17,6 +17,7 @@
 
 #include <assert.h>
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,7 @@ enum {
     BENCH_TRAIN = NNC_VERB_BENCH_TRAIN,
     SHOW = NNC_VERB_SHOW,
     PACK = NNC_VERB_PACK,
+    SYNTH = NNC_VERB_BENCH_SYNTH,
     /* Those that deliver a data set, read one, make training images, run loaders, make images of
      * files, run trainers, update weights. */
     DELIVERS = TRAIN | NNC_VERB_EVAL | CHECK | BENCH_INPUT,
@@ -77,6 +79,15 @@ static const struct nnc_choice io_choices[] = {{"auto", NNC_IO_AUTO},
                                                {"io-uring", NNC_IO_URING},
                                                {"pread", NNC_IO_PREAD},
                                                {NULL, 0}};
+
+static const struct nnc_choice decode_choices[] = {
+    {"exact", NNC_DECODE_EXACT}, {"fast", NNC_DECODE_FAST}, {NULL, 0}};
+
+static const struct nnc_choice cache_choices[] = {
+    {"warm", NNC_CACHE_WARM}, {"cold", NNC_CACHE_COLD}, {NULL, 0}};
+
+static const struct nnc_choice consumer_choices[] = {
+    {"none", NNC_CONSUMER_NONE}, {"float", NNC_CONSUMER_FLOAT}, {NULL, 0}};
 
 static const struct nnc_choice backend_choices[] = {{"auto", NNC_BACKEND_AUTO},
                                                     {"onednn", NNC_BACKEND_ONEDNN},
@@ -230,8 +241,22 @@ static int check_input(const struct nnc_config *config) {
 }
 
 static int check_quality(const struct nnc_config *config) {
-    if (config->quality != 0 && config->pack_kind == NNC_PACK_RAW) {
+    if (config->quality != 0 && config->kind == NNC_PACK_RAW) {
         return nnc_fail(-NNC_E_USAGE, "--quality is of JPEG: leave it or --kind raw out");
+    }
+    return 0;
+}
+
+static int check_bench(const struct nnc_config *config) {
+    if (config->cache == NNC_CACHE_COLD && config->bench_epochs > 1) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--bench-epochs %" PRIu32 " with --cache cold: one pass is measured, the "
+                        "next would find the files in memory",
+                        config->bench_epochs);
+    }
+    if (config->simulate_gpu != 0.0 && config->simulate_gpu < 0.1) {
+        return nnc_fail(-NNC_E_USAGE, "--simulate-gpu %g: give at least 0.1 images per second",
+                        config->simulate_gpu);
     }
     return 0;
 }
@@ -299,11 +324,11 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "mean", .type = NNC_OPTION_DOUBLES, FIELD(mean), .unit = "", .min = 0, .max = 1,
      .def = "0.485,0.456,0.406",
      .help = "mean of the pixels (0 to 1) per channel, or one for all; grey images use the first",
-     .group = NNC_GROUP_DATA, .verbs = RUNS},
+     .group = NNC_GROUP_DATA, .verbs = RUNS | BENCH_INPUT},
     {.name = "std", .type = NNC_OPTION_DOUBLES, FIELD(std), .unit = "", .min = 1e-06, .max = 1000,
      .def = "0.229,0.224,0.225",
      .help = "standard deviation of the pixels, likewise",
-     .group = NNC_GROUP_DATA, .verbs = RUNS},
+     .group = NNC_GROUP_DATA, .verbs = RUNS | BENCH_INPUT},
     {.name = "on-bad", .type = NNC_OPTION_ENUM, FIELD(on_bad), .unit = "", .def = "replace",
      .choices = on_bad_choices,
      .help = "what an unreadable image leads to: another one takes its place, or the run fails",
@@ -317,8 +342,13 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_DATA, .verbs = READS},
     {.name = "workers", .flag = 'j', .type = NNC_OPTION_U32, FIELD(workers), .unit = "processes",
      .min = 0, .max = 1024, .def = "auto", .choices = auto_choices,
-     .help = "loader processes on this machine (not per device, as other trainers count them)",
+     .help = "loader processes on this machine (not per device, as other trainers count them); "
+             "auto starts from the CPUs and follows the training",
      .group = NNC_GROUP_LOADERS, .aliases = {"num-workers"}, .verbs = LOADS | PACK},
+    {.name = "workers-interval", .type = NNC_OPTION_DOUBLE, FIELD(workers_interval),
+     .unit = "seconds", .min = 0, .max = 3600, .def = "5",
+     .help = "how long auto measures a training before it adds or retires a loader; 0: never",
+     .group = NNC_GROUP_LOADERS, .verbs = TRAIN},
     {.name = "ring-depth", .type = NNC_OPTION_U32, FIELD(ring_depth), .unit = "batches", .min = 2,
      .max = 64, .def = "4",
      .help = "batches prepared ahead for each trainer",
@@ -326,6 +356,15 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "io", .type = NNC_OPTION_ENUM, FIELD(io), .unit = "", .def = "auto",
      .choices = io_choices,
      .help = "how files are read; auto takes io_uring where the kernel allows it",
+     .group = NNC_GROUP_LOADERS, .verbs = MAKES},
+    {.name = "direct-io", .type = NNC_OPTION_BOOL, FIELD(direct_io), .unit = "", .def = "false",
+     .help = "read past the page cache (O_DIRECT) where the file system can, for data sets larger "
+             "than memory",
+     .group = NNC_GROUP_LOADERS, .verbs = MAKES},
+    {.name = "decode", .type = NNC_OPTION_ENUM, FIELD(decode), .unit = "", .def = "exact",
+     .choices = decode_choices,
+     .help = "pixels as a full decode has them, or JPEGs at 1/2, 1/4 or 1/8 of their size where "
+             "the crop is reduced at least as much",
      .group = NNC_GROUP_LOADERS, .verbs = MAKES},
     {.name = "sample-timeout", .type = NNC_OPTION_U32, FIELD(sample_timeout), .unit = "seconds",
      .min = 1, .max = 86400, .def = "60",
@@ -399,7 +438,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "seed", .type = NNC_OPTION_U64, FIELD(seed), .unit = "", .min = 0,
      .max = (double)UINT64_MAX, .def = "0",
      .help = "decides initial weights, order and augmentation",
-     .group = NNC_GROUP_TRAINING, .verbs = MAKES | RUNS},
+     .group = NNC_GROUP_TRAINING, .verbs = MAKES | RUNS | SYNTH},
     {.name = "loss", .type = NNC_OPTION_ENUM, FIELD(loss), .unit = "", .def = "cross-entropy",
      .choices = loss_choices,
      .help = "what is minimised",
@@ -522,22 +561,46 @@ const struct nnc_option nnc_config_options[] = {
      .max = 1000000, .def = "auto", .choices = auto_choices,
      .help = "steps or batches measured",
      .group = NNC_GROUP_INSPECT, .aliases = {"steps"}, .verbs = BENCH_INPUT | BENCH_TRAIN},
+    {.name = "bench-epochs", .type = NNC_OPTION_U32, FIELD(bench_epochs), .unit = "epochs",
+     .min = 0, .max = 100000, .def = "auto", .choices = auto_choices,
+     .help = "passes over the data that are measured, after one that is not; auto measures whole "
+             "passes for two seconds or, of a large data set, ten seconds",
+     .group = NNC_GROUP_INSPECT, .verbs = BENCH_INPUT},
     {.name = "split", .type = NNC_OPTION_ENUM, FIELD(split), .unit = "", .def = "train",
      .choices = split_choices,
      .help = "which images and transforms are taken",
      .group = NNC_GROUP_INSPECT, .aliases = {"bench-split"},
      .verbs = BENCH_INPUT | SHOW},
+    {.name = "cache", .type = NNC_OPTION_ENUM, FIELD(cache), .unit = "", .def = "warm",
+     .choices = cache_choices,
+     .help = "warm measures after a pass that brings the files into memory; cold drops them from "
+             "the page cache and measures exactly one pass",
+     .group = NNC_GROUP_INSPECT, .verbs = BENCH_INPUT},
+    {.name = "consumer", .type = NNC_OPTION_ENUM, FIELD(consumer), .unit = "", .def = "none",
+     .choices = consumer_choices,
+     .help = "what is done with a batch: nothing, or normalised float32 NCHW of it, as torchvision "
+             "users get",
+     .group = NNC_GROUP_INSPECT, .verbs = BENCH_INPUT},
+    {.name = "simulate-gpu", .type = NNC_OPTION_DOUBLE, FIELD(simulate_gpu),
+     .unit = "images/s", .min = 0, .max = 1e9, .def = "0",
+     .help = "take batches as a device of this speed would; exit status 1 unless it is busy for "
+             "more than 90 % of the time; 0 takes them as fast as they come",
+     .group = NNC_GROUP_INSPECT, .check = check_bench, .verbs = BENCH_INPUT},
     {.name = "count", .type = NNC_OPTION_U32, FIELD(count), .unit = "images", .min = 0,
      .max = 100000000, .def = "auto", .choices = auto_choices,
-     .help = "how many images; auto is 64",
-     .group = NNC_GROUP_INSPECT, .verbs = SHOW},
+     .help = "how many images; auto is 64 for show and 1000 for bench synth",
+     .group = NNC_GROUP_INSPECT, .verbs = SHOW | SYNTH},
+    {.name = "classes", .type = NNC_OPTION_U32, FIELD(classes), .unit = "folders", .min = 1,
+     .max = 1000, .def = "100",
+     .help = "class folders that the images are spread over",
+     .group = NNC_GROUP_INSPECT, .verbs = SYNTH},
     {.name = "output", .type = NNC_OPTION_STRING, FIELD(output), .unit = "FILE", .def = "",
      .help = "the PNG to draw; show.png if neither this nor --npy is given",
      .group = NNC_GROUP_INSPECT, .verbs = SHOW},
     {.name = "npy", .type = NNC_OPTION_STRING, FIELD(npy), .unit = "FILE", .def = "",
      .help = "save the samples as uint8 array (N, H, W, C), and FILE.jsonl with a line for each",
      .group = NNC_GROUP_INSPECT, .verbs = SHOW},
-    {.name = "kind", .type = NNC_OPTION_ENUM, FIELD(pack_kind), .unit = "", .def = "jpeg",
+    {.name = "kind", .type = NNC_OPTION_ENUM, FIELD(kind), .unit = "", .def = "jpeg",
      .choices = pack_choices,
      .help = "restart-indexed JPEG, of which a crop decodes only its part, or raw pixels",
      .group = NNC_GROUP_PACK, .verbs = PACK},

@@ -36,6 +36,11 @@ enum nnc_transform {
     NNC_TRANSFORM_EVAL,                /* resize shorter side, centre crop; no randomness */
 };
 
+enum nnc_decode {
+    NNC_DECODE_EXACT, /* every pixel as a full decode has it */
+    NNC_DECODE_FAST,  /* at half, quarter or eighth size where the crop is reduced as much */
+};
+
 enum nnc_pack_kind {
     NNC_PACK_JPEG, /* restart-indexed */
     NNC_PACK_RAW,  /* uint8 pixels, PNM */
@@ -74,6 +79,18 @@ enum nnc_device_backend {
     NNC_BACKEND_CUDA,
 };
 
+/* Whether bench input finds the files in memory or on the storage. */
+enum nnc_cache {
+    NNC_CACHE_WARM,
+    NNC_CACHE_COLD,
+};
+
+/* What bench input does with a batch before it gives the slot back. */
+enum nnc_consumer {
+    NNC_CONSUMER_NONE,
+    NNC_CONSUMER_FLOAT, /* normalised float32 NCHW, as torchvision's loaders end in */
+};
+
 struct nnc_config {
     /* data */
     char data[NNC_PATH_MAX];     /* positional DIR or --data-path */
@@ -94,9 +111,12 @@ struct nnc_config {
     bool reindex;
 
     /* loaders */
-    uint32_t workers; /* 0 = auto */
+    uint32_t workers;        /* 0 = auto */
+    double workers_interval; /* seconds between decisions of auto while training; 0 = none */
     uint32_t ring_depth;
     int32_t io;              /* enum nnc_io_method */
+    bool direct_io;          /* past the page cache */
+    int32_t decode;          /* enum nnc_decode */
     uint32_t sample_timeout; /* seconds a claim may stay open before its loader counts as hung */
     char shm_dir[NNC_PATH_MAX];
 
@@ -160,13 +180,18 @@ struct nnc_config {
     bool logits;
     char input[NNC_NAME_MAX];  /* "3x224x224" */
     uint32_t bench_steps;      /* measured steps or batches; 0 = as the verb has it */
+    uint32_t bench_epochs;     /* bench input: measured passes; 0 = for a few seconds */
     int32_t split;             /* enum nnc_split, of bench input and show */
-    uint32_t count;            /* images of show; 0 = as the verb has it */
+    int32_t cache;             /* enum nnc_cache */
+    int32_t consumer;          /* enum nnc_consumer */
+    double simulate_gpu;       /* images per second of the device; 0 = none */
+    uint32_t count;            /* images of show and bench synth; 0 = as the verb has it */
+    uint32_t classes;          /* class folders of bench synth */
     char output[NNC_PATH_MAX]; /* file that show draws */
     char npy[NNC_PATH_MAX];    /* file for the very bytes of samples; "" = none */
 
     /* pack */
-    int32_t pack_kind;      /* enum nnc_pack_kind */
+    int32_t kind;           /* enum nnc_pack_kind */
     uint32_t max_side;      /* longer sides are reduced to this; 0 = none */
     uint32_t quality;       /* of JPEG; 0 = without loss */
     uint32_t shard_samples; /* samples of a shard */

@@ -56,7 +56,8 @@ const struct nnc_verb nnc_config_verbs[] = {
      .help = "draw the samples that a network gets, or save their bytes",
      .text = "Make the first samples of the first epoch as training with the same options would, "
              "and draw them with their labels into one PNG. --npy FILE saves their very bytes as a "
-             "NumPy array instead, and beside it FILE.jsonl says how each was cut."},
+             "NumPy array instead, and beside it FILE.jsonl tells of each: path, label, class, "
+             "crop, resize, window, flip, size, position, status."},
     {.name = "pack",
      .words_name = "SRC DST",
      .words = NNC_WORDS_ARGS,
@@ -79,8 +80,9 @@ const struct nnc_verb nnc_config_verbs[] = {
      .words = NNC_WORDS_DATA,
      .mask = NNC_VERB_BENCH_INPUT,
      .help = "measure the loaders alone",
-     .text = "Load DATA without training: images and bytes per second, time per stage, and what "
-             "bounds it."},
+     .text = "Load DATA without training: images and bytes per second, CPU time, memory, what "
+             "bounds it and what to do about it. With --simulate-gpu, whether the loaders keep a "
+             "device of that speed busy: exit status 0 when they do, 1 when not."},
     {.name = "bench",
      .subverb = "train",
      .words_name = "",
@@ -88,6 +90,14 @@ const struct nnc_verb nnc_config_verbs[] = {
      .mask = NNC_VERB_BENCH_TRAIN,
      .help = "measure the trainer alone",
      .text = "Train on synthetic images without loaders: images per second."},
+    {.name = "bench",
+     .subverb = "synth",
+     .words_name = "DIR",
+     .words = NNC_WORDS_ARGS,
+     .mask = NNC_VERB_BENCH_SYNTH,
+     .help = "write a data set to measure with",
+     .text = "Write photo-like JPEGs of ImageNet's sizes in class folders DIR/train/cNNN, the same "
+             "ones for the same --seed. DIR must be new or empty."},
     {.name = "config",
      .words_name = "",
      .words = NNC_WORDS_NONE,

@@ -20,6 +20,7 @@ enum nnc_error {
     NNC_E_STOPPED,      /* stopped by a signal after a durable checkpoint */
     NNC_E_SANDBOX,      /* a required sandbox layer is missing */
     NNC_E_CHILD,        /* a child process failed */
+    NNC_E_GOAL,         /* all went well, but what was measured misses its goal */
 };
 
 enum nnc_exit {

@@ -23,6 +23,7 @@ enum nnc_rng_use {
     NNC_RNG_INIT = 4,
     NNC_RNG_SUBSTITUTE = 5,
     NNC_RNG_SYNTHETIC = 6,
+    NNC_RNG_PHOTO = 7,
 };
 
 /* A stream for (seed, use, major, minor), e.g. (seed, AUGMENT, epoch, k). Draws are numbered. */

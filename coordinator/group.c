@@ -5,7 +5,9 @@
  *  1. set_state() is the only writer of child->state and asserts that the step is legal.
  *  2. A claim is freed (SWEEP) only in nnc_group_exit(), that is after the owner was reaped.
  *  3. An incarnation number is never used twice in a run.
- *  4. FINISH is emitted once, when no child lives any more.
+ *  4. A retired loader is told to stop once and never comes back by itself; its claims are swept as
+ *     those of any other, should it die on its way out.
+ *  5. FINISH is emitted once, when no child lives any more.
  * Does not do: any system call, any allocation. Source: reliability rules 1, 3 and 9 in
  * docs/survival.md. */
 #include "coordinator/group.h"
@@ -161,17 +163,20 @@ static void fail_for(struct nnc_group *group, uint32_t number, int code, const c
 void nnc_group_begin(struct nnc_group *group, const struct nnc_group_params *params,
                      uint64_t now_ns, struct nnc_actions *actions) {
     assert(params->trainers >= 1 && params->trainers <= NNC_MAX_RANKS);
-    assert(params->loaders <= NNC_GROUP_LOADERS_MAX);
     memset(group, 0, sizeof(*group));
     group->params = *params;
+    uint32_t places = params->loaders_max > params->loaders ? params->loaders_max : params->loaders;
+    assert(places <= NNC_GROUP_LOADERS_MAX);
+    group->params.loaders_max = places;
     group->next_incarnation = 1;
     group->generation = 1;
-    group->children = params->trainers + params->loaders;
+    group->children = params->trainers + places;
     for (uint32_t i = 0; i < group->children; i++) {
         bool loader = i >= params->trainers;
         group->child[i] = (struct nnc_group_child){
             .role = loader ? NNC_ROLE_LOADER : NNC_ROLE_TRAINER,
             .number = loader ? i - params->trainers : i,
+            .wanted = i < params->trainers + params->loaders,
             .deadline_ns = UINT64_MAX,
             .respawn_ns = UINT64_MAX,
         };
@@ -190,7 +195,10 @@ void nnc_group_start_generation(struct nnc_group *group, uint64_t now_ns,
         if (group->child[i].state != NNC_CHILD_ABSENT) {
             set_state(&group->child[i], NNC_CHILD_ABSENT, now_ns, "new generation");
         }
-        spawn(group, i, now_ns, actions);
+        group->child[i].extra = false; /* the new generation starts with all that are wanted */
+        if (group->child[i].wanted) {
+            spawn(group, i, now_ns, actions);
+        }
     }
 }
 
@@ -205,18 +213,21 @@ static void on_ready(struct nnc_group *group, uint32_t number, uint64_t now_ns,
                      struct nnc_actions *actions) {
     set_state(&group->child[number], NNC_CHILD_READY, now_ns, "READY");
     group->child[number].was_ready = true;
+    group->child[number].extra = false;
     if (group->phase != NNC_GROUP_STARTING) {
         start_child(group, number, now_ns, actions);
         return;
     }
     for (uint32_t i = 0; i < group->children; i++) {
-        if (group->child[i].state != NNC_CHILD_READY) {
+        if (group->child[i].wanted && group->child[i].state != NNC_CHILD_READY) {
             return;
         }
     }
     group->phase = NNC_GROUP_RUNNING;
     for (uint32_t i = 0; i < group->children; i++) {
-        start_child(group, i, now_ns, actions);
+        if (group->child[i].wanted) {
+            start_child(group, i, now_ns, actions);
+        }
     }
 }
 
@@ -238,7 +249,7 @@ static void on_done(struct nnc_group *group, uint32_t number, uint64_t now_ns,
         if (loader->state == NNC_CHILD_RUNNING) {
             set_state(loader, NNC_CHILD_DRAINING, now_ns, "trainers are done");
             loader->deadline_ns = now_ns + group->params.grace_ns;
-        } else if (nnc_group_child_live(loader)) {
+        } else if (nnc_group_child_live(loader) && loader->state != NNC_CHILD_DRAINING) {
             act(actions, NNC_ACTION_KILL, i, SIGKILL); /* respawned too late to be of use */
         }
     }
@@ -290,10 +301,24 @@ static bool is_final(const struct nnc_exit_event *event) {
     return event->error_code < 0 && event->error_code != -NNC_E_COMM;
 }
 
+/* An added loader never became READY, or could not be started at all. What was trained so far shows
+ * that the others do. */
+static void give_up_extra(struct nnc_group *group, uint32_t number, const char *words) {
+    struct nnc_group_child *child = &group->child[number];
+    child->wanted = child->extra = false;
+    group->extra_failures++;
+    nnc_log(NNC_LOG_WARN, "loader %" PRIu32 ", which was to be added, %s; the run goes on without",
+            child->number, words);
+}
+
 static void loader_died(struct nnc_group *group, uint32_t number,
                         const struct nnc_exit_event *event, uint64_t now_ns,
                         struct nnc_actions *actions) {
     struct nnc_group_child *child = &group->child[number];
+    if (child->extra) {
+        give_up_extra(group, number, event->words);
+        return;
+    }
     bool first_start = !child->was_ready && group->generation == 1;
     if (first_start || is_final(event)) {
         fail_for(group, number, event->error_code < 0 ? event->error_code : -NNC_E_CHILD,
@@ -301,6 +326,12 @@ static void loader_died(struct nnc_group *group, uint32_t number,
         return;
     }
     group->loader_deaths++;
+    if (!child->wanted) {
+        nnc_log(NNC_LOG_WARN,
+                "loader %" PRIu32 ", on its way out, %s; its samples go to the others",
+                child->number, event->words);
+        return;
+    }
     count_death(child, now_ns);
     if (child->recent_deaths > DEATHS_PER_MINUTE) {
         char words[1000];
@@ -371,6 +402,10 @@ void nnc_group_exit(struct nnc_group *group, uint32_t number, const struct nnc_e
 void nnc_group_spawn_failed(struct nnc_group *group, uint32_t number, const char *words,
                             uint64_t now_ns, struct nnc_actions *actions) {
     set_state(&group->child[number], NNC_CHILD_FAILED, now_ns, "spawn failed");
+    if (group->child[number].extra) {
+        give_up_extra(group, number, words);
+        return;
+    }
     fail_for(group, number, -NNC_E_CHILD, words, now_ns, actions);
     settle(group, actions); /* the last of several that could not be started */
 }
@@ -401,6 +436,51 @@ void nnc_group_stop_signal(struct nnc_group *group, int signal_number, uint64_t 
             act(actions, NNC_ACTION_SEND, i, NNC_MSG_STOP);
         }
     }
+}
+
+uint32_t nnc_group_loaders(const struct nnc_group *group) {
+    uint32_t loaders = 0;
+    for (uint32_t i = group->params.trainers; i < group->children; i++) {
+        loaders += group->child[i].wanted ? 1 : 0;
+    }
+    return loaders;
+}
+
+int nnc_group_add_loader(struct nnc_group *group, uint64_t now_ns, struct nnc_actions *actions) {
+    for (uint32_t i = group->params.trainers; i < group->children; i++) {
+        struct nnc_group_child *place = &group->child[i];
+        if (group->phase != NNC_GROUP_RUNNING || place->wanted || nnc_group_child_live(place)) {
+            continue;
+        }
+        if (place->state != NNC_CHILD_ABSENT) {
+            set_state(place, NNC_CHILD_ABSENT, now_ns, "empty place");
+        }
+        place->wanted = place->extra = true;
+        place->recent_deaths = 0;
+        spawn(group, i, now_ns, actions);
+        return 1;
+    }
+    return 0;
+}
+
+int nnc_group_retire_loader(struct nnc_group *group, uint64_t now_ns, struct nnc_actions *actions) {
+    uint32_t last = group->children - 1;
+    while (last > group->params.trainers && !group->child[last].wanted) {
+        last--;
+    }
+    struct nnc_group_child *loader = &group->child[last];
+    bool starting = nnc_group_child_live(loader) && loader->state != NNC_CHILD_RUNNING;
+    if (group->phase != NNC_GROUP_RUNNING || starting || nnc_group_loaders(group) < 2) {
+        return 0;
+    }
+    loader->wanted = false;
+    loader->respawn_ns = UINT64_MAX;
+    if (loader->state == NNC_CHILD_RUNNING) {
+        set_state(loader, NNC_CHILD_DRAINING, now_ns, "retired");
+        loader->deadline_ns = now_ns + group->params.grace_ns;
+        act(actions, NNC_ACTION_SEND, last, NNC_MSG_STOP);
+    }
+    return 1;
 }
 
 void nnc_group_tick(struct nnc_group *group, uint64_t now_ns, struct nnc_actions *actions) {

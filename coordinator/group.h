@@ -5,6 +5,9 @@
  *
  *   SPAWNED -> HELLO -> ATTACHED -> READY -> RUNNING -> DRAINING -> EXITED      any live -> FAILED
  *
+ * Loaders can be added to and retired from a running group: a retired one publishes what it has
+ * claimed and exits by itself (RUNNING -> DRAINING -> EXITED), and its place waits ABSENT.
+ *
  * A loader that dies is swept and respawned; a trainer that dies takes its group with it, which
  * starts again from the newest snapshot. A child that dies before it was READY the first time ends
  * the run. */
@@ -53,6 +56,8 @@ struct nnc_group_child {
     enum nnc_child_state state;
     uint32_t incarnation;
     bool done;              /* trainer: said DONE */
+    bool wanted;            /* false: a loader's place that is empty, or is to become so */
+    bool extra;             /* a loader added to a running group, until it was READY once */
     bool was_ready;         /* since the run began, in any incarnation */
     uint64_t deadline_ns;   /* of the state; UINT64_MAX: none */
     uint64_t respawn_ns;    /* ABSENT loader: when to start again; UINT64_MAX: not */
@@ -83,6 +88,7 @@ struct nnc_actions {
 
 struct nnc_group_params {
     uint32_t trainers, loaders;
+    uint32_t loaders_max; /* places for loaders; 0: as many as loaders */
     uint32_t max_restarts;
     uint64_t grace_ns;
 };
@@ -96,6 +102,7 @@ struct nnc_group {
     uint32_t next_incarnation;
     uint32_t restarts;
     uint32_t loader_deaths, loader_respawns;
+    uint32_t extra_failures; /* added loaders that could not be started */
     uint32_t stop_signals;
     uint64_t stop_deadline_ns;
     int code;           /* how the run ended: 0 or negative */
@@ -133,6 +140,18 @@ void nnc_group_stop_signal(struct nnc_group *group, int signal_number, uint64_t 
 /* End the run with this code: bad-sample budget, failed preparation of a generation. */
 void nnc_group_abort(struct nnc_group *group, int code, const char *words, uint64_t now_ns,
                      struct nnc_actions *actions);
+
+/* Loaders that the group is to have. */
+uint32_t nnc_group_loaders(const struct nnc_group *group);
+
+/* One more loader. It may fail to start: then the group goes on without it. Returns 1, or 0 when
+ * the group is not RUNNING or has no free place. */
+int nnc_group_add_loader(struct nnc_group *group, uint64_t now_ns, struct nnc_actions *actions);
+
+/* One loader fewer, but never none: the last one is told to stop and ends by itself within
+ * params.grace_ns. Returns 1, or 0 when the group is not RUNNING, has one loader, or the last one
+ * is just starting. */
+int nnc_group_retire_loader(struct nnc_group *group, uint64_t now_ns, struct nnc_actions *actions);
 
 /* Time passed: deadlines and respawns. */
 void nnc_group_tick(struct nnc_group *group, uint64_t now_ns, struct nnc_actions *actions);

@@ -3,7 +3,8 @@
  *
  * CPU shares: on a machine without GPUs the trainers compute and the loaders' work is small beside
  * it, so trainers get all CPUs of the budget and loaders one process per four CPUs, which the
- * kernel's scheduler squeezes in. `bench input` and `check` have no compute: loaders get all CPUs.
+ * kernel's scheduler squeezes in. That is where a training starts; adapt.h says where it goes from
+ * there. `bench input` and `check` have no compute: loaders get all CPUs.
  */
 #include "coordinator/plan.h"
 
@@ -14,6 +15,9 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <string.h>
+
+/* The consumer of bench input decides when enough is measured: loaders have always more to do. */
+#define BENCH_PASSES 1000000u
 
 static bool is_input_only(enum nnc_mode mode) {
     return mode == NNC_MODE_BENCH_INPUT || mode == NNC_MODE_CHECK;
@@ -30,6 +34,17 @@ static int refuse_gpus(const struct nnc_config *config, const struct nnc_machine
         "--gpus %s: %s, and this build has no GPU backend; `--gpus 0` trains on the CPU",
         config->gpus[0] != '\0' ? config->gpus : "1",
         machine->gpus == 0 ? "no GPU found (no /dev/nvidia*)" : "GPUs are present");
+}
+
+/* How many loaders a training may come to have: a number that the user gave stays, else up to one
+ * for each CPU of the budget. */
+static void choose_growth(const struct nnc_plan_input *input, struct nnc_plan *plan) {
+    const struct nnc_config *config = input->config;
+    plan->loaders_adapt =
+        input->mode == NNC_MODE_TRAIN && config->workers == 0 && config->workers_interval > 0.0;
+    uint32_t most =
+        input->machine->cpus < NNC_GROUP_LOADERS_MAX ? input->machine->cpus : NNC_GROUP_LOADERS_MAX;
+    plan->loaders_max = plan->loaders_adapt && most > plan->loaders ? most : plan->loaders;
 }
 
 static int choose_ranks(const struct nnc_plan_input *input, struct nnc_plan *plan) {
@@ -50,6 +65,7 @@ static int choose_ranks(const struct nnc_plan_input *input, struct nnc_plan *pla
         return nnc_fail(-NNC_E_USAGE, "--workers %" PRIu32 ": at most %d on one machine",
                         plan->loaders, NNC_GROUP_LOADERS_MAX);
     }
+    choose_growth(input, plan);
     return 0;
 }
 
@@ -81,7 +97,8 @@ static void choose_phases(const struct nnc_plan_input *input, struct nnc_schedul
     case NNC_MODE_BENCH_INPUT:
         schedule->train_samples = bench_val ? 0 : input->samples[NNC_PHASE_TRAIN];
         schedule->val_samples = bench_val ? input->samples[NNC_PHASE_VAL] : 0;
-        schedule->epochs = 1;
+        schedule->epochs = config->cache == NNC_CACHE_COLD ? 1 : BENCH_PASSES;
+        schedule->eval_every = 1;
         break;
     case NNC_MODE_BENCH_TRAIN:
         schedule->train_samples = config->batch_size;
@@ -147,12 +164,27 @@ int nnc_plan_make(const struct nnc_plan_input *input, struct nnc_plan *ret_plan)
     }
     plan.ring_bytes = ctl_bytes + data_bytes;
     plan.loaders = input->mode == NNC_MODE_BENCH_TRAIN ? 0 : plan.loaders;
+    plan.loaders_max = input->mode == NNC_MODE_BENCH_TRAIN ? 0 : plan.loaders_max;
     *ret_plan = plan;
     return 0;
 }
 
+static uint64_t sum_of(const struct nnc_memory_need *need) {
+    return need->rings + need->comm + need->snapshot + need->trainers + need->loaders;
+}
+
+void nnc_plan_limit_loaders(const struct nnc_memory_need *need, const struct nnc_machine *machine,
+                            struct nnc_plan *plan) {
+    uint64_t sum = sum_of(need);
+    uint64_t left = machine->memory > sum ? machine->memory - sum : 0;
+    uint64_t more = left / NNC_PLAN_LOADER_BYTES;
+    if (more < plan->loaders_max - plan->loaders) {
+        plan->loaders_max = plan->loaders + (uint32_t)more;
+    }
+}
+
 int nnc_plan_check_memory(const struct nnc_memory_need *need, const struct nnc_machine *machine) {
-    uint64_t sum = need->rings + need->comm + need->snapshot + need->trainers + need->loaders;
+    uint64_t sum = sum_of(need);
     if (sum <= machine->memory) {
         return 0;
     }

@@ -7,6 +7,7 @@
 #include "coordinator/machine.h"
 #include "ipc/setup.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,8 @@ struct nnc_plan_input {
 
 struct nnc_plan {
     uint32_t ranks, loaders, threads; /* threads: of each trainer */
+    uint32_t loaders_max;             /* that may come to run; = loaders when that never changes */
+    bool loaders_adapt;               /* their number follows what is measured */
     struct nnc_schedule schedule;
     struct nnc_ring_geometry geometry;
     size_t ring_bytes; /* of one rank: control and data */
@@ -41,6 +44,11 @@ struct nnc_memory_need {
     uint64_t trainers; /* weights, gradients, momentum and activations of all ranks */
     uint64_t loaders;  /* their own buffers */
 };
+
+/* Lower plan->loaders_max to what fits into machine->memory beside everything else, plan->loaders
+ * included in need->loaders. */
+void nnc_plan_limit_loaders(const struct nnc_memory_need *need, const struct nnc_machine *machine,
+                            struct nnc_plan *plan);
 
 /* 0 when the sum fits into machine->memory, else -NNC_E_USAGE with the arithmetic and the option
  * that makes it smaller. */

@@ -23,7 +23,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -126,6 +125,7 @@ static void send_message(struct nnc_run_state *run, const struct nnc_action *act
         run->running_since_ns = nnc_clock_ns();
         run->next_snapshot_ns =
             run->running_since_ns + run->params->config->snapshot_interval * SECOND_NS;
+        nnc_run_measure_begin(run);
     }
     /* A child that cannot take it is dying or hung: its exit or its deadline tells. */
     nnc_channel_send(run->process[action->child].channel, (enum nnc_message_type)action->argument,
@@ -188,6 +188,9 @@ static void on_done(struct nnc_run_state *run, const struct nnc_message *message
     result->trainer_seconds =
         done.seconds > result->trainer_seconds ? done.seconds : result->trainer_seconds;
     run->done_ns = nnc_clock_ns();
+    nnc_run_measure_end(run);
+    result->warm_images = done.warm_images;
+    result->utilisation = done.utilisation;
     if (rank == 0) {
         /* Of the whole training, also when this process only resumed it. */
         result->steps = atomic_load_explicit(&run->process[rank].page->counter[NNC_COUNT_STEP],
@@ -252,6 +255,11 @@ static void take_payload(struct nnc_run_state *run, uint32_t child,
     case NNC_MSG_LOGITS:
         on_logits(run, message);
         break;
+    case NNC_MSG_MEASURE:
+        if (trainer) {
+            nnc_run_measure_begin(run);
+        }
+        break;
     case NNC_MSG_DONE:
         if (trainer) {
             on_done(run, message, run->group.child[child].number);
@@ -291,20 +299,6 @@ static void read_channel(struct nnc_run_state *run, uint32_t child) {
     }
 }
 
-/* Add what an ended loader did to the totals. */
-static void keep_counters(struct nnc_run_state *run, const struct nnc_process *process,
-                          const struct nnc_process_end *end) {
-    if (process->role != NNC_ROLE_LOADER) {
-        return;
-    }
-    for (int i = 0; i < NNC_COUNT_MAX; i++) {
-        run->result->loader_counter[i] +=
-            atomic_load_explicit(&process->page->counter[i], memory_order_relaxed);
-    }
-    run->result->loader_cpu_seconds += end->cpu_seconds;
-    run->result->peak_memory_bytes += end->peak_rss_bytes;
-}
-
 static void reap_child(struct nnc_run_state *run, uint32_t child) {
     struct nnc_process *process = &run->process[child];
     struct nnc_process_end end;
@@ -318,7 +312,7 @@ static void reap_child(struct nnc_run_state *run, uint32_t child) {
     }
     char words[1024];
     nnc_process_describe_end(process, &end, words, sizeof(words));
-    keep_counters(run, process, &end);
+    nnc_run_measure_ended(run, process, &end);
     nnc_process_finish(process);
     const struct nnc_exit_event event = {.signalled = end.signalled,
                                          .status = end.status,
@@ -466,6 +460,11 @@ static void tick(struct nnc_run_state *run) {
     if (run->result->first_batch_seconds < 0.0 && has_batch(run, &progress)) {
         run->result->first_batch_seconds = (double)(now_ns - run->started_ns) * 1e-9;
     }
+    nnc_run_weigh(run);
+    actions.count = 0;
+    if (nnc_run_adapt(run, &progress, now_ns, &actions) == 1) {
+        perform(run, &actions);
+    }
     if (run->group.phase == NNC_GROUP_RUNNING && run->has_model) {
         nnc_report_progress(&run->report, &progress, now_ns);
     }
@@ -563,9 +562,6 @@ static int open_events(struct nnc_run_state *run) {
 /* The code the run ends with, and its sentence. */
 static int conclude(struct nnc_run_state *run) {
     struct nnc_run_result *result = run->result;
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    result->peak_memory_bytes += (uint64_t)usage.ru_maxrss * 1024;
     for (int phase = 0; phase < 2; phase++) {
         *(phase == 0 ? &result->train : &result->val) = run->report.last[phase];
         *(phase == 0 ? &result->have_train : &result->have_val) = run->report.have_last[phase];
@@ -574,6 +570,7 @@ static int conclude(struct nnc_run_state *run) {
     result->bad_samples = run->bad.count;
     result->loader_deaths = run->group.loader_deaths;
     result->restarts = run->group.restarts;
+    result->loaders = nnc_group_loaders(&run->group);
     result->seconds = run->running_since_ns != 0 && run->done_ns > run->running_since_ns
                           ? (double)(run->done_ns - run->running_since_ns) * 1e-9
                           : 0.0;
@@ -602,11 +599,13 @@ int nnc_run(const struct nnc_run_params *params, uint64_t started_ns,
     memset(ret_result, 0, sizeof(*ret_result));
     ret_result->first_batch_seconds = -1.0;
     ret_result->best_acc1 = -1.0;
+    ret_result->utilisation = -1.0;
     run->params = params;
     run->result = ret_result;
     run->started_ns = started_ns;
     run->epoll_fd = run->signal_fd = -1;
     run->group.generation = 1;
+    run->adapt = nnc_adapt_start();
     int result = nnc_run_prepare(run);
     result = result < 0 ? result : open_events(run);
     result = result < 0 ? result : nnc_run_prepare_generation(run);
@@ -614,6 +613,7 @@ int nnc_run(const struct nnc_run_params *params, uint64_t started_ns,
         const struct nnc_group_params group = {
             .trainers = run->plan.ranks,
             .loaders = run->plan.loaders,
+            .loaders_max = run->plan.loaders_max,
             .max_restarts = params->mode == NNC_MODE_TRAIN ? params->config->max_restarts : 0,
             .grace_ns = params->config->grace * SECOND_NS};
         struct nnc_actions actions = {.count = 0};

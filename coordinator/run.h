@@ -10,6 +10,7 @@
 #include "coordinator/plan.h"
 #include "coordinator/report.h"
 #include "coordinator/rundir.h"
+#include "coordinator/usage.h"
 
 struct nnc_run_params {
     const struct nnc_config *config;
@@ -28,9 +29,9 @@ struct nnc_run_result {
     struct nnc_plan plan;
     struct nnc_phase_sums train, val; /* of the last epoch */
     bool have_train, have_val;
-    double best_acc1; /* < 0: no validation */
-    uint32_t epochs;  /* completed */
-    uint64_t steps, images;
+    double best_acc1;       /* < 0: no validation */
+    uint32_t epochs;        /* completed */
+    uint64_t steps, images; /* images: consumed; bench input: in the measured part */
     double seconds;         /* from START to the last DONE */
     double trainer_seconds; /* as the slowest trainer measured its loop */
     double
@@ -39,9 +40,13 @@ struct nnc_run_result {
     char checkpoint[NNC_PATH_MAX]; /* newest durable one, "" none */
     uint64_t bad_samples;
     uint32_t loader_deaths, restarts;
-    uint64_t loader_counter[NNC_COUNT_MAX]; /* summed over all loaders that ever lived */
-    double loader_cpu_seconds;
-    uint64_t peak_memory_bytes; /* coordinator + loaders, resident, beside the ring */
+    uint32_t loaders, loader_changes; /* at the end; added or retired on the way */
+    struct nnc_usage measured;  /* by all loaders over the measured part: the whole run, but in
+                                   bench input what follows the warm-up */
+    uint64_t warm_images;       /* bench input: taken before that part */
+    double utilisation;         /* bench input: busy share of the simulated device; < 0: none */
+    uint64_t peak_memory_bytes; /* coordinator, loaders and, in bench input, consumer: largest sum
+                                   of proportional set sizes beside the rings; 0: unknown */
     uint64_t ring_bytes;
     bool uses_uring;
     char backend_note[128];

@@ -1,14 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The state of one run, shared by run.c (loop), run_prepare.c (memory and setups) and nothing else.
- */
+/* The state of one run, shared by run.c (loop), run_prepare.c (memory and setups),
+ * run_measure.c (what it costs), run_adapt.c (how many loaders it has) and nothing else. */
 #ifndef NNC_COORDINATOR_RUN_INTERNAL_H
 #define NNC_COORDINATOR_RUN_INTERNAL_H
 
+#include "coordinator/adapt.h"
 #include "coordinator/bad.h"
 #include "coordinator/group.h"
 #include "coordinator/process.h"
 #include "coordinator/run.h"
 #include "coordinator/saving.h"
+#include "coordinator/usage.h"
+#include "ipc/footprint.h"
+
+/* What one tick saw. */
+struct nnc_run_look {
+    uint64_t at_ns;
+    uint32_t generation;
+    bool training, rings_full;
+    struct nnc_progress progress;
+    double cpu_seconds; /* of all children so far */
+};
+
+/* Sums over the ticks of one window of training. */
+struct nnc_run_window {
+    uint64_t ns, wait_ns, images;
+    double cpu_seconds;
+    uint32_t looks, full_looks;
+};
 
 struct nnc_run_state {
     const struct nnc_run_params *params;
@@ -28,8 +47,15 @@ struct nnc_run_state {
     struct nnc_report report;
     struct nnc_bad_ledger bad;
     uint64_t next_snapshot_ns;
-    uint32_t signals;   /* that ask to stop */
-    uint64_t signal_ns; /* of the first */
+    struct nnc_usage ended;         /* of loaders that are gone */
+    struct nnc_usage measured_from; /* of all, when the measured part began */
+    struct nnc_footprint footprint; /* of the coordinator */
+    struct nnc_adapt adapt;
+    struct nnc_run_look look; /* of the last tick */
+    struct nnc_run_window window;
+    uint32_t extra_failures; /* of the group, heard of so far */
+    uint32_t signals;        /* that ask to stop */
+    uint64_t signal_ns;      /* of the first */
     bool uring_note_logged;
     int epoll_fd, signal_fd;
     bool finished;
@@ -45,6 +71,24 @@ int nnc_run_prepare_generation(struct nnc_run_state *run);
 /* Setup and descriptors of one child of the present generation. */
 void nnc_run_child_setup(struct nnc_run_state *run, const struct nnc_group_child *child,
                          struct nnc_setup *ret_setup, struct nnc_fd_list *ret_fds);
+
+/* The measured part begins now. */
+void nnc_run_measure_begin(struct nnc_run_state *run);
+
+/* The measured part ended just now; result->measured is complete. */
+void nnc_run_measure_end(struct nnc_run_state *run);
+
+/* Keep what an ended loader did; its page is still mapped. */
+void nnc_run_measure_ended(struct nnc_run_state *run, const struct nnc_process *process,
+                           const struct nnc_process_end *end);
+
+/* Look at the memory that the processes take together right now. */
+void nnc_run_weigh(struct nnc_run_state *run);
+
+/* Look at the training and judge a complete window. Returns 1 when *actions, which were empty, are
+ * to be performed. */
+int nnc_run_adapt(struct nnc_run_state *run, const struct nnc_progress *progress, uint64_t now_ns,
+                  struct nnc_actions *actions);
 
 /* Close and unmap everything prepared. */
 void nnc_run_release(struct nnc_run_state *run);

@@ -112,7 +112,7 @@ static int ask_trainer(struct nnc_run_state *run) {
     return 0;
 }
 
-static int check_memory(const struct nnc_run_state *run) {
+static int check_memory(struct nnc_run_state *run) {
     const struct nnc_memory_need need = {
         .rings = (uint64_t)run->plan.ring_bytes * run->plan.ranks,
         .comm = run->answer.comm_bytes,
@@ -120,6 +120,7 @@ static int check_memory(const struct nnc_run_state *run) {
         .trainers = run->answer.device_bytes * run->plan.ranks,
         .loaders = (uint64_t)run->plan.loaders * NNC_PLAN_LOADER_BYTES,
     };
+    nnc_plan_limit_loaders(&need, run->params->machine, &run->plan);
     return nnc_plan_check_memory(&need, run->params->machine);
 }
 
@@ -228,6 +229,7 @@ void nnc_run_child_setup(struct nnc_run_state *run, const struct nnc_group_child
     ret_setup->number = child->number;
     ret_setup->incarnation = child->incarnation;
     if (child->role == NNC_ROLE_LOADER) {
+        ret_setup->loaders = nnc_group_loaders(&run->group); /* shares claims with so many */
         add_data(run, ret_setup, ret_fds);
         for (uint32_t rank = 0; rank < run->plan.ranks; rank++) {
             add_ring(run, rank, ret_setup, ret_fds);

@@ -43,6 +43,8 @@ static json_t *train_object(const struct nnc_run_result *result, const struct nn
     json_object_set_new(object, "first_batch_s", json_real(result->first_batch_seconds));
     json_object_set_new(object, "loaders_and_coordinator_bytes",
                         json_integer((json_int_t)result->peak_memory_bytes));
+    json_object_set_new(object, "workers", json_integer(result->loaders));
+    json_object_set_new(object, "workers_changes", json_integer(result->loader_changes));
     json_object_set_new(object, "ring_bytes", json_integer((json_int_t)result->ring_bytes));
     return object;
 }

@@ -259,17 +259,19 @@ static int add_index(struct nnc_jpeg_writer *writer, const struct grid *grid,
 
 /* ---- the two ways ---- */
 
-/* Options and destination that both ways share, once size and components are known. */
-static struct grid begin_output(struct nnc_jpeg_writer *writer) {
+/* Restart markers, once size and components are known. */
+static struct grid begin_pieces(struct nnc_jpeg_writer *writer) {
     struct grid grid = grid_of(&writer->out);
     writer->out.optimize_coding = TRUE;
-    writer->out.restart_in_rows = 0;
     writer->out.restart_interval = choose_interval(&grid);
+    return grid;
+}
+
+static void begin_output(struct nnc_jpeg_writer *writer) {
     free(writer->plain);
     writer->plain = NULL;
     writer->plain_size = 0;
     jpeg_mem_dest(&writer->out, &writer->plain, &writer->plain_size);
-    return grid;
 }
 
 /* Would a decoder take the written coefficients for what it takes the read ones for? */
@@ -308,7 +310,8 @@ static int transcode(struct nnc_jpeg_writer *writer, const uint8_t *bytes, size_
         return code;
     }
     jpeg_copy_critical_parameters(&writer->in, &writer->out);
-    struct grid grid = begin_output(writer);
+    struct grid grid = begin_pieces(writer);
+    begin_output(writer);
     jpeg_write_coefficients(&writer->out, coefficients);
     jpeg_finish_compress(&writer->out);
     jpeg_finish_decompress(&writer->in);
@@ -330,6 +333,13 @@ int nnc_jpeg_transcode(struct nnc_jpeg_writer *writer, const uint8_t *bytes, siz
     return code;
 }
 
+static void set_sampling(struct jpeg_compress_struct *out, enum nnc_jpeg_sampling sampling) {
+    if (out->num_components == 3) {
+        out->comp_info[0].h_samp_factor = sampling == NNC_JPEG_444 ? 1 : 2;
+        out->comp_info[0].v_samp_factor = sampling == NNC_JPEG_420 ? 2 : 1;
+    }
+}
+
 /* Everything that may jump. */
 static int encode(struct nnc_jpeg_writer *writer, const struct nnc_jpeg_pixels *pixels,
                   struct nnc_jpeg_file *ret_file) {
@@ -340,7 +350,13 @@ static int encode(struct nnc_jpeg_writer *writer, const struct nnc_jpeg_pixels *
     out->in_color_space = pixels->channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
     jpeg_set_defaults(out);
     jpeg_set_quality(out, pixels->quality, TRUE);
-    struct grid grid = begin_output(writer);
+    out->dct_method = JDCT_ISLOW;
+    set_sampling(out, pixels->sampling);
+    struct grid grid = {0};
+    if (!pixels->plain) {
+        grid = begin_pieces(writer);
+    }
+    begin_output(writer);
     jpeg_start_compress(out, TRUE);
     size_t stride = (size_t)pixels->width * pixels->channels;
     while (out->next_scanline < out->image_height) {
@@ -352,6 +368,10 @@ static int encode(struct nnc_jpeg_writer *writer, const struct nnc_jpeg_pixels *
         jpeg_write_scanlines(out, &row.out, 1);
     }
     jpeg_finish_compress(out);
+    if (pixels->plain) {
+        *ret_file = (struct nnc_jpeg_file){.bytes = writer->plain, .size = writer->plain_size};
+        return 0;
+    }
     return add_index(writer, &grid, ret_file);
 }
 

@@ -18,6 +18,7 @@ static const struct {
 } verbs[] = {
     {"show", "", nnc_data_show},
     {"pack", "", nnc_data_pack},
+    {"bench", "synth", nnc_data_synth},
 };
 
 static int execute(const struct nnc_command *command, json_t **ret_result) {

@@ -155,7 +155,7 @@ static int open_pack(struct pack *pack, const struct nnc_config *config, const c
     pack->part_name[NNC_PHASE_TRAIN] = pack->dataset->is_plain ? "data" : "train";
     pack->part_name[NNC_PHASE_VAL] = "val";
     pack->recipe =
-        (struct nnc_pack_recipe){.kind = (enum nnc_pack_kind)config->pack_kind,
+        (struct nnc_pack_recipe){.kind = (enum nnc_pack_kind)config->kind,
                                  .max_side = config->max_side,
                                  .quality = config->quality,
                                  .channels = nnc_dataset_channels(pack->dataset, config->channels)};

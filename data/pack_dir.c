@@ -64,7 +64,7 @@ static json_t *describe_part(const struct nnc_dataset_part *part) {
 
 static json_t *describe(const struct nnc_dataset *dataset, const struct nnc_config *config) {
     return json_pack("{s:i, s:s, s:i, s:i, s:i, s:i, s:o, s:o}", "format", FORMAT, "kind",
-                     config->pack_kind == NNC_PACK_RAW ? "raw" : "jpeg", "max_side",
+                     config->kind == NNC_PACK_RAW ? "raw" : "jpeg", "max_side",
                      (int)config->max_side, "quality", (int)config->quality, "channels",
                      (int)nnc_dataset_channels(dataset, config->channels), "shard_samples",
                      (int)config->shard_samples, "train",

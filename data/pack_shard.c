@@ -56,7 +56,7 @@ static int open_work(struct work *work) {
     int code = nnc_memfd_create("index", part->size, NNC_MEMFD_READONLY, part->bytes,
                                 work->shard->shm_dir, &work->index_fd);
     data.index_fd = work->index_fd;
-    code = code < 0 ? code : nnc_source_open(&data, &work->source);
+    code = code < 0 ? code : nnc_source_open(&data, false, &work->source);
     if (code < 0) {
         return code;
     }

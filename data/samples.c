@@ -49,7 +49,7 @@ static int open_source(struct nnc_samples *samples, const struct nnc_config *con
         .raw_fd = part->raw_fd,
     };
     snprintf(data.root, sizeof(data.root), "%s", part->root);
-    return nnc_source_open(&data, &samples->source);
+    return nnc_source_open(&data, config->direct_io, &samples->source);
 }
 
 static int open_reader(struct nnc_samples *samples, const struct nnc_config *config) {
@@ -66,6 +66,7 @@ static int create_maker(struct nnc_samples *samples, const struct nnc_config *co
         .augment = {nnc_augment_make(config, NNC_PHASE_TRAIN),
                     nnc_augment_make(config, NNC_PHASE_VAL)},
         .channels = samples->info.channels,
+        .fast = config->decode == NNC_DECODE_FAST,
     };
     samples->info.side = params.augment[samples->info.phase].size;
     return nnc_maker_create(&params, &samples->maker);

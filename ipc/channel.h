@@ -19,11 +19,13 @@ enum nnc_message_type {
     NNC_MSG_SNAPSHOT,  /* struct nnc_msg_snapshot: a half of the snapshot memfd is complete */
     NNC_MSG_SAVED,     /* struct nnc_msg_saved + path: checkpoint durable (from a saver) */
     NNC_MSG_LOGITS,    /* struct nnc_msg_logits + floats: predict */
+    NNC_MSG_MEASURE,   /* no body: bench input; what follows is measured, all before was warm-up */
     NNC_MSG_DONE,      /* struct nnc_msg_done: the schedule is finished or the stop is reached */
     /* coordinator to child */
     NNC_MSG_START = 64, /* no body: all are READY, run */
     NNC_MSG_SNAP,       /* no body: take a snapshot at the next step boundary */
-    NNC_MSG_STOP,       /* no body: snapshot at the next step boundary, then DONE */
+    NNC_MSG_STOP,       /* no body: trainer: snapshot at the next step boundary, then DONE; loader:
+                           publish what is claimed, then exit */
 };
 
 struct nnc_message_header {
@@ -97,8 +99,10 @@ struct nnc_msg_logits {
 
 struct nnc_msg_done {
     uint64_t steps;  /* training steps run by this process */
-    uint64_t images; /* consumed by this process, both phases */
+    uint64_t images; /* consumed by this process, both phases; bench input: measured ones */
     double seconds, wait_seconds;
+    uint64_t warm_images;    /* bench input: consumed before the measured part */
+    double utilisation;      /* bench input: busy share of a simulated device, 0..1; < 0: none */
     char weights_sha256[65]; /* of all weights and buffers in plain layout, rank 0 */
     char reserved[7];
 };

@@ -49,6 +49,7 @@ enum nnc_counter {
     NNC_COUNT_CORRECT1,      /* in the current phase */
     NNC_COUNT_SEQ,           /* trainer: batch in hand */
     NNC_COUNT_COLLECTIVES,   /* all-reduces completed */
+    NNC_COUNT_PSS_BYTES,     /* memory beside the rings, nnc_footprint_own(); 0: unknown */
     NNC_COUNT_MAX = 24,
 };
 

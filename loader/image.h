@@ -18,7 +18,7 @@
 
 /* Bytes that may be read behind the last pixel of a row, so that inner loops need no special end.
  */
-#define NNC_IMAGE_ROW_SLACK 16u
+#define NNC_IMAGE_ROW_SLACK 64u
 
 /* A rectangle of pixels; width and height are at least 1. */
 struct nnc_box {
@@ -40,8 +40,11 @@ struct nnc_image_part {
 
 /* Who wants the pixels. */
 struct nnc_image_sink {
-    /* The image has this size; put the rectangle that is needed into *ret_need, inside the image.
-     * Errors: negative ends the decoding with that code. */
+    /* By how much an image of this size may be reduced while it is decoded, where its format can:
+     * 1, 2, 4 or 8. Its size is then divided by that and rounded up. NULL: by nothing. */
+    uint32_t (*shrink)(void *context, uint32_t width, uint32_t height);
+    /* The image has this size, reduced; put the rectangle that is needed into *ret_need, inside the
+     * image. Errors: negative ends the decoding with that code. */
     int (*begin)(void *context, uint32_t width, uint32_t height, struct nnc_box *ret_need);
     /* Rows [first, first + count) of the image, which lie inside the rectangle: pixels points at
      * the one in column need.left, u8 (count, need.width, channels), consecutive rows are stride

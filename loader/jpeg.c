@@ -38,7 +38,7 @@
 
 enum {
     CHUNK_ROWS = 16,            /* rows handed to the sink at once: fits the first-level caches */
-    EDGE = 8,                   /* pixels decoded beyond the needed ones on each side */
+    EDGE = 2,                   /* pixels decoded beyond the needed ones on each side */
     TAIL_BYTES = 4096,          /* the end marker lies within so many last bytes */
     MEMORY_MAX = 512 * 1048576, /* of libjpeg, per image */
 };
@@ -264,16 +264,40 @@ static int read_header(struct nnc_jpeg *jpeg, const uint8_t *bytes, size_t size,
     return choose_colours(&jpeg->cinfo, channels);
 }
 
+/* By how much the sink lets the image be reduced. libjpeg does that with a smaller inverse DCT. */
+static uint32_t choose_shrink(const struct nnc_image_job *job, uint32_t width, uint32_t height) {
+    bool may = job->sink->shrink != NULL && !job->whole;
+    return may ? job->sink->shrink(job->sink->context, width, height) : 1;
+}
+
 /* Begin with the image as it is in the file. */
 static int begin_plain(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
                        struct nnc_box *ret_need) {
-    const struct jpeg_decompress_struct *cinfo = &jpeg->cinfo;
+    struct jpeg_decompress_struct *cinfo = &jpeg->cinfo;
     jpeg->origin_top = 0;
     int code = read_header(jpeg, job->bytes, job->size, job->channels);
     code = code < 0 ? code : nnc_image_check_size(cinfo->image_width, cinfo->image_height);
-    return code < 0 ? code
-                    : job->sink->begin(job->sink->context, cinfo->image_width, cinfo->image_height,
-                                       ret_need);
+    if (code < 0) {
+        return code;
+    }
+    cinfo->scale_denom = choose_shrink(job, cinfo->image_width, cinfo->image_height);
+    jpeg_calc_output_dimensions(cinfo);
+    return job->sink->begin(job->sink->context, cinfo->output_width, cinfo->output_height,
+                            ret_need);
+}
+
+/* Where a rectangle of the reduced image lies in the image itself, with the pixels around it that
+ * are made of the same samples. */
+static struct nnc_box enlarge(const struct nnc_jpeg_restart *restart, const struct nnc_box *need,
+                              uint32_t shrink) {
+    uint32_t more = shrink == 1 ? 0 : 2 * shrink;
+    uint32_t left = need->left * shrink, right = (need->left + need->width) * shrink + more;
+    uint32_t top = need->top * shrink, bottom = (need->top + need->height) * shrink + more;
+    struct nnc_box box = {.left = left > more ? left - more : 0,
+                          .top = top > more ? top - more : 0};
+    box.width = (right < restart->width ? right : restart->width) - box.left;
+    box.height = (bottom < restart->height ? bottom : restart->height) - box.top;
+    return box;
 }
 
 /* Begin with a small JPEG that stands in for a restart-indexed one; *ret_need is a rectangle of it.
@@ -290,11 +314,14 @@ static int begin_cut(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
     struct nnc_box need;
     struct nnc_jpeg_stitched *stitched = &jpeg->stitched;
     int code = nnc_image_check_size(restart.width, restart.height);
+    uint32_t shrink = code < 0 ? 1 : choose_shrink(job, restart.width, restart.height);
     if (code >= 0) {
-        code = job->sink->begin(job->sink->context, restart.width, restart.height, &need);
+        code = job->sink->begin(job->sink->context, (restart.width + shrink - 1) / shrink,
+                                (restart.height + shrink - 1) / shrink, &need);
     }
     if (code >= 0) {
-        code = nnc_jpeg_restart_stitch(&restart, &need, part, stitched);
+        struct nnc_box box = enlarge(&restart, &need, shrink);
+        code = nnc_jpeg_restart_stitch(&restart, &box, part, stitched);
     }
     if (code >= 0) {
         code = read_header(jpeg, stitched->bytes, stitched->size, job->channels);
@@ -302,9 +329,10 @@ static int begin_cut(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
     if (code < 0) {
         return code;
     }
-    jpeg->origin_top = stitched->top;
-    need.left -= stitched->left;
-    need.top -= stitched->top;
+    jpeg->cinfo.scale_denom = shrink;
+    jpeg->origin_top = stitched->top / shrink; /* pieces begin at multiples of 8 pixels */
+    need.left -= stitched->left / shrink;
+    need.top -= jpeg->origin_top;
     *ret_need = need;
     return 1;
 }

@@ -17,12 +17,16 @@
  * 5. A bad training sample gets a substitute, drawn for its place, so that all loaders agree; a bad
  *    validation sample is published without a label. Each failed delivery is one message.
  *
+ * 6. STOP means this loader alone: it claims nothing more, publishes what it holds and ends. At the
+ *    end of a run the slots are closed instead.
+ *
  * Does not: touch ring memory except through a claim's pixels; log above debug. */
 #include "loader/loop.h"
 
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "ipc/footprint.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -59,7 +63,9 @@ struct loop {
     uint32_t held;
     struct lane lanes[NNC_MAX_RANKS];
     uint32_t generations[NNC_MAX_RANKS];
+    bool leaving; /* was told to stop */
     uint64_t next_poll_ns;
+    struct nnc_footprint footprint;
 };
 
 uint32_t nnc_loop_claims_max(uint32_t batch, uint32_t ranks, uint32_t loaders) {
@@ -236,20 +242,18 @@ static int make(struct loop *loop, const struct work *work, const struct nnc_rea
     const struct nnc_index *index = nnc_source_index(params->sources[work->place.phase]);
     uint8_t *pixels = nnc_ring_claim_pixels(params->rings[work->rank], &work->claim);
     const struct nnc_image_slice slice = {
-        .rest = {.bytes = done->bytes + work->head,
-                 .size = done->size - work->head,
-                 .first = work->slice_first},
+        .rest = {.bytes = done->bytes, .size = done->size, .first = work->slice_first},
         .total = row_of(loop, work)->size,
     };
     const struct nnc_maker_bytes bytes = {
-        .bytes = done->bytes,
-        .size = work->head != 0 ? work->head : done->size,
-        .slice = work->head != 0 ? &slice : NULL,
+        .bytes = done->kept != NULL ? done->kept : done->bytes,
+        .size = done->kept != NULL ? done->kept_size : done->size,
+        .slice = done->kept != NULL ? &slice : NULL,
     };
     nnc_child_beat(params->child, NNC_DOING_DECODE);
     int code = nnc_maker_make(params->maker, index->header, &work->place, &bytes, pixels);
     struct nnc_maker_cost cost = nnc_maker_cost(params->maker);
-    nnc_child_count(params->child, NNC_COUNT_BYTES_READ, done->size);
+    nnc_child_count(params->child, NNC_COUNT_BYTES_READ, done->size + done->kept_size);
     nnc_child_count(params->child, NNC_COUNT_NS_DECODE, cost.decode_ns);
     nnc_child_count(params->child, NNC_COUNT_NS_TRANSFORM, cost.transform_ns);
     return code;
@@ -297,8 +301,9 @@ static int poll_coordinator(struct loop *loop) {
         return 0;
     }
     loop->next_poll_ns = now + POLL_NS;
-    /* A stop needs nothing here: the trainers close their slots and that ends us. */
+    nnc_child_set(loop->params->child, NNC_COUNT_PSS_BYTES, nnc_footprint_own(&loop->footprint));
     int code = nnc_child_poll(loop->params->child);
+    loop->leaving = loop->leaving || code == NNC_MSG_STOP;
     return code < 0 ? code : 0;
 }
 
@@ -318,7 +323,7 @@ static int wait_for_read(struct loop *loop) {
 /* One turn: claim if few are held, then finish one read or wait. Returns 1 at the end. */
 static int turn(struct loop *loop) {
     int code = poll_coordinator(loop);
-    if (code >= 0 && loop->held <= loop->params->claims_max / 2) {
+    if (code >= 0 && !loop->leaving && loop->held <= loop->params->claims_max / 2) {
         for (uint32_t i = 0; i < loop->params->ranks; i++) {
             loop->generations[i] = nnc_ring_work_generation(loop->params->rings[i]);
         }
@@ -330,7 +335,7 @@ static int turn(struct loop *loop) {
     if (loop->held > 0) {
         return wait_for_read(loop);
     }
-    if (all_closed(loop)) {
+    if (loop->leaving || all_closed(loop)) {
         return 1;
     }
     wait_for_work(loop);

@@ -28,7 +28,8 @@ struct nnc_loop_params {
  * batch do not queue behind one loader while others idle. Pure. */
 uint32_t nnc_loop_claims_max(uint32_t batch, uint32_t ranks, uint32_t loaders);
 
-/* Run until all slots of all rings are closed or the coordinator is gone (both 0).
+/* Run until all slots of all rings are closed, the coordinator says STOP and all claims are
+ * published, or it is gone (all 0).
  * Errors: negative when this process cannot go on: the reader broke, or a claim makes no sense. */
 int nnc_loop_run(const struct nnc_loop_params *params);
 

@@ -54,7 +54,7 @@ static int attach_sources(struct process *process) {
         if (data->samples == 0) {
             continue;
         }
-        int code = nnc_source_open(data, &process->sources[phase]);
+        int code = nnc_source_open(data, setup->config.direct_io, &process->sources[phase]);
         if (code < 0) {
             return code;
         }
@@ -74,6 +74,7 @@ static int create_maker(struct process *process) {
         .augment = {nnc_augment_make(&setup->config, NNC_PHASE_TRAIN),
                     nnc_augment_make(&setup->config, NNC_PHASE_VAL)},
         .channels = setup->geometry.channels,
+        .fast = setup->config.decode == NNC_DECODE_FAST,
         .whole = setup->mode == NNC_MODE_CHECK,
     };
     for (int phase = 0; phase < 2; phase++) {

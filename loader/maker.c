@@ -23,6 +23,7 @@
 
 enum {
     GREY = 128,
+    FAST_MARGIN = 24, /* 8 pixels of a crop widened to the grid of 1/8, and 16 for upsampling */
 };
 
 struct nnc_maker {
@@ -34,6 +35,7 @@ struct nnc_maker {
     /* of the sample in hand */
     struct nnc_sampler_place place;
     uint8_t *pixels;
+    uint32_t shrink; /* of the image while it is decoded */
     struct nnc_maker_cost cost;
     struct nnc_maker_cut cut;
 };
@@ -75,14 +77,42 @@ static struct nnc_view draw_view(const struct nnc_maker *maker,
     return nnc_augment_view(&maker->params.augment[place->phase], width, height, rng);
 }
 
+/* The largest reduction that leaves the crop as large as what it becomes. */
+static uint32_t on_shrink(void *context, uint32_t width, uint32_t height) {
+    struct nnc_maker *maker = context;
+    maker->cut = (struct nnc_maker_cut){
+        .width = width, .height = height, .view = draw_view(maker, &maker->place, width, height)};
+    const struct nnc_view *view = &maker->cut.view;
+    while (maker->shrink < 8 && view->crop.width / (2 * maker->shrink) >= view->width &&
+           view->crop.height / (2 * maker->shrink) >= view->height) {
+        maker->shrink *= 2;
+    }
+    return maker->shrink;
+}
+
+/* The view of a reduced image: the crop's edges go to the nearest pixel outwards. */
+static struct nnc_view shrink_view(struct nnc_view view, uint32_t shrink) {
+    struct nnc_box *crop = &view.crop;
+    uint32_t right = (crop->left + crop->width + shrink - 1) / shrink;
+    uint32_t bottom = (crop->top + crop->height + shrink - 1) / shrink;
+    crop->left /= shrink;
+    crop->top /= shrink;
+    crop->width = right - crop->left;
+    crop->height = bottom - crop->top;
+    return view;
+}
+
 static int on_begin(void *context, uint32_t width, uint32_t height, struct nnc_box *ret_need) {
     struct nnc_maker *maker = context;
     const struct nnc_sampler_place *place = &maker->place;
     uint64_t start = nnc_clock_ns();
-    maker->cut = (struct nnc_maker_cut){
-        .width = width, .height = height, .view = draw_view(maker, place, width, height)};
-    int code = nnc_resizer_begin(maker->resizer, &maker->cut.view, maker->params.channels,
-                                 maker->pixels, ret_need);
+    if (maker->shrink == 1) {
+        maker->cut = (struct nnc_maker_cut){
+            .width = width, .height = height, .view = draw_view(maker, place, width, height)};
+    }
+    struct nnc_view view = shrink_view(maker->cut.view, maker->shrink);
+    int code =
+        nnc_resizer_begin(maker->resizer, &view, maker->params.channels, maker->pixels, ret_need);
     maker->cost.transform_ns += nnc_clock_ns() - start;
     return code;
 }
@@ -105,7 +135,13 @@ struct asking {
 static int on_ask(void *context, uint32_t width, uint32_t height, struct nnc_box *ret_need) {
     const struct asking *asking = context;
     struct nnc_view view = draw_view(asking->maker, asking->place, width, height);
-    *ret_need = nnc_resizer_need(&view);
+    struct nnc_box need = nnc_resizer_need(&view);
+    /* Rows around it that a reduced decode may touch. */
+    uint32_t more = asking->maker->params.fast ? FAST_MARGIN : 0;
+    uint32_t bottom = need.top + need.height + more;
+    need.top = need.top > more ? need.top - more : 0;
+    need.height = (bottom < height ? bottom : height) - need.top;
+    *ret_need = need;
     return 0;
 }
 
@@ -123,7 +159,10 @@ int nnc_maker_find_slice(struct nnc_maker *maker, const struct nnc_sampler_place
 /* ---- samples ---- */
 
 static int make_encoded(struct nnc_maker *maker, const struct nnc_maker_bytes *bytes) {
-    const struct nnc_image_sink sink = {.begin = on_begin, .rows = on_rows, .context = maker};
+    const struct nnc_image_sink sink = {.shrink = maker->params.fast ? on_shrink : NULL,
+                                        .begin = on_begin,
+                                        .rows = on_rows,
+                                        .context = maker};
     const struct nnc_image_job job = {
         .bytes = bytes->bytes,
         .size = bytes->size,
@@ -186,6 +225,7 @@ int nnc_maker_make(struct nnc_maker *maker, const struct nnc_index_header *heade
     uint64_t start = nnc_clock_ns();
     maker->place = *place;
     maker->pixels = pixels;
+    maker->shrink = 1;
     maker->cost = (struct nnc_maker_cost){0};
     maker->cut = (struct nnc_maker_cut){0};
     bool raw = header->kind == NNC_INDEX_IDX;

@@ -16,6 +16,7 @@ struct nnc_maker_params {
     uint64_t seed;
     struct nnc_augment augment[2]; /* by enum nnc_phase */
     uint32_t channels;             /* of the samples made, 1 or 3 */
+    bool fast;                     /* let images be reduced while they are decoded */
     bool whole; /* look at every byte of an image, also where no pixel is needed */
 };
 

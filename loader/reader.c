@@ -14,7 +14,6 @@
 #include "loader/reader.h"
 
 #include "base/err.h"
-#include "ipc/sliced.h"
 #include "loader/image.h"
 #include "loader/reader_slot.h"
 
@@ -96,6 +95,47 @@ static int fail_system(struct nnc_read_slot *slot, const char *what, int code) {
     return nnc_read_slot_fail(slot, nnc_fail(code, "%s: %s", what, strerror(-code)));
 }
 
+/* Where the bytes lie and where they go. Past the page cache the kernel wants offset, length and
+ * memory aligned. */
+static void plan_read(struct nnc_read_slot *slot) {
+    const struct nnc_read *read = &slot->read;
+    const struct nnc_extent *extent = &slot->extent;
+    bool whole = read->bytes == 0, folder = extent->path != NULL;
+    assert(whole ||
+           (!folder && read->first <= extent->bytes && read->bytes <= extent->bytes - read->first));
+    size_t grain = extent->direct ? NNC_READER_ALIGN : 1;
+    uint64_t offset = extent->offset + (whole ? 0 : read->first);
+    slot->expect = whole ? extent->bytes : read->bytes;
+    slot->offset = offset / grain * grain;
+    slot->shift = (size_t)(offset - slot->offset);
+    slot->want = slot->shift + slot->expect + (folder ? 1 : 0);
+    slot->want = (slot->want + grain - 1) / grain * grain;
+    /* Behind what is kept, aligned in any case: it costs a few bytes. */
+    size_t kept = read->keep == 0 ? 0 : slot->head_place + read->keep;
+    slot->place = (kept + NNC_READER_ALIGN - 1) / NNC_READER_ALIGN * NNC_READER_ALIGN;
+    slot->head_place = read->keep == 0 ? slot->shift : slot->head_place;
+}
+
+/* Room for all of the sample, also when a part of it is read: what is kept must not move when more
+ * is. */
+static int reserve_aligned(struct nnc_read_slot *slot) {
+    size_t room = (size_t)slot->extent.bytes + 4 * NNC_READER_ALIGN + NNC_IMAGE_ROW_SLACK;
+    room = (room + BUFFER_STEP - 1) / BUFFER_STEP * BUFFER_STEP;
+    assert(slot->place + slot->want + NNC_IMAGE_ROW_SLACK <= room);
+    if (room <= slot->buffer_bytes) {
+        return 0;
+    }
+    assert(slot->read.keep == 0);
+    free(slot->buffer);
+    slot->buffer_bytes = 0;
+    slot->buffer = aligned_alloc(NNC_READER_ALIGN, room);
+    if (slot->buffer == NULL) {
+        return nnc_fail(-ENOMEM, "no memory for %zu bytes", room);
+    }
+    slot->buffer_bytes = room;
+    return 0;
+}
+
 int nnc_read_slot_begin(struct nnc_reader *reader, const struct nnc_read *read) {
     struct nnc_read_slot *slot = &reader->slots[read->tag];
     slot->read = *read;
@@ -112,21 +152,16 @@ int nnc_read_slot_begin(struct nnc_reader *reader, const struct nnc_read *read) 
         return nnc_read_slot_fail(slot, code);
     }
     slot->located = true;
-    const struct nnc_extent *extent = &slot->extent;
-    bool whole = read->bytes == 0;
-    assert(whole || (extent->path == NULL && read->first <= extent->bytes &&
-                     read->bytes <= extent->bytes - read->first));
-    slot->offset = extent->offset + (whole ? 0 : read->first);
-    slot->expect = whole ? extent->bytes : read->bytes;
-    slot->want = slot->expect + (extent->path != NULL ? 1 : 0);
-    /* Room for all of it, also for a part: what is kept must not move when more is read. A slice
-     * may begin inside a short head. */
-    size_t bytes = (size_t)extent->bytes + NNC_SLICED_PEEK;
-    bytes = (bytes + BUFFER_STEP) / BUFFER_STEP * BUFFER_STEP;
-    assert(read->keep == 0 || bytes <= slot->buffer_bytes);
-    assert(read->keep + slot->expect <= bytes);
-    code = nnc_image_reserve(&slot->buffer, &slot->buffer_bytes, bytes);
+    plan_read(slot);
+    code = reserve_aligned(slot);
     return code < 0 ? nnc_read_slot_fail(slot, code) : 0;
+}
+
+size_t nnc_read_slot_useful(const struct nnc_read_slot *slot, size_t got) {
+    size_t useful = got > slot->shift ? got - slot->shift : 0;
+    /* A shard goes on behind the sample; a file that does has grown. */
+    bool folder = slot->extent.path != NULL;
+    return folder || useful < slot->expect ? useful : slot->expect;
 }
 
 void nnc_read_slot_got(struct nnc_read_slot *slot, size_t bytes) {
@@ -150,13 +185,16 @@ static ssize_t read_all(struct nnc_read_slot *slot, int fd) {
     size_t got = 0;
     int retries = 0, input_errors = 0;
     while (got < slot->want) {
-        ssize_t part = pread(fd, slot->buffer + slot->read.keep + got, slot->want - got,
+        ssize_t part = pread(fd, slot->buffer + slot->place + got, slot->want - got,
                              (off_t)(slot->offset + got));
         if (part == 0) {
             break;
         }
         if (part > 0) {
             got += (size_t)part;
+            if (slot->extent.direct && got % NNC_READER_ALIGN != 0) {
+                break; /* the end of the file: no aligned read could go on */
+            }
             continue;
         }
         bool again = (errno == EINTR || errno == EAGAIN) && retries++ < RETRIES;
@@ -172,7 +210,7 @@ void nnc_read_slot_now(struct nnc_reader *reader, struct nnc_read_slot *slot) {
     (void)reader;
     int fd = slot->extent.fd;
     if (slot->extent.path != NULL) {
-        fd = nnc_source_open_beneath(slot->extent.fd, slot->extent.path);
+        fd = nnc_source_open_beneath(slot->extent.fd, slot->extent.path, slot->extent.direct);
         if (fd < 0) {
             fail_system(slot, "open", fd);
             return;
@@ -186,7 +224,7 @@ void nnc_read_slot_now(struct nnc_reader *reader, struct nnc_read_slot *slot) {
         if (got < 0) {
             fail_system(slot, "read", (int)got);
         } else {
-            nnc_read_slot_got(slot, (size_t)got);
+            nnc_read_slot_got(slot, nnc_read_slot_useful(slot, (size_t)got));
         }
     }
     if (slot->extent.path != NULL) {
@@ -204,8 +242,12 @@ void nnc_read_slot_end(struct nnc_reader *reader, struct nnc_read_slot *slot,
         nnc_fail(slot->code, "%s", slot->text);
         return;
     }
-    ret_done->bytes = slot->buffer;
-    ret_done->size = slot->read.keep + slot->expect;
+    ret_done->bytes = slot->buffer + slot->place + slot->shift;
+    ret_done->size = slot->expect;
+    if (slot->read.keep != 0) {
+        ret_done->kept = slot->buffer + slot->head_place;
+        ret_done->kept_size = slot->read.keep;
+    }
 }
 
 void nnc_read_slots_finish(struct nnc_reader *reader) {

@@ -13,6 +13,9 @@
 /* Most reads in flight of one reader. */
 #define NNC_READER_DEPTH_MAX 16
 
+/* Of offsets, lengths and memory of reads past the page cache: no device wants more. */
+#define NNC_READER_ALIGN 4096u
+
 struct nnc_reader;
 
 struct nnc_reader_params {
@@ -34,8 +37,10 @@ struct nnc_read {
 struct nnc_read_done {
     uint32_t tag;
     int code;             /* 0, or why there are no bytes; then nnc_error_text() says it in words */
-    const uint8_t *bytes; /* what was kept, then what was read, then slack (NNC_IMAGE_ROW_SLACK) */
+    const uint8_t *bytes; /* what was read, then slack (NNC_IMAGE_ROW_SLACK) */
     size_t size;
+    const uint8_t *kept; /* of the read before, NULL: nothing was to be kept */
+    size_t kept_size;
 };
 
 /* One kind of reader. */

@@ -15,12 +15,15 @@ struct nnc_read_slot {
     bool located; /* to be released when done */
     uint8_t *buffer;
     size_t buffer_bytes;
-    uint64_t offset; /* in the file */
+    uint64_t offset; /* in the file, where reading begins */
+    size_t place;    /* in the buffer, where it goes */
+    size_t shift;    /* bytes in front of the wanted ones, read for the sake of alignment */
     size_t expect;   /* bytes that the index says are there */
     size_t want; /* bytes to ask for; a folder's file is asked for one more, to see that it has not
                     grown */
-    int code;    /* of the result */
-    char text[192]; /* why, when code < 0 */
+    size_t head_place; /* in the buffer, of the first read of a sample */
+    int code;          /* of the result */
+    char text[192];    /* why, when code < 0 */
 };
 
 /* First member of every reader. */
@@ -41,7 +44,10 @@ void nnc_read_slot_now(struct nnc_reader *reader, struct nnc_read_slot *slot);
 /* Keep the code and the present error text as the slot's result. Returns code. */
 int nnc_read_slot_fail(struct nnc_read_slot *slot, int code);
 
-/* The slot got so many bytes: set its result. */
+/* The kernel gave so many of the bytes that were asked for: how many of them are the sample's. */
+size_t nnc_read_slot_useful(const struct nnc_read_slot *slot, size_t got);
+
+/* The slot got so many useful bytes: set its result. */
 void nnc_read_slot_got(struct nnc_read_slot *slot, size_t bytes);
 
 /* Hand the slot's result out and release its sample. A failed one gets its text here. */

@@ -61,16 +61,19 @@ struct reader_uring {
     uint32_t in_flight; /* submitted and not handed out */
 };
 
-static struct open_how how = {
-    .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
-    .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
+enum {
+    OPEN_FLAGS = O_RDONLY | O_NONBLOCK | O_NOCTTY,
+    RESOLVE_FLAGS = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
 };
 
+static struct open_how how = {.flags = OPEN_FLAGS | O_CLOEXEC, .resolve = RESOLVE_FLAGS};
+static struct open_how how_uncached = {.flags = OPEN_FLAGS | O_CLOEXEC | O_DIRECT,
+                                       .resolve = RESOLVE_FLAGS};
+
 /* Descriptors in file slots have no close-on-exec flag; the kernel refuses it there. */
-static struct open_how how_direct = {
-    .flags = O_RDONLY | O_NONBLOCK | O_NOCTTY,
-    .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
-};
+static struct open_how how_slot = {.flags = OPEN_FLAGS, .resolve = RESOLVE_FLAGS};
+static struct open_how how_slot_uncached = {.flags = OPEN_FLAGS | O_DIRECT,
+                                            .resolve = RESOLVE_FLAGS};
 
 /* ---- life ---- */
 
@@ -153,14 +156,15 @@ static void name_entry(struct io_uring_sqe *sqe, uint32_t tag, enum operation op
 static void submit_read(struct reader_uring *reader, uint32_t tag, int fd, unsigned flags) {
     struct nnc_read_slot *slot = &reader->base.slots[tag];
     struct io_uring_sqe *sqe = take_entry(reader, tag);
-    io_uring_prep_read(sqe, fd, slot->buffer + slot->read.keep, (unsigned)slot->want, slot->offset);
+    io_uring_prep_read(sqe, fd, slot->buffer + slot->place, (unsigned)slot->want, slot->offset);
     name_entry(sqe, tag, OP_READ, flags);
 }
 
 static void submit_direct(struct reader_uring *reader, uint32_t tag) {
     const struct nnc_extent *extent = &reader->base.slots[tag].extent;
     struct io_uring_sqe *sqe = take_entry(reader, tag);
-    io_uring_prep_openat2_direct(sqe, extent->fd, extent->path, &how_direct, tag);
+    io_uring_prep_openat2_direct(sqe, extent->fd, extent->path,
+                                 extent->direct ? &how_slot_uncached : &how_slot, tag);
     name_entry(sqe, tag, OP_OPEN, IOSQE_IO_LINK);
     submit_read(reader, tag, (int)tag, IOSQE_FIXED_FILE | IOSQE_IO_HARDLINK);
     sqe = take_entry(reader, tag);
@@ -171,7 +175,7 @@ static void submit_direct(struct reader_uring *reader, uint32_t tag) {
 static void submit_open(struct reader_uring *reader, uint32_t tag) {
     const struct nnc_extent *extent = &reader->base.slots[tag].extent;
     struct io_uring_sqe *sqe = take_entry(reader, tag);
-    io_uring_prep_openat2(sqe, extent->fd, extent->path, &how);
+    io_uring_prep_openat2(sqe, extent->fd, extent->path, extent->direct ? &how_uncached : &how);
     name_entry(sqe, tag, OP_OPEN, 0);
 }
 
@@ -210,14 +214,16 @@ static void finish(struct reader_uring *reader, uint32_t tag) {
     struct nnc_read_slot *slot = &reader->base.slots[tag];
     struct flight *flight = &reader->flights[tag];
     bool opened_here = slot->extent.path != NULL;
-    if (flight->direct && (flight->opened == -EINVAL || flight->got == -EBADF)) {
+    bool refused = flight->opened == -EINVAL && !slot->extent.direct;
+    if (flight->direct && (refused || flight->got == -EBADF)) {
         reader->direct = false; /* this kernel cannot link through a file slot */
     }
     if (opened_here && !flight->direct && flight->opened >= 0) {
         close(flight->opened);
     }
-    if (flight->opened >= 0 && flight->got >= 0 && (size_t)flight->got == slot->expect) {
-        nnc_read_slot_got(slot, (size_t)flight->got);
+    bool read = flight->opened >= 0 && flight->got >= 0;
+    if (read && nnc_read_slot_useful(slot, (size_t)flight->got) == slot->expect) {
+        nnc_read_slot_got(slot, slot->expect);
     } else {
         nnc_read_slot_now(&reader->base, slot);
     }

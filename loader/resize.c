@@ -46,7 +46,7 @@ struct axis {
     struct span span;
     struct nnc_taps taps; /* arrays grow only */
     double *scratch;      /* weights of one output before rounding */
-    size_t first_room, taps_room, weights_room, scratch_room;
+    size_t first_room, taps_room, weights_room, scratch_room, packed_room;
     bool copy; /* no resampling: output i is input i */
 };
 
@@ -70,6 +70,9 @@ struct nnc_resizer {
 };
 
 static const struct nnc_resize_kernels *const all_kernels[] = {
+#if NNC_HAVE_AVX512
+    &nnc_resize_kernels_avx512,
+#endif
 #if NNC_HAVE_AVX2
     &nnc_resize_kernels_avx2,
 #endif
@@ -77,13 +80,20 @@ static const struct nnc_resize_kernels *const all_kernels[] = {
     NULL,
 };
 
-static bool cpu_has(const char *feature) {
+static bool cpu_has(enum nnc_resize_cpu cpu) {
+    switch (cpu) {
 #if NNC_HAVE_AVX2
-    /* The builtin wants a literal; there is one feature. */
-    return feature == NULL || __builtin_cpu_supports("avx2");
-#else
-    return feature == NULL;
+    case NNC_RESIZE_CPU_AVX2:
+        return __builtin_cpu_supports("avx2");
 #endif
+#if NNC_HAVE_AVX512
+    case NNC_RESIZE_CPU_AVX512:
+        return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+#endif
+    default:
+        return cpu == NNC_RESIZE_CPU_ANY;
+    }
 }
 
 int nnc_resizer_create(const char *kernels, struct nnc_resizer **ret_resizer) {
@@ -108,6 +118,7 @@ static void axis_finish(struct axis *axis) {
     free(axis->taps.first);
     free(axis->taps.taps);
     free(axis->taps.weights);
+    free(axis->taps.packed);
     free(axis->scratch);
 }
 
@@ -293,6 +304,28 @@ static void flip_taps(struct nnc_taps *taps) {
     }
 }
 
+/* Lay the weights out as the kernels want them, once they are final. */
+static int pack_taps(const struct nnc_resize_kernels *kernels, struct axis *axis,
+                     uint32_t channels) {
+    struct nnc_taps *taps = &axis->taps;
+    taps->quads = 0;
+    size_t bytes = kernels->pack == NULL ? 0 : kernels->packed_bytes(taps, channels);
+    if (bytes == 0) {
+        return 0;
+    }
+    if (bytes > axis->packed_room) {
+        free(taps->packed);
+        axis->packed_room = 0;
+        taps->packed = aligned_alloc(64, bytes); /* a multiple of 64 */
+        if (taps->packed == NULL) {
+            return nnc_fail(-ENOMEM, "no memory for %zu bytes of resize weights", bytes);
+        }
+        axis->packed_room = bytes;
+    }
+    kernels->pack(taps, channels);
+    return 0;
+}
+
 /* Pillow 13's choice. Where an axis is not resampled the order makes no difference. */
 static bool down_comes_first(const struct nnc_view *view) {
     int64_t rows = (int64_t)view->crop.height - view->height;
@@ -338,8 +371,14 @@ int nnc_resizer_begin(struct nnc_resizer *resizer, const struct nnc_view *view, 
     if (code < 0) {
         return code;
     }
-    if (view->flip && !x->copy && x->span.out_count > 0) {
-        flip_taps(&x->taps);
+    if (!x->copy && x->span.out_count > 0) {
+        if (view->flip) {
+            flip_taps(&x->taps);
+        }
+        code = pack_taps(resizer->kernels, x, channels);
+        if (code < 0) {
+            return code;
+        }
     }
     size_t row_bytes = (size_t)view->out_width * channels;
     if (x->span.out_count < view->out_width || y->span.out_count < view->out_height) {

@@ -26,8 +26,8 @@ struct nnc_view {
 struct nnc_resizer;
 
 /* A resizer for one image after the other; its buffers grow to the largest it has seen.
- * kernels: name of the inner loops to use ("c", "avx2"), or NULL for the fastest of this CPU.
- * Errors: -ENOMEM; -EINVAL no such kernels on this CPU. */
+ * kernels: name of the inner loops to use ("c", "avx2", "avx512"), or NULL for the fastest of this
+ * CPU. Errors: -ENOMEM; -EINVAL no such kernels on this CPU. */
 int nnc_resizer_create(const char *kernels, struct nnc_resizer **ret_resizer);
 
 /* Free it. Takes NULL. */

@@ -23,16 +23,29 @@ struct nnc_taps {
     uint32_t *first;  /* (count) first input pixel, not decreasing */
     uint32_t *taps;   /* (count) weights used, 1..stride */
     int32_t *weights; /* (count, stride); 0 from taps to the end of its group */
+    void *packed;     /* the same as the kernels' pack() laid it out, aligned to 64 */
+    uint32_t quads;   /* of packed, for each group of outputs; 0: packed is not used */
+};
+
+/* What a CPU has to have. */
+enum nnc_resize_cpu {
+    NNC_RESIZE_CPU_ANY,
+    NNC_RESIZE_CPU_AVX2,
+    NNC_RESIZE_CPU_AVX512, /* with BW, VL, VBMI and VNNI */
 };
 
 /* One row of the table of kernels. */
 struct nnc_resize_kernels {
     const char *name;
-    const char *cpu; /* feature for __builtin_cpu_supports(), NULL: always there */
+    enum nnc_resize_cpu cpu;
     /* Resample a row of 1 or 3 channels: ret_out u8 (taps->count, channels). Reads up to
      * NNC_IMAGE_ROW_SLACK bytes behind the last input pixel. */
     void (*across1)(const uint8_t *row, const struct nnc_taps *taps, uint8_t *ret_out);
     void (*across3)(const uint8_t *row, const struct nnc_taps *taps, uint8_t *ret_out);
+    /* Bytes that taps take when laid out for across1 (channels 1) or across3 (3), 0 when they
+     * cannot be; and doing it, into taps->packed, with taps->quads. NULL: nothing is laid out. */
+    size_t (*packed_bytes)(const struct nnc_taps *taps, uint32_t channels);
+    void (*pack)(struct nnc_taps *taps, uint32_t channels);
     /* Mix rows: ret_out[x] = sum over k < taps of weights[k] * rows[k][x], x < count. */
     void (*down)(const uint8_t *const *rows, const int32_t *weights, uint32_t taps, size_t count,
                  uint8_t *ret_out);
@@ -41,5 +54,8 @@ struct nnc_resize_kernels {
 /* Compiled from the same source with different flags. */
 extern const struct nnc_resize_kernels nnc_resize_kernels_c;
 extern const struct nnc_resize_kernels nnc_resize_kernels_avx2;
+
+/* Of a source of its own. */
+extern const struct nnc_resize_kernels nnc_resize_kernels_avx512;
 
 #endif

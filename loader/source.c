@@ -41,6 +41,7 @@ struct nnc_source {
     size_t map_bytes;
     int root_fd;
     int raw_fd; /* the caller's; -1: none */
+    bool direct;
     struct shard *shards;
     uint32_t open_count;
     uint64_t hand;
@@ -59,13 +60,15 @@ static int open_index(struct nnc_source *source, int fd) {
     return nnc_index_open(source->map, bytes, &source->index);
 }
 
-int nnc_source_open(const struct nnc_setup_data *data, struct nnc_source **ret_source) {
+int nnc_source_open(const struct nnc_setup_data *data, bool direct,
+                    struct nnc_source **ret_source) {
     struct nnc_source *source = calloc(1, sizeof(*source));
     if (source == NULL) {
         return nnc_fail(-ENOMEM, "no memory for a data set");
     }
     source->root_fd = -1;
     source->raw_fd = data->raw_fd;
+    source->direct = direct;
     int code = open_index(source, data->index_fd);
     if (code < 0) {
         goto out;
@@ -130,8 +133,7 @@ static bool climbs(const char *path) {
     return false;
 }
 
-int nnc_source_open_beneath(int directory, const char *path) {
-    const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+static int open_beneath(int directory, const char *path, int flags) {
     struct open_how how = {
         .flags = (uint64_t)flags,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
@@ -145,6 +147,13 @@ int nnc_source_open_beneath(int directory, const char *path) {
         fd = openat(directory, path, flags);
     }
     return fd >= 0 ? fd : -errno;
+}
+
+int nnc_source_open_beneath(int directory, const char *path, bool direct) {
+    const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    int fd = direct ? open_beneath(directory, path, flags | O_DIRECT) : -EINVAL;
+    /* A file system that cannot do it refuses the flag. */
+    return fd == -EINVAL ? open_beneath(directory, path, flags) : fd;
 }
 
 /* ---- shards ---- */
@@ -169,7 +178,7 @@ static int open_shard(struct nnc_source *source, uint32_t number) {
     if (source->open_count >= OPEN_MAX) {
         close_unused_shard(source);
     }
-    int fd = nnc_source_open_beneath(source->root_fd, name);
+    int fd = nnc_source_open_beneath(source->root_fd, name, source->direct);
     if (fd < 0) {
         return nnc_fail(fd, "%s: %s", name, strerror(-fd));
     }
@@ -199,6 +208,7 @@ int nnc_source_locate(struct nnc_source *source, uint64_t sample, struct nnc_ext
     if (source->index.header->kind == NNC_INDEX_FOLDER) {
         extent.fd = source->root_fd;
         extent.path = source->index.strings + entry->name;
+        extent.direct = source->direct;
         *ret_extent = extent;
         return 0;
     }
@@ -215,6 +225,7 @@ int nnc_source_locate(struct nnc_source *source, uint64_t sample, struct nnc_ext
     }
     shard->users += raw ? 0 : 1;
     extent.fd = raw ? source->raw_fd : shard->fd;
+    extent.direct = source->direct && !raw;
     *ret_extent = extent;
     return 0;
 }

@@ -7,6 +7,7 @@
 #include "ipc/index.h"
 #include "ipc/setup.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,11 +22,13 @@ struct nnc_extent {
     const char *path; /* folder: relative to fd; else NULL: read fd itself */
     uint64_t offset;
     uint32_t bytes;
+    bool direct; /* read past the page cache, aligned */
 };
 
-/* Map the index, check it, and open the data directory. The descriptors in data stay open and the
- * caller's. Errors: -NNC_E_FORMAT bad index; errno of the directory. */
-int nnc_source_open(const struct nnc_setup_data *data, struct nnc_source **ret_source);
+/* Map the index, check it, and open the data directory. direct: files are to be read past the page
+ * cache, where their file system can. The descriptors in data stay open and the caller's. Errors:
+ * -NNC_E_FORMAT bad index; errno of the directory. */
+int nnc_source_open(const struct nnc_setup_data *data, bool direct, struct nnc_source **ret_source);
 
 /* Close everything but the caller's descriptors. Takes NULL. */
 void nnc_source_close(struct nnc_source *source);
@@ -43,8 +46,9 @@ int nnc_source_locate(struct nnc_source *source, uint64_t sample, struct nnc_ext
 void nnc_source_release(struct nnc_source *source, uint64_t sample);
 
 /* Open a file beneath a directory for reading, never waiting for a FIFO's writer and never leaving
- * the directory through links. Returns the descriptor. Errors: errno; -EXDEV: a link leads outside.
+ * the directory through links; with direct past the page cache, where the file system can. Returns
+ * the descriptor. Errors: errno; -EXDEV: a link leads outside.
  */
-int nnc_source_open_beneath(int directory, const char *path);
+int nnc_source_open_beneath(int directory, const char *path, bool direct);
 
 #endif

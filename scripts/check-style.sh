@@ -5,7 +5,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-mapfile -t sources < <(find base ipc coordinator loader data workers cpu -name '*.[ch]' | sort)
+mapfile -t sources < <(find base ipc coordinator loader data workers cpu bench -name '*.[ch]' | sort)
 mapfile -t tests < <(find tests -name '*.[ch]' | sort)
 breaches=0
 

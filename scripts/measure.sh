@@ -42,7 +42,7 @@ first-batch() {
         "$nncoord" "$CIFAR10" --gpus 0 --config cifar10-resnet20 --epochs 1 --limit-train-batches 2 \
             --limit-val-batches 1 --workers 2 --quiet --json --output-dir "$out/first-$i" >"$out/first.json"
         echo "first batch after $(field first_batch_s <"$out/first.json") s; coordinator and 2 loaders:" \
-            "$(field loaders_and_coordinator_bytes <"$out/first.json") bytes resident beside the ring"
+            "$(field loaders_and_coordinator_bytes <"$out/first.json") bytes beside the ring"
     done
 }
 

@@ -483,6 +483,7 @@ Test(config, verbs_take_their_words) {
         {"doctor --json", "doctor", "", "", NULL, 0},
         {"bench input d --json", "bench", "input", "d", NULL, 0},
         {"bench train --model alexnet", "bench", "train", "", NULL, 0},
+        {"bench synth d --count 7", "bench", "synth", "", "d", 1},
         {"show d --split val", "show", "", "d", NULL, 0},
         {"test d", "eval", "", "d", NULL, 0},
         {"-q train d", "train", "", "d", NULL, 0},
@@ -524,7 +525,8 @@ Test(config, wrong_lines_say_what_was_meant) {
         {"train d e", "what is \"e\"?"},
         {"models resnet18", "nncoord models knows show, not \"resnet18\""},
         {"models shwo", "(did you mean show?)"},
-        {"bench", "nncoord bench needs one of: input, train"},
+        {"bench", "nncoord bench needs one of: input, train, synth"},
+        {"bench synth", "nncoord bench synth needs DIR"},
         {"show", "nncoord show needs DATA"},
         {"bench inptu d", "(did you mean input?)"},
         {"bench train d", "what is \"d\"?"},
@@ -553,6 +555,9 @@ Test(config, wrong_lines_say_what_was_meant) {
         {"models show x --input 3x4", "--input \"3x4\""},
         {"models show x --input 3x4x5x6", "--input"},
         {"bench input d --split tset", "--split: \"tset\" is none of"},
+        {"bench input d --cache cold --bench-epochs 2", "one pass is measured"},
+        {"bench input d --cache tepid", "cold"},
+        {"bench input d --simulate-gpu 0.01", "at least 0.1 images per second"},
         {"help trian", "did you mean train"},
     };
     for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {

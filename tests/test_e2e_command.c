@@ -95,22 +95,101 @@ Test(command, jpeg_folders_train_and_predict_prints_one_object_a_file, .init = s
     command_free(&predict);
 }
 
+/* bench input of the training images in batches of four, with what the row adds. */
+static struct command bench_input(const char *const *added) {
+    const char *arguments[24] = {
+        "bench", "input",        jpeg_path, "--workers", "2", "--train-crop-size",
+        "32",    "--batch-size", "4",       "--json"};
+    for (size_t i = 0; added[i] != NULL; i++) {
+        arguments[10 + i] = added[i];
+    }
+    struct command bench = command_start(scratch, false, arguments);
+    command_wait(&bench);
+    return bench;
+}
+
 Test(command, bench_input_reports_rate_stages_and_what_bounds_it, .init = set_up, .fini = tear_down,
      .timeout = 60) {
-    struct command bench =
-        command_run(scratch, "bench", "input", jpeg_path, "--workers", "2", "--train-crop-size",
-                    "32", "--batch-size", "4", "--json", NULL);
+    struct command bench = bench_input((const char *[]){"--bench-epochs", "2", NULL});
     char text[64];
     cr_assert_eq(bench.status, 0, "%s", bench.err);
     static const char *const numbers[] = {"images_per_s", "bytes_per_s", "cpu_s_per_1000",
-                                          "peak_memory_bytes"};
-    for (size_t i = 0; i < 4; i++) {
+                                          "peak_memory_bytes", "bytes_read"};
+    for (size_t i = 0; i < 5; i++) {
         cr_assert_gt(json_number(bench.out, numbers[i]), 0, "%s", numbers[i]);
     }
     cr_assert_eq(json_number(bench.out, "workers"), 2);
-    cr_assert_eq(json_number(bench.out, "images"), 36);
+    cr_assert_eq(json_number(bench.out, "images"), 72);
+    cr_assert_eq(json_number(bench.out, "epochs"), 2);
+    cr_assert_eq(json_number(bench.out, "warm_images"), 36);
+    cr_assert_str_eq(json_text(bench.out, "cache", text, sizeof(text)), "warm");
+    cr_assert_str_eq(json_text(bench.out, "consumer", text, sizeof(text)), "none");
     json_text(bench.out, "bound_by", text, sizeof(text));
+    cr_assert_not_null(strstr(bench.err, "bound by "), "%s", bench.err);
+    cr_assert_null(strstr(bench.out, "\"au\""), "no device was simulated");
     command_free(&bench);
+}
+
+Test(command, bench_input_shares_sum_to_one_hundred_percent, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct command bench = bench_input((const char *[]){"--bench-epochs", "5", NULL});
+    static const char *const names[] = {"decode ", "transform ", "read ", "ring full ", "other "};
+    const char *at = strstr(bench.err, "bound by ");
+    double sum = 0.0;
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_not_null(at, "%s", bench.err);
+    at = strchr(at, ':');
+    for (size_t i = 0; i < 5; i++) {
+        const char *share = strstr(at, names[i]);
+        cr_assert_not_null(share, "%s in %s", names[i], bench.err);
+        sum += strtod(share + strlen(names[i]), NULL);
+    }
+    cr_assert(sum >= 97 && sum <= 103, "%g %% after rounding: %s", sum, bench.err);
+    command_free(&bench);
+}
+
+Test(command, a_cold_bench_drops_the_files_and_reads_each_once, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct command bench = bench_input((const char *[]){"--cache", "cold", NULL});
+    char text[64];
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_eq(json_number(bench.out, "images"), 36);
+    cr_assert_eq(json_number(bench.out, "epochs"), 1);
+    cr_assert_eq(json_number(bench.out, "warm_images"), 0);
+    cr_assert_str_eq(json_text(bench.out, "cache", text, sizeof(text)), "cold");
+    cr_assert_geq(json_number(bench.out, "resident_bytes"), 0);
+    cr_assert_not_null(strstr(bench.err, "cold: 36 files of"), "%s", bench.err);
+    command_free(&bench);
+}
+
+Test(command, a_bench_with_floats_measures_the_batches_it_was_told, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    struct command bench =
+        bench_input((const char *[]){"--consumer", "float", "--bench-steps", "3", NULL});
+    char text[64];
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_eq(json_number(bench.out, "images"), 12);
+    cr_assert_str_eq(json_text(bench.out, "consumer", text, sizeof(text)), "float");
+    command_free(&bench);
+}
+
+Test(command, a_simulated_device_passes_when_it_is_slow_and_fails_when_nobody_could_feed_it,
+     .init = set_up, .fini = tear_down, .timeout = 60) {
+    struct command slow =
+        bench_input((const char *[]){"--simulate-gpu", "10", "--bench-steps", "3", NULL});
+    cr_assert_eq(slow.status, 0, "%s", slow.err);
+    cr_assert_not_null(strstr(slow.out, "\"passed\": true"), "%s", slow.out);
+    cr_assert_gt(json_number(slow.out, "au"), 0.9);
+    cr_assert_not_null(strstr(slow.err, "pass: "), "%s", slow.err);
+    struct command fast =
+        bench_input((const char *[]){"--simulate-gpu", "1e9", "--bench-epochs", "1", NULL});
+    cr_assert_eq(fast.status, 1, "%s", fast.err);
+    cr_assert_not_null(strstr(fast.out, "\"passed\": false"), "%s", fast.out);
+    cr_assert_lt(json_number(fast.out, "au"), 0.9);
+    cr_assert_not_null(strstr(fast.err, "FAIL: the simulated device was busy"), "%s", fast.err);
+    cr_assert_not_null(strstr(fast.err, "bound by"), "%s", fast.err);
+    command_free(&slow);
+    command_free(&fast);
 }
 
 Test(command, bench_train_measures_without_data, .init = set_up, .fini = tear_down, .timeout = 60) {

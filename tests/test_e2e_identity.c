@@ -248,6 +248,94 @@ Test(identity, thirty_killed_loaders_lose_and_duplicate_nothing, .init = set_up,
     cr_assert_geq(kills, 30, "only %u kills: the test did not test", kills);
 }
 
+/* CPUs that nncoord may use here, from `doctor`. */
+static unsigned usable_cpus(void) {
+    struct command doctor = command_run(scratch, "doctor", "--json", NULL);
+    const char *end = strstr(doctor.out, " CPUs to use");
+    unsigned cpus = 0;
+    cr_assert_not_null(end, "%s", doctor.out);
+    while (end > doctor.out && end[-1] >= '0' && end[-1] <= '9') {
+        end--;
+    }
+    cr_assert_eq(sscanf(end, "%u", &cpus), 1);
+    command_free(&doctor);
+    return cpus;
+}
+
+/* Photographs that take a hundred times as long to decode as the network computes on them. */
+static struct command train_on_photographs(const char *out, const char *const *extra) {
+    static const char text[] = "input(3, 32, 32)\nSequential(Flatten(), Linear(3072, 2))\n";
+    char photographs[400], network[400];
+    snprintf(photographs, sizeof(photographs), "%s/photographs", scratch);
+    snprintf(network, sizeof(network), "%s/linear.nn", scratch);
+    if (access(photographs, R_OK) != 0) {
+        dataset_make_jpeg(photographs, 2, 20, 2, 700);
+        FILE *file = fopen(network, "w");
+        fputs(text, file);
+        fclose(file);
+    }
+    const char *arguments[40] = {"train",
+                                 photographs,
+                                 "--model",
+                                 network,
+                                 "--train-crop-size",
+                                 "32",
+                                 "--val-crop-size",
+                                 "32",
+                                 "--val-resize-size",
+                                 "32",
+                                 "--lr",
+                                 "0.001",
+                                 "--threads",
+                                 "1",
+                                 "--epochs",
+                                 "40",
+                                 "--eval-every",
+                                 "0",
+                                 "--batch-size",
+                                 "8",
+                                 "--json",
+                                 "--output-dir",
+                                 out};
+    size_t count = 23;
+    for (size_t i = 0; extra[i] != NULL; i++) {
+        arguments[count++] = extra[i];
+    }
+    return command_start(scratch, false, arguments);
+}
+
+Test(identity, loaders_that_come_and_go_while_training_do_not_change_the_weights, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    char golden[65], hash[65];
+    if (usable_cpus() < 2) {
+        cr_skip_test("with one CPU there is never a second loader");
+    }
+    struct command fixed = train_on_photographs("fixed", (const char *[]){"--workers", "1", NULL});
+    finish(&fixed, golden);
+    struct command follows = train_on_photographs(
+        "auto", (const char *[]){"--workers-interval", "0.2", "--audit", "audit", NULL});
+    command_wait(&follows);
+    cr_assert_eq(follows.status, 0, "%s", follows.err);
+    cr_assert_not_null(strstr(follows.err, " loaders: trainers waited "), "%s", follows.err);
+    cr_assert_geq(json_number(follows.out, "workers_changes"), 1, "%s", follows.err);
+    json_text(follows.out, "weights_sha256", hash, sizeof(hash));
+    cr_assert_str_eq(hash, golden, "%s", follows.err);
+    check_audit("audit", 40, 40);
+    command_free(&follows);
+}
+
+Test(identity, a_number_of_loaders_that_was_given_stays, .init = set_up, .fini = tear_down,
+     .timeout = 120) {
+    struct command fixed = train_on_photographs(
+        "fixed", (const char *[]){"--workers", "1", "--workers-interval", "0.1", NULL});
+    command_wait(&fixed);
+    cr_assert_eq(fixed.status, 0, "%s", fixed.err);
+    cr_assert_eq(json_number(fixed.out, "workers"), 1);
+    cr_assert_eq(json_number(fixed.out, "workers_changes"), 0);
+    cr_assert_null(strstr(fixed.err, " loaders: "), "%s", fixed.err);
+    command_free(&fixed);
+}
+
 /* Stop a run at a random moment; exit 75 and a durable checkpoint are expected when it was running.
  */
 static bool interrupt(struct command *command, struct nnc_rng *rng) {

@@ -108,11 +108,15 @@ static void make_ready(struct world *world, uint32_t child) {
     message(world, child, NNC_MSG_READY);
 }
 
-static struct world *begin(uint32_t trainers, uint32_t loaders) {
+/* A group with `empty` places for further loaders. */
+static struct world *begin_with_places(uint32_t trainers, uint32_t loaders, uint32_t empty) {
     nnc_log_init("test", NNC_LOG_ERROR);
     struct world *world = calloc(1, sizeof(*world));
-    const struct nnc_group_params params = {
-        .trainers = trainers, .loaders = loaders, .max_restarts = 2, .grace_ns = 25 * SECOND};
+    const struct nnc_group_params params = {.trainers = trainers,
+                                            .loaders = loaders,
+                                            .loaders_max = loaders + empty,
+                                            .max_restarts = 2,
+                                            .grace_ns = 25 * SECOND};
     struct nnc_actions actions = {.count = 0};
     world->now = 1000 * SECOND;
     nnc_group_begin(&world->group, &params, world->now, &actions);
@@ -120,13 +124,36 @@ static struct world *begin(uint32_t trainers, uint32_t loaders) {
     return world;
 }
 
-static struct world *begin_running(uint32_t trainers, uint32_t loaders) {
-    struct world *world = begin(trainers, loaders);
+static struct world *begin(uint32_t trainers, uint32_t loaders) {
+    return begin_with_places(trainers, loaders, 0);
+}
+
+static struct world *begin_running_with_places(uint32_t trainers, uint32_t loaders,
+                                               uint32_t empty) {
+    struct world *world = begin_with_places(trainers, loaders, empty);
     for (uint32_t i = 0; i < trainers + loaders; i++) {
         make_ready(world, i);
     }
     cr_assert_eq(world->group.phase, NNC_GROUP_RUNNING);
     return world;
+}
+
+static struct world *begin_running(uint32_t trainers, uint32_t loaders) {
+    return begin_running_with_places(trainers, loaders, 0);
+}
+
+static int add_loader(struct world *world) {
+    struct nnc_actions actions = {.count = 0};
+    int added = nnc_group_add_loader(&world->group, world->now, &actions);
+    perform(world, &actions);
+    return added;
+}
+
+static int retire_loader(struct world *world) {
+    struct nnc_actions actions = {.count = 0};
+    int retired = nnc_group_retire_loader(&world->group, world->now, &actions);
+    perform(world, &actions);
+    return retired;
 }
 
 Test(group, nobody_starts_before_all_are_ready) {
@@ -270,13 +297,156 @@ Test(group, a_child_that_stays_silent_is_killed_at_its_deadline) {
     free(world);
 }
 
-/* Random deaths, messages and ticks: whatever happens, the rules checked in perform() hold, and
- * once deaths stop the run comes to an end. */
+Test(group, an_added_loader_starts_by_itself_and_counts_as_one_of_the_group) {
+    struct world *world = begin_running_with_places(1, 1, 2);
+    cr_assert_eq(nnc_group_loaders(&world->group), 1);
+    cr_assert_eq(add_loader(world), 1);
+    cr_assert(world->alive[2]);
+    cr_assert_eq(nnc_group_loaders(&world->group), 2);
+    make_ready(world, 2);
+    cr_assert_eq(world->group.child[2].state, NNC_CHILD_RUNNING);
+    cr_assert_eq(add_loader(world), 1);
+    make_ready(world, 3);
+    cr_assert_eq(add_loader(world), 0, "all places are taken");
+    end(world, 2, true, SIGKILL, 0);
+    tick(world, 1);
+    cr_assert(world->alive[2], "it comes back as any loader");
+    free(world);
+}
+
+Test(group, a_retired_loader_is_told_once_ends_by_itself_and_stays_away) {
+    struct world *world = begin_running(1, 2);
+    cr_assert_eq(retire_loader(world), 1);
+    cr_assert_eq(world->stops, 1);
+    cr_assert_eq(world->group.child[2].state, NNC_CHILD_DRAINING);
+    cr_assert_eq(world->group.child[1].state, NNC_CHILD_RUNNING);
+    cr_assert_eq(retire_loader(world), 0, "the last one stays");
+    end(world, 2, false, 0, 0);
+    cr_assert_eq(world->group.child[2].state, NNC_CHILD_EXITED);
+    cr_assert_eq(world->sweeps, 1);
+    cr_assert_eq(world->group.loader_deaths, 0);
+    tick(world, 100 * SECOND);
+    cr_assert(!world->alive[2]);
+    cr_assert_eq(add_loader(world), 1, "its place can be filled again");
+    make_ready(world, 2);
+    cr_assert_eq(nnc_group_loaders(&world->group), 2);
+    free(world);
+}
+
+Test(group, a_retired_loader_that_is_killed_on_its_way_out_is_swept_and_stays_away) {
+    struct world *world = begin_running(1, 2);
+    retire_loader(world);
+    end(world, 2, true, SIGKILL, 0);
+    cr_assert_eq(world->sweeps, 1);
+    tick(world, 100 * SECOND);
+    cr_assert(!world->alive[2]);
+    cr_assert_eq(world->group.phase, NNC_GROUP_RUNNING);
+    free(world);
+}
+
+Test(group, a_retired_loader_that_does_not_leave_is_killed_after_the_grace) {
+    struct world *world = begin_running(1, 2);
+    retire_loader(world);
+    tick(world, 24 * SECOND);
+    cr_assert(!world->doomed[2]);
+    tick(world, 2 * SECOND);
+    cr_assert(world->doomed[2]);
+    reap_doomed(world);
+    cr_assert_eq(world->group.phase, NNC_GROUP_RUNNING);
+    free(world);
+}
+
+Test(group, a_loader_that_waits_for_its_respawn_is_retired_by_not_coming_back) {
+    struct world *world = begin_running(1, 2);
+    for (int i = 0; i < 2; i++) { /* the second death has a pause behind it */
+        end(world, 2, true, SIGKILL, 0);
+        if (i == 0) {
+            tick(world, 1);
+            make_ready(world, 2);
+        }
+    }
+    cr_assert_eq(retire_loader(world), 1);
+    tick(world, 10 * SECOND);
+    cr_assert(!world->alive[2]);
+    cr_assert_eq(nnc_group_loaders(&world->group), 1);
+    free(world);
+}
+
+Test(group, an_added_loader_that_cannot_start_does_not_end_the_run) {
+    struct world *world = begin_running_with_places(1, 1, 1);
+    add_loader(world);
+    cr_assert_eq(retire_loader(world), 0, "it is just starting");
+    message(world, 2, NNC_MSG_HELLO);
+    end(world, 2, false, 1, -NNC_E_FORMAT);
+    cr_assert_eq(world->group.phase, NNC_GROUP_RUNNING);
+    cr_assert_eq(world->group.extra_failures, 1);
+    cr_assert_eq(nnc_group_loaders(&world->group), 1);
+    struct nnc_actions actions = {.count = 0};
+    cr_assert_eq(nnc_group_add_loader(&world->group, world->now, &actions), 1);
+    actions.count = 0;
+    nnc_group_spawn_failed(&world->group, 2, "is missing", world->now, &actions);
+    perform(world, &actions);
+    cr_assert_eq(world->group.phase, NNC_GROUP_RUNNING);
+    cr_assert_eq(world->group.extra_failures, 2);
+    free(world);
+}
+
+Test(group, a_restart_starts_as_many_loaders_as_there_were) {
+    struct world *world = begin_running_with_places(1, 2, 2);
+    add_loader(world);
+    make_ready(world, 3);
+    add_loader(world); /* not READY yet when the trainer dies */
+    message(world, 4, NNC_MSG_HELLO);
+    end(world, 0, true, SIGKILL, 0);
+    reap_doomed(world);
+    cr_assert_eq(world->generations, 1);
+    for (uint32_t i = 0; i < 5; i++) {
+        cr_assert(world->alive[i], "child %u", i);
+        make_ready(world, i);
+    }
+    cr_assert_eq(world->group.phase, NNC_GROUP_RUNNING);
+    retire_loader(world);
+    end(world, 0, true, SIGKILL, 0);
+    reap_doomed(world);
+    cr_assert(!world->alive[4], "the retired one does not come back");
+    for (uint32_t i = 0; i < 4; i++) {
+        cr_assert(world->alive[i], "child %u", i);
+        make_ready(world, i);
+    }
+    cr_assert_eq(world->group.phase, NNC_GROUP_RUNNING, "nobody waits for the retired one");
+    free(world);
+}
+
+Test(group, a_run_ends_while_a_retired_loader_is_on_its_way_out) {
+    struct world *world = begin_running(1, 2);
+    retire_loader(world);
+    message(world, 0, NNC_MSG_DONE);
+    cr_assert(!world->doomed[2], "it ends by itself");
+    cr_assert_eq(add_loader(world), 0, "nobody is added to an ending run");
+    for (uint32_t i = 0; i < 3; i++) {
+        end(world, i, false, 0, 0);
+    }
+    cr_assert(world->finished);
+    cr_assert_eq(world->group.code, 0);
+    free(world);
+}
+
+/* In some steps of a history the number of loaders is changed. */
+static void change_loaders(struct world *world, struct nnc_rng *rng) {
+    uint32_t draw = nnc_rng_below(rng, 20);
+    uint32_t before = nnc_group_loaders(&world->group);
+    int done = draw == 0 ? add_loader(world) : draw == 1 ? -retire_loader(world) : 0;
+    cr_assert_eq((int)nnc_group_loaders(&world->group), (int)before + done);
+    cr_assert(done >= 0 || before > 1, "the last loader was retired");
+}
+
+/* Random deaths, messages, ticks, additions and retirements: whatever happens, the rules checked in
+ * perform() hold, and once deaths stop the run comes to an end. */
 Test(group, random_histories_end_and_break_no_rule, .timeout = 60) {
     for (uint64_t seed = 0; seed < 3000; seed++) {
         struct nnc_rng rng = nnc_rng_make(seed, NNC_RNG_SYNTHETIC, 0, 0);
         uint32_t trainers = 1 + nnc_rng_below(&rng, 3);
-        struct world *world = begin(trainers, nnc_rng_below(&rng, 4));
+        struct world *world = begin_with_places(trainers, nnc_rng_below(&rng, 4), seed % 3);
         for (int step = 0; step < 4000 && !world->finished; step++) {
             uint32_t child = nnc_rng_below(&rng, world->group.children);
             if (world->doomed[child]) {
@@ -293,6 +463,7 @@ Test(group, random_histories_end_and_break_no_rule, .timeout = 60) {
                     end(world, child, false, 0, 0);
                 }
             }
+            change_loaders(world, &rng);
             tick(world, 20000000);
         }
         cr_assert(world->finished, "seed %lu did not end, phase %d", (unsigned long)seed,

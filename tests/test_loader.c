@@ -155,6 +155,27 @@ Test(loader, killed_loaders_lose_nothing_and_change_nothing) {
     end(&world);
 }
 
+Test(loader, retired_loaders_publish_what_they_hold_and_change_nothing) {
+    struct world world = begin(false, true);
+    struct loader_run_params params = standard(&world);
+    params.ranks = 2;
+    params.batch = 16;
+    params.slots = 2;
+    params.loaders = 4;
+    params.epochs = 8;
+    params.config.train_crop_size = 128;
+    struct loader_run_result all, fewer;
+    loader_run(&params, &all);
+    params.retires = 3;
+    loader_run(&params, &fewer);
+    cr_expect_eq(fewer.hash, all.hash);
+    cr_expect_eq(fewer.samples, all.samples);
+    cr_expect_eq(fewer.retired, 3, "they end with status 0");
+    cr_expect_eq(fewer.left_behind, 0);
+    cr_expect_eq(fewer.clean_exits, 1);
+    end(&world);
+}
+
 Test(loader, raw_samples_come_grey_or_spread_to_three_channels) {
     struct world world = begin(true, false);
     uint64_t hashes[4];

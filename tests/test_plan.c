@@ -94,6 +94,61 @@ Test(plan, memory_is_compared_with_every_part_in_the_text) {
     }
 }
 
+Test(plan, the_number_of_loaders_follows_a_training_unless_the_user_gave_one) {
+    static const struct {
+        const char *name;
+        enum nnc_mode mode;
+        uint32_t workers;
+        double interval;
+        uint32_t cpus, loaders, most;
+        bool adapts;
+    } rows[] = {
+        {"a training", NNC_MODE_TRAIN, 0, 5, 8, 2, 8, true},
+        {"a number was given", NNC_MODE_TRAIN, 3, 5, 8, 3, 3, false},
+        {"no interval", NNC_MODE_TRAIN, 0, 0, 8, 2, 2, false},
+        {"one CPU", NNC_MODE_TRAIN, 0, 5, 1, 1, 1, true},
+        {"more CPUs than places", NNC_MODE_TRAIN, 0, 5, 500, 125, 128, true},
+        {"an evaluation", NNC_MODE_EVAL, 0, 5, 8, 2, 2, false},
+        {"a benchmark", NNC_MODE_BENCH_INPUT, 0, 5, 8, 8, 8, false},
+        {"no loaders", NNC_MODE_BENCH_TRAIN, 0, 5, 8, 0, 0, false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct nnc_config config = config_of();
+        struct nnc_plan plan;
+        config.workers = rows[i].workers;
+        config.workers_interval = rows[i].interval;
+        cr_assert_eq(plan_for(&config, rows[i].cpus, rows[i].mode, &plan), 0, "%s", rows[i].name);
+        cr_expect_eq(plan.loaders, rows[i].loaders, "%s: %u", rows[i].name, plan.loaders);
+        cr_expect_eq(plan.loaders_max, rows[i].most, "%s: %u", rows[i].name, plan.loaders_max);
+        cr_expect_eq(plan.loaders_adapt, rows[i].adapts, "%s", rows[i].name);
+    }
+}
+
+Test(plan, as_many_loaders_may_come_as_memory_has_room_for) {
+    struct nnc_machine machine = machine_of(16);
+    struct nnc_plan plan = {.loaders = 4, .loaders_max = 16};
+    struct nnc_memory_need need = {.trainers = machine.memory - 7 * NNC_PLAN_LOADER_BYTES,
+                                   .loaders = 4 * NNC_PLAN_LOADER_BYTES};
+    nnc_plan_limit_loaders(&need, &machine, &plan);
+    cr_assert_eq(plan.loaders_max, 4 + 3);
+    need.trainers = machine.memory;
+    nnc_plan_limit_loaders(&need, &machine, &plan);
+    cr_assert_eq(plan.loaders_max, 4, "what runs already is not taken away");
+}
+
+Test(plan, a_warm_benchmark_has_always_more_to_load_and_a_cold_one_one_pass) {
+    struct nnc_config config = config_of();
+    struct nnc_plan plan;
+    cr_assert_eq(plan_for(&config, 2, NNC_MODE_BENCH_INPUT, &plan), 0);
+    cr_assert_gt(plan.schedule.epochs, 1000);
+    config.split = NNC_SPLIT_VAL;
+    cr_assert_eq(plan_for(&config, 2, NNC_MODE_BENCH_INPUT, &plan), 0);
+    cr_assert_gt(nnc_schedule_total(&plan.schedule), 1000 * 4, "validation images too");
+    config.cache = NNC_CACHE_COLD;
+    cr_assert_eq(plan_for(&config, 2, NNC_MODE_BENCH_INPUT, &plan), 0);
+    cr_assert_eq(nnc_schedule_total(&plan.schedule), 4);
+}
+
 Test(plan, loaders_are_never_more_than_a_group_holds) {
     struct nnc_plan plan;
     struct nnc_config config = config_of();

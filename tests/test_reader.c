@@ -33,6 +33,7 @@ struct world {
     struct nnc_index_builder *builder;
     struct nnc_source *source;
     int index_fd;
+    bool direct; /* past the page cache */
 };
 
 static struct world begin(enum nnc_index_kind kind) {
@@ -80,7 +81,7 @@ static void open_source(struct world *world, int raw_fd) {
                  0);
     struct nnc_setup_data data = {.index_fd = world->index_fd, .raw_fd = raw_fd};
     snprintf(data.root, sizeof(data.root), "%s", world->root);
-    cr_assert_eq(nnc_source_open(&data, &world->source), 0, "%s", nnc_error_text());
+    cr_assert_eq(nnc_source_open(&data, world->direct, &world->source), 0, "%s", nnc_error_text());
     free(bytes);
 }
 
@@ -147,8 +148,9 @@ static void check_folder(uint64_t sample, const struct nnc_read_done *done) {
     }
 }
 
-Test(reader, files_of_a_folder_arrive_whole_with_both_kinds_at_any_depth) {
+static void read_folder(bool direct) {
     struct world world = begin(NNC_INDEX_FOLDER);
+    world.direct = direct;
     for (uint32_t i = 0; i < FILES; i++) {
         char name[32];
         snprintf(name, sizeof(name), "file-%u", i);
@@ -165,6 +167,15 @@ Test(reader, files_of_a_folder_arrive_whole_with_both_kinds_at_any_depth) {
         }
     }
     end(&world);
+}
+
+Test(reader, files_of_a_folder_arrive_whole_with_both_kinds_at_any_depth) {
+    read_folder(false);
+}
+
+/* Where the file system of /tmp cannot do it, this is the fall-back. */
+Test(reader, files_of_a_folder_arrive_whole_past_the_page_cache) {
+    read_folder(true);
 }
 
 static const char *const trouble[] = {"missing",   "shrunk",  "grown",  "fifo",
@@ -241,8 +252,9 @@ static void check_shard(uint64_t sample, const struct nnc_read_done *done) {
     }
 }
 
-Test(reader, members_of_more_shards_than_may_be_open_arrive_whole) {
+static void read_shards(bool direct) {
     struct world world = begin(NNC_INDEX_TAR);
+    world.direct = direct;
     for (uint32_t i = 0; i < SHARDS; i++) {
         char name[32];
         snprintf(name, sizeof(name), "shard-%u.tar", i);
@@ -268,6 +280,62 @@ Test(reader, members_of_more_shards_than_may_be_open_arrive_whole) {
     }
     cr_expect_lt(open_fds, SHARDS);
     end(&world);
+}
+
+Test(reader, members_of_more_shards_than_may_be_open_arrive_whole) {
+    read_shards(false);
+}
+
+Test(reader, members_of_shards_arrive_whole_past_the_page_cache) {
+    read_shards(true);
+}
+
+enum {
+    SLICE_HEAD = 77,
+    SLICE_FIRST = 1234,
+    SLICE_BYTES = 20000,
+    SLICE_SAMPLE = 50000,
+    SLICE_OFFSET = 600,
+};
+
+/* Head, then a slice with the head kept. */
+static void read_slice(struct nnc_reader *reader) {
+    struct nnc_read_done done;
+    struct nnc_read read = {.tag = 1, .bytes = SLICE_HEAD};
+    nnc_reader_submit(reader, &read);
+    cr_assert_eq(nnc_reader_wait(reader, &done), 1);
+    cr_assert(done.code == 0 && done.size == SLICE_HEAD && done.kept == NULL);
+    read.first = SLICE_FIRST;
+    read.bytes = SLICE_BYTES;
+    read.keep = SLICE_HEAD;
+    nnc_reader_submit(reader, &read);
+    cr_assert_eq(nnc_reader_wait(reader, &done), 1);
+    cr_assert(done.code == 0 && done.size == SLICE_BYTES && done.kept_size == SLICE_HEAD);
+    for (size_t i = 0; i < SLICE_HEAD; i++) {
+        cr_assert_eq(done.kept[i], byte_at(9, SLICE_OFFSET + i));
+    }
+    for (size_t i = 0; i < SLICE_BYTES; i++) {
+        cr_assert_eq(done.bytes[i], byte_at(9, SLICE_OFFSET + SLICE_FIRST + i));
+    }
+}
+
+Test(reader, a_slice_comes_behind_the_head_that_is_kept) {
+    for (int direct = 0; direct < 2; direct++) {
+        struct world world = begin(NNC_INDEX_TAR);
+        world.direct = direct == 1;
+        write_file(&world, "shard.tar", 9, 60000);
+        nnc_index_builder_add_file(world.builder, "shard.tar", 60000, 0);
+        add_sample(&world, "member", SLICE_OFFSET, SLICE_SAMPLE, 0);
+        open_source(&world, -1);
+        for (size_t kind = 0; kind < 2; kind++) {
+            struct nnc_reader *reader = open_reader(&world, kind, 2);
+            if (reader != NULL) {
+                read_slice(reader);
+                nnc_reader_close(reader);
+            }
+        }
+        end(&world);
+    }
 }
 
 static void check_raw(uint64_t sample, const struct nnc_read_done *done) {

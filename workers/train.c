@@ -74,10 +74,13 @@ int trainer_take_batch(struct nnc_trainer *trainer, struct nnc_batch_place *ret_
     }
     uint64_t began_ns = nnc_clock_ns();
     trainer_set(trainer, NNC_COUNT_SEQ, trainer->seq);
-    do {
+    trainer_beat(trainer, NNC_DOING_DATA);
+    code = nnc_ring_acquire(trainer->params.ring, trainer->seq, 0, ret_batch);
+    trainer->was_ready = code == 0;
+    while (code == -ETIMEDOUT) {
         trainer_beat(trainer, NNC_DOING_DATA);
         code = nnc_ring_acquire(trainer->params.ring, trainer->seq, WAIT_SLICE_MS, ret_batch);
-    } while (code == -ETIMEDOUT);
+    }
     uint64_t waited_ns = nnc_clock_ns() - began_ns;
     trainer->wait_ns += waited_ns;
     trainer->sums.wait_seconds += (double)waited_ns * 1e-9;
@@ -449,7 +452,8 @@ int trainer_send_done(struct nnc_trainer *trainer, double seconds) {
     struct nnc_msg_done done = {.steps = trainer->steps,
                                 .images = trainer->images,
                                 .seconds = seconds,
-                                .wait_seconds = (double)trainer->wait_ns * 1e-9};
+                                .wait_seconds = (double)trainer->wait_ns * 1e-9,
+                                .utilisation = -1.0};
     if (trainer->params.engine != NULL && trainer->setup->number == 0) {
         int code = nnc_engine_weights_sha256(trainer->params.engine, done.weights_sha256);
         if (code < 0) {
@@ -480,8 +484,10 @@ int nnc_trainer_run(struct nnc_trainer *trainer) {
     int code;
     switch ((enum nnc_mode)trainer->setup->mode) {
     case NNC_MODE_BENCH_INPUT:
+        code = trainer_run_bench_input(trainer);
+        break;
     case NNC_MODE_CHECK:
-        code = trainer_run_input(trainer);
+        code = trainer_run_check(trainer);
         break;
     case NNC_MODE_BENCH_TRAIN:
         code = trainer_run_bench(trainer);

@@ -2,8 +2,7 @@
 /* What a trainer does beside training and evaluating: predictions, loaders alone, a backend alone.
  *
  *   PREDICT       validation batches as in train.c; the logits of each sample go to the coordinator
- *   BENCH_INPUT   take each batch and give it back: what the loaders can do when nobody is slow
- *   CHECK         the same
+ *   CHECK         take each batch and give it back; BENCH_INPUT does more, in bench_input.c
  *   BENCH_TRAIN   one synthetic batch, stepped over and over: what the backend can do when data is
  * free
  *
@@ -64,10 +63,9 @@ int trainer_send_logits(struct nnc_trainer *trainer, struct nnc_executable *exec
     return code;
 }
 
-/* ---- BENCH_INPUT, CHECK ---- */
+/* ---- CHECK ---- */
 
-/* 1 when the coordinator said stop. */
-static int is_told_to_stop(struct nnc_trainer *trainer) {
+int trainer_is_told_to_stop(struct nnc_trainer *trainer) {
     int asked = trainer->params.link.ops->poll(trainer->params.link.context);
     if (asked < 0) {
         return nnc_fail(asked, "the coordinator is gone");
@@ -75,7 +73,7 @@ static int is_told_to_stop(struct nnc_trainer *trainer) {
     return asked == NNC_MSG_STOP;
 }
 
-int trainer_run_input(struct nnc_trainer *trainer) {
+int trainer_run_check(struct nnc_trainer *trainer) {
     int told = 0;
     trainer_open_slots(trainer);
     while (trainer->seq < trainer->total && told == 0) {
@@ -90,7 +88,7 @@ int trainer_run_input(struct nnc_trainer *trainer) {
         trainer_set(trainer, NNC_COUNT_SAMPLES, trainer->images);
         trainer_set(trainer, NNC_COUNT_PHASE_SAMPLES, trainer->images);
         trainer_set(trainer, NNC_COUNT_NS_WAIT, trainer->wait_ns);
-        told = is_told_to_stop(trainer);
+        told = trainer_is_told_to_stop(trainer);
     }
     double seconds = (double)(nnc_clock_ns() - trainer->began_ns) * 1e-9;
     return told < 0 ? told : trainer_send_done(trainer, seconds);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Shared by train.c (steps and phases), train_state.c (start, snapshots) and train_modes.c
- * (everything that is not training). */
+ * and bench_input.c (everything that is not training). */
 #ifndef NNC_WORKERS_TRAIN_PRIVATE_H
 #define NNC_WORKERS_TRAIN_PRIVATE_H
 
@@ -30,6 +30,7 @@ struct nnc_trainer {
     uint32_t wish;                       /* heard, not yet granted */
     uint64_t steps, images, collectives; /* by this process */
     uint64_t began_ns, wait_ns;
+    bool was_ready;        /* the last batch taken was complete when it was asked for */
     uint32_t stored_epoch; /* place of the newest snapshot that belongs on disk */
     uint64_t stored_step;  /* UINT64_MAX: none yet */
     bool stopping;
@@ -111,8 +112,18 @@ void trainer_keep_numbers(struct nnc_trainer *trainer, const struct nnc_batch *b
 int trainer_send_logits(struct nnc_trainer *trainer, struct nnc_executable *executable,
                         uint32_t count);
 
-/* NNC_MODE_BENCH_INPUT and CHECK: take every batch and give it back. */
-int trainer_run_input(struct nnc_trainer *trainer);
+/* 1 when the coordinator said stop, -EPIPE when it is gone. */
+int trainer_is_told_to_stop(struct nnc_trainer *trainer);
+
+/* NNC_MODE_CHECK: take every batch and give it back. */
+int trainer_run_check(struct nnc_trainer *trainer);
+
+/* ---- bench_input.c ---- */
+
+/* NNC_MODE_BENCH_INPUT: warm-up, then measured batches. Errors: -ENOMEM. */
+int trainer_run_bench_input(struct nnc_trainer *trainer);
+
+/* ---- train_modes.c ---- */
 
 /* NNC_MODE_BENCH_TRAIN: timed steps on one synthetic batch. */
 int trainer_run_bench(struct nnc_trainer *trainer);

@@ -63,7 +63,7 @@ void image_target_run(const uint8_t *data, size_t bytes) {
     memcpy(copy, data, bytes);
     memset(copy + bytes, 0, NNC_IMAGE_ROW_SLACK);
     for (int turn = 0; turn < 4; turn++) {
-        const struct nnc_image_sink sink = {on_begin, on_rows, &sample};
+        const struct nnc_image_sink sink = {.begin = on_begin, .rows = on_rows, .context = &sample};
         sample.channels = turn % 2 == 0 ? 3 : 1;
         sample.k = bytes;
         const struct nnc_image_job job = {copy, bytes, sample.channels, turn < 2, &sink};

@@ -59,7 +59,7 @@ int pixels_target_decode(const uint8_t *bytes, size_t size, bool whole,
     uint8_t *copy = calloc(1, size + NNC_IMAGE_ROW_SLACK);
     assert(copy != NULL);
     memcpy(copy, bytes, size);
-    const struct nnc_image_sink sink = {on_begin, on_rows, target};
+    const struct nnc_image_sink sink = {.begin = on_begin, .rows = on_rows, .context = target};
     const struct nnc_image_job job = {copy, size, 3, whole, &sink, slice};
     struct nnc_image_report report = {0};
     int code = nnc_image_decode(image, &job, &report);

@@ -31,7 +31,7 @@ struct run {
     struct nnc_process loaders[LOADER_RUN_LOADERS_MAX];
     bool ready[LOADER_RUN_LOADERS_MAX];
     uint32_t next_incarnation;
-    uint32_t kills;
+    uint32_t kills, retires; /* so far; retired are the last ones */
     uint64_t deadline_ns;
 };
 
@@ -137,10 +137,14 @@ static void take_message(struct run *run, uint32_t number, const struct nnc_mess
     }
 }
 
+static uint32_t live_loaders(const struct run *run) {
+    return run->params->loaders - run->retires;
+}
+
 /* Take all messages that are there. Before the last slot is closed no loader may be gone. */
 static void pump(struct run *run, bool ending) {
     cr_assert_lt(nnc_clock_ns(), run->deadline_ns, "the loaders take too long");
-    for (uint32_t i = 0; i < run->params->loaders; i++) {
+    for (uint32_t i = 0; i < live_loaders(run); i++) {
         struct nnc_process *process = &run->loaders[i];
         nnc_process_read_log(process);
         struct nnc_message message;
@@ -177,13 +181,34 @@ static void mix(struct loader_run_result *result, const void *bytes, size_t size
     result->hash = result->hash * 0x9e3779b97f4a7c15ull + fixture_hash(bytes, size);
 }
 
-static void take_batch(struct run *run, const struct nnc_batch *batch, enum nnc_phase phase) {
+static void tell_sample(const struct run *run, const struct nnc_batch *batch,
+                        const struct nnc_batch_place *place, uint32_t i, size_t bytes) {
+    const struct loader_run_sample sample = {
+        .phase = place->phase,
+        .epoch = place->epoch,
+        .k = place->first + i,
+        .pixels = batch->images + i * batch->sample_bytes,
+        .bytes = bytes,
+        .label = batch->labels[i],
+        .number = batch->samples[i],
+        .status = batch->status[i],
+    };
+    if (run->params->on_sample != NULL) {
+        run->params->on_sample(run->params->context, &sample);
+    }
+}
+
+static void take_batch(struct run *run, const struct nnc_batch *batch,
+                       const struct nnc_batch_place *place) {
+    enum nnc_phase phase = place->phase;
     struct loader_run_result *result = run->result;
     const struct nnc_config *config = &run->params->config;
     const struct nnc_index *index = &run->params->dataset->parts[phase].index;
     size_t side = phase == NNC_PHASE_TRAIN ? config->train_crop_size : config->val_crop_size;
     for (uint32_t i = 0; i < batch->count; i++) {
-        mix(result, batch->images + i * batch->sample_bytes, side * side * run->params->channels);
+        size_t bytes = side * side * run->params->channels;
+        mix(result, batch->images + i * batch->sample_bytes, bytes);
+        tell_sample(run, batch, place, i, bytes);
         cr_assert_lt(batch->samples[i], index->header->samples);
         bool bad = batch->status[i] == NNC_SAMPLE_BAD;
         result->wrong_labels +=
@@ -191,9 +216,6 @@ static void take_batch(struct run *run, const struct nnc_batch *batch, enum nnc_
         result->ok += batch->status[i] == NNC_SAMPLE_OK;
         result->replaced += batch->status[i] == NNC_SAMPLE_REPLACED;
         result->bad += bad;
-        if (run->params->delivered != NULL && phase == NNC_PHASE_TRAIN && !bad) {
-            run->params->delivered[batch->samples[i]]++;
-        }
     }
     mix(result, batch->labels, batch->count * sizeof(batch->labels[0]));
     mix(result, batch->samples, batch->count * sizeof(batch->samples[0]));
@@ -213,7 +235,7 @@ static void consume(struct run *run, uint32_t rank, uint64_t seq) {
     }
     cr_assert_eq(code, 0, "%s", nnc_error_text());
     cr_assert_eq(batch.count, place.count);
-    take_batch(run, &batch, place.phase);
+    take_batch(run, &batch, &place);
     nnc_ring_release(run->consumers[rank], seq);
     give(run, rank, seq + run->params->slots);
 }
@@ -233,7 +255,7 @@ static void reap(struct run *run, uint32_t number, struct nnc_process_end *ret_e
 
 /* Kill one loader the hard way, put its claims back, start another in its place. */
 static void kill_one(struct run *run) {
-    uint32_t number = run->kills % run->params->loaders;
+    uint32_t number = run->kills % live_loaders(run);
     uint32_t incarnation = run->loaders[number].incarnation;
     pump(run, false);
     /* The ring was just given work: let the loaders wake and claim, differently long each time. */
@@ -249,14 +271,30 @@ static void kill_one(struct run *run) {
     start(run, number);
 }
 
+/* Tell the last loader to stop: it ends though there is work, and leaves nothing half done. */
+static void retire_one(struct run *run) {
+    uint32_t number = live_loaders(run) - 1;
+    uint32_t incarnation = run->loaders[number].incarnation;
+    pump(run, false);
+    nnc_clock_sleep_ns(run->retires * 300000); /* it holds other claims each time */
+    run->retires++;
+    cr_assert_geq(nnc_channel_send(run->loaders[number].channel, NNC_MSG_STOP, NULL, 0, 1000), 0);
+    struct nnc_process_end end;
+    reap(run, number, &end);
+    run->result->retired += !end.signalled && end.status == 0;
+    for (uint32_t rank = 0; rank < run->params->ranks; rank++) {
+        run->result->left_behind += nnc_ring_sweep(run->rings[rank], incarnation);
+    }
+}
+
 static void end_all(struct run *run) {
     uint64_t closed_ns = nnc_clock_ns();
-    for (uint32_t i = 0; i < run->params->loaders; i++) {
+    for (uint32_t i = 0; i < live_loaders(run); i++) {
         struct pollfd wait = {.fd = run->loaders[i].pidfd, .events = POLLIN};
         cr_assert_eq(poll(&wait, 1, 10000), 1, "loader %u does not end", i);
     }
     pump(run, true);
-    for (uint32_t i = 0; i < run->params->loaders; i++) {
+    for (uint32_t i = 0; i < live_loaders(run); i++) {
         struct nnc_process_end end;
         reap(run, i, &end);
         run->result->clean_exits += !end.signalled && end.status == 0;
@@ -302,6 +340,10 @@ void loader_run(const struct loader_run_params *params, struct loader_run_result
         if (run.kills < params->kills && seq + params->slots < total &&
             seq * params->kills >= run.kills * total) {
             kill_one(&run);
+        }
+        if (run.retires < params->retires &&
+            seq * (params->retires + 1) >= (run.retires + 1) * total) {
+            retire_one(&run);
         }
     }
     end_all(&run);

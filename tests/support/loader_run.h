@@ -12,6 +12,17 @@
 
 #define LOADER_RUN_LOADERS_MAX 8
 
+/* A sample as a trainer gets it. */
+struct loader_run_sample {
+    enum nnc_phase phase;
+    uint32_t epoch;
+    uint64_t k;
+    const uint8_t *pixels; /* in the ring, packed */
+    size_t bytes;
+    int32_t label;
+    uint32_t number, status;
+};
+
 struct loader_run_params {
     const struct nnc_dataset *dataset;
     struct nnc_config config; /* seed, recipe, io; limits and epochs */
@@ -19,10 +30,12 @@ struct loader_run_params {
     uint32_t channels;
     bool check;       /* NNC_MODE_CHECK */
     bool no_training; /* the schedule has validation only */
-    /* By sample of the training set: how often it was delivered and reported bad. NULL: unwanted.
-     */
-    uint8_t *delivered, *reported;
-    uint32_t kills; /* SIGKILLs of loaders, spread over the run; each is replaced */
+    /* Called for each sample in the order of batches; may be NULL. */
+    void (*on_sample)(void *context, const struct loader_run_sample *sample);
+    void *context;
+    uint8_t *reported; /* by sample of the training set: how often it was bad; NULL: unwanted */
+    uint32_t kills;    /* SIGKILLs of loaders, spread over the run; each is replaced */
+    uint32_t retires;  /* loaders told to stop, spread over the run; fewer than loaders */
 };
 
 struct loader_run_result {
@@ -36,6 +49,8 @@ struct loader_run_result {
     char note[128];          /* of the last READY */
     uint32_t requeued;       /* claims put back after kills */
     uint32_t clean_exits;    /* loaders that ended with status 0 after the last slot was closed */
+    uint32_t retired;        /* loaders that ended with status 0 when they were told to */
+    uint32_t left_behind;    /* claims that those had not published */
     uint64_t peak_rss_bytes; /* largest of all loaders */
     uint64_t end_ns;         /* from the last slot's closing to the last exit */
 };

@@ -196,6 +196,9 @@ static int link_send(void *context, enum nnc_message_type type, const void *body
     case NNC_MSG_LOGITS:
         log_logits(log, body, tail);
         break;
+    case NNC_MSG_MEASURE:
+        log->measures++;
+        break;
     case NNC_MSG_DONE:
         memcpy(&log->done, body, bytes);
         log->done_count++;
@@ -292,7 +295,8 @@ static void plan(struct train_case *train) {
     struct nnc_schedule *schedule = &setup->schedule;
     schedule->ranks = setup->ranks;
     schedule->batch = setup->config.batch_size;
-    schedule->epochs = setup->mode == NNC_MODE_TRAIN ? setup->config.epochs : 1;
+    bool endless = setup->mode == NNC_MODE_BENCH_INPUT && setup->config.cache == NNC_CACHE_WARM;
+    schedule->epochs = endless ? 1000 : setup->mode == NNC_MODE_TRAIN ? setup->config.epochs : 1;
     schedule->drop_last = setup->config.drop_last;
     setup->geometry.batch = schedule->batch;
     must(nnc_schedule_check(schedule), "schedule");

@@ -21,6 +21,7 @@ struct train_case_log {
     uint32_t eval_count;
     struct nnc_msg_snapshot newest;
     uint32_t snapshots, durable;
+    uint32_t measures; /* MEASURE messages */
     struct nnc_msg_done done;
     uint32_t done_count;
     struct nnc_msg_logits logits[TRAIN_CASE_LOGITS]; /* first message of each sample */
