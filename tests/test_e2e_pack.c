@@ -52,11 +52,16 @@ static void make_photos(void) {
     dataset_make_jpeg(in_scratch("photos"), 3, 4, 2, 300);
 }
 
+static struct command train_how(const char *data, const char *out, const char *decode) {
+    return command_run(scratch, "train", data, "--decode", decode, "--model", "tiny.nn",
+                       "--train-crop-size", "32", "--val-crop-size", "32", "--val-resize-size",
+                       "40", "--epochs", "2", "--batch-size", "4", "--lr", "0.01", "--backend",
+                       "reference", "--workers", "2", "--output-dir", out, "--quiet", "--json",
+                       NULL);
+}
+
 static struct command train(const char *data, const char *out) {
-    return command_run(scratch, "train", data, "--model", "tiny.nn", "--train-crop-size", "32",
-                       "--val-crop-size", "32", "--val-resize-size", "40", "--epochs", "2",
-                       "--batch-size", "4", "--lr", "0.01", "--backend", "reference", "--workers",
-                       "2", "--output-dir", out, "--quiet", "--json", NULL);
+    return train_how(data, out, "exact");
 }
 
 /* SHA-256 of the weights after training on a data set. */
@@ -216,6 +221,21 @@ Test(e2e_pack, shards_train_and_evaluate_as_the_folder_does_from_fewer_bytes) {
         command_free(&packed);
     }
     command_free(&eval);
+}
+
+Test(e2e_pack, reduced_decoding_from_shards_equals_that_from_the_folder) {
+    static const char *const sets[] = {"photos", "packed"};
+    char hashes[2][65];
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    for (int i = 0; i < 2; i++) {
+        struct command command = train_how(sets[i], i == 0 ? "a" : "b", "fast");
+        cr_assert_eq(command.status, 0, "%s", command.err);
+        cr_assert_eq(json_number(command.out, "bad_samples"), 0, "%s", command.err);
+        json_text(command.out, "weights_sha256", hashes[i], 65);
+        command_free(&command);
+    }
+    cr_assert_str_eq(hashes[0], hashes[1]);
 }
 
 Test(e2e_pack, class_names_survive) {
