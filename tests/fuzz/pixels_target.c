@@ -39,6 +39,12 @@ static int on_begin(void *context, uint32_t width, uint32_t height, struct nnc_b
     return 0;
 }
 
+static uint32_t on_shrink(void *context, uint32_t width, uint32_t height) {
+    (void)width;
+    (void)height;
+    return ((const struct pixels_target *)context)->shrink;
+}
+
 static void on_rows(void *context, uint32_t first, uint32_t count, const uint8_t *pixels,
                     size_t stride) {
     struct pixels_target *target = context;
@@ -59,7 +65,10 @@ int pixels_target_decode(const uint8_t *bytes, size_t size, bool whole,
     uint8_t *copy = calloc(1, size + NNC_IMAGE_ROW_SLACK);
     assert(copy != NULL);
     memcpy(copy, bytes, size);
-    const struct nnc_image_sink sink = {.begin = on_begin, .rows = on_rows, .context = target};
+    const struct nnc_image_sink sink = {.shrink = target->shrink != 0 ? on_shrink : NULL,
+                                        .begin = on_begin,
+                                        .rows = on_rows,
+                                        .context = target};
     const struct nnc_image_job job = {copy, size, 3, whole, &sink, slice};
     struct nnc_image_report report = {0};
     int code = nnc_image_decode(image, &job, &report);

@@ -11,7 +11,8 @@
 
 /* Pixels u8 (box.height, box.width, 3) of a part of an image. */
 struct pixels_target {
-    bool whole; /* all of it */
+    bool whole;      /* all of it */
+    uint32_t shrink; /* the image may be reduced by this; 0: no */
     uint8_t
         part[4]; /* else left, top, width and height of the wanted part in 256ths of what is left */
     struct nnc_box box;
