@@ -94,6 +94,13 @@ static void on_progress(j_common_ptr cinfo) {
 
 /* ---- life ---- */
 
+/* May jump. Anew for each image, so that none gets the tables of the one before. */
+static void create_reader(struct nnc_jpeg_writer *writer) {
+    jpeg_create_decompress(&writer->in);
+    writer->in.client_data = writer;
+    writer->in.progress = &writer->progress;
+}
+
 int nnc_jpeg_writer_create(struct nnc_jpeg_writer **ret_writer) {
     struct nnc_jpeg_writer *writer = calloc(1, sizeof(*writer));
     if (writer == NULL) {
@@ -109,10 +116,9 @@ int nnc_jpeg_writer_create(struct nnc_jpeg_writer **ret_writer) {
         nnc_jpeg_writer_destroy(writer);
         return -ENOMEM;
     }
-    jpeg_create_decompress(&writer->in);
+    create_reader(writer);
     jpeg_create_compress(&writer->out);
-    writer->in.client_data = writer->out.client_data = writer;
-    writer->in.progress = &writer->progress;
+    writer->out.client_data = writer;
     *ret_writer = writer;
     return 0;
 }
@@ -319,6 +325,8 @@ int nnc_jpeg_transcode(struct nnc_jpeg_writer *writer, const uint8_t *bytes, siz
         jpeg_abort_decompress(&writer->in);
         return writer->code;
     }
+    jpeg_destroy_decompress(&writer->in);
+    create_reader(writer);
     int code = transcode(writer, bytes, size, ret_file);
     jpeg_abort_compress(&writer->out);
     jpeg_abort_decompress(&writer->in);

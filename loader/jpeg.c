@@ -6,8 +6,8 @@
  *
  * 1. libjpeg reports an error by longjmp out of error_exit. It lands in one place,
  * nnc_jpeg_decode(), which uses no local that changed after setjmp. Sinks never jump.
- * 2. A decoder is created once; jpeg_abort_decompress() makes it ready for the next image, whatever
- *    happened to the last.
+ * 2. libjpeg's own decoder is made anew for each image. It would keep Huffman and quantisation
+ *    tables, and an image without its own would decode with those of whatever image came before.
  * 3. A file that ends early decodes to grey without an error in libjpeg. The two warnings that say
  * so are errors here; other warnings are counted.
  * 4. Columns and rows that nobody needs are not decoded, but then a file that ends early could
@@ -108,6 +108,14 @@ int nnc_jpeg_check_scans(int scan_count, uint32_t width, uint32_t height) {
 
 /* ---- life ---- */
 
+/* May jump. */
+static void create_decoder(struct nnc_jpeg *jpeg) {
+    jpeg_create_decompress(&jpeg->cinfo);
+    jpeg->cinfo.client_data = jpeg;
+    jpeg->cinfo.progress = &jpeg->progress;
+    jpeg->cinfo.mem->max_memory_to_use = MEMORY_MAX;
+}
+
 int nnc_jpeg_create(struct nnc_jpeg **ret_jpeg) {
     struct nnc_jpeg *jpeg = calloc(1, sizeof(*jpeg));
     if (jpeg == NULL) {
@@ -123,10 +131,7 @@ int nnc_jpeg_create(struct nnc_jpeg **ret_jpeg) {
         nnc_jpeg_destroy(jpeg);
         return -ENOMEM;
     }
-    jpeg_create_decompress(&jpeg->cinfo);
-    jpeg->cinfo.client_data = jpeg;
-    jpeg->cinfo.progress = &jpeg->progress;
-    jpeg->cinfo.mem->max_memory_to_use = MEMORY_MAX;
+    create_decoder(jpeg);
     *ret_jpeg = jpeg;
     return 0;
 }
@@ -376,6 +381,8 @@ int nnc_jpeg_decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
         return code;
     }
     jpeg->errors.num_warnings = 0;
+    jpeg_destroy_decompress(&jpeg->cinfo);
+    create_decoder(jpeg);
     code = decode(jpeg, job);
     if (code >= 0) {
         ret_report->warnings = (uint32_t)jpeg->errors.num_warnings;

@@ -86,6 +86,9 @@ static bool take_index(struct found *found, const uint8_t *body, size_t size) {
     if (size < NNC_RESTART_FIXED || memcmp(body, NNC_RESTART_ID, NNC_RESTART_ID_BYTES) != 0) {
         return true; /* somebody else's APP10 */
     }
+    if (found->sizes != NULL) {
+        return false; /* the sizes that are checked must be the ones that are used */
+    }
     found->said_head = nnc_big32(body + 8);
     found->restart.mcus = nnc_big16(body + 12);
     found->restart.pieces = nnc_big32(body + 16);

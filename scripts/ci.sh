@@ -5,7 +5,8 @@
 #   2 gcc without optional parts, unit and kernel tests
 #   3 AddressSanitizer + UBSan, unit and kernel tests
 #   4 ThreadSanitizer on the ring and the all-reduce
-#   5 scripts/test.sh: gcc -Werror, all tests; its last line is the count
+#   5 scripts/fuzz.sh: every parser for a bounded time, longer where most bytes are hostile
+#   6 scripts/test.sh: gcc -Werror, all tests; its last line is the count
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -56,9 +57,15 @@ thread_sanitizer() {
             ring_threads comm_threads
 }
 
+fuzz() {
+    bash scripts/fuzz.sh 60 jpeg png tar idx restart &&
+        bash scripts/fuzz.sh 15 classes index model safetensors transcode
+}
+
 step "packages" bash scripts/packages.sh build data check
 step "clang build" clang_build
 step "build without optional parts" bare_build
 step "address and undefined-behaviour sanitizer" address_sanitizer
 step "thread sanitizer" thread_sanitizer
+step "fuzzing" fuzz
 exec bash scripts/test.sh

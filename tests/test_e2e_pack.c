@@ -439,6 +439,21 @@ Test(e2e_pack, bad_images_are_left_out_and_counted_until_the_budget_ends) {
     command_free(&command);
 }
 
+Test(e2e_pack, one_bad_image_of_a_small_set_is_within_any_budget_but_none) {
+    make_photos();
+    cr_assert_eq(truncate(in_scratch("photos/train/c01/0002.jpg"), 3000), 0);
+    static const struct {
+        const char *to, *max_bad;
+        int status;
+    } rows[] = {{"a", "0.001", 0}, {"b", "0", 3}};
+    for (size_t i = 0; i < 2; i++) {
+        struct command command = pack_budget(rows[i].to, rows[i].max_bad);
+        cr_assert_eq(command.status, rows[i].status, "%s: exit %d: %s", rows[i].max_bad,
+                     command.status, command.err);
+        command_free(&command);
+    }
+}
+
 Test(e2e_pack, a_place_that_cannot_be_written_ends_with_status_2) {
     make_photos();
     static const char *const places[] = {"/proc/nothing/here", "/dev/null", "tiny.nn", "tiny.nn/x"};

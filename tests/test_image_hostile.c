@@ -10,6 +10,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,6 +110,71 @@ Test(image_hostile, flipped_bytes_never_crash) {
     }
     cr_assert_gt(errors, 100, "only %u of the hurt files were refused", errors);
     nnc_image_destroy(image);
+}
+
+/* Decode hurt files with a decoder that has seen others and with a fresh one. */
+static void compare_decoders(struct nnc_image *used, const struct fixture_file *hurt, bool whole,
+                             const char *what) {
+    struct nnc_image *fresh = create();
+    struct fixture_pixels one = {.channels = 3}, two = {.channels = 3};
+    int first = fixture_decode(used, hurt, whole, &one);
+    int second = fixture_decode(fresh, hurt, whole, &two);
+    cr_assert_eq(first, second, "%s: %d after others, %d alone: %s", what, first, second,
+                 nnc_error_text());
+    cr_assert(first < 0 || one.image_width == two.image_width, "%s", what);
+    cr_assert(first < 0 ||
+                  memcmp(one.data, two.data, (size_t)one.image_width * one.image_height * 3) == 0,
+              "%s decodes to other pixels after others", what);
+    free(one.data);
+    free(two.data);
+    nnc_image_destroy(fresh);
+}
+
+/* libjpeg keeps the tables of an image for the next one, unless it is told not to. */
+Test(image_hostile, an_image_without_its_tables_does_not_get_those_of_the_one_before) {
+    struct nnc_image *used = create();
+    for (uint32_t kind = 0; kind < 5; kind++) {
+        for (uint32_t other = 0; other < 5; other++) {
+            struct fixture_file file = make_file(kind), before = make_file(other);
+            struct fixture_pixels pixels = {.channels = 3};
+            cr_assert_eq(fixture_decode(used, &before, true, &pixels), 0);
+            for (size_t i = 0; i + 1 < file.size; i++) {
+                bool is_table = file.bytes[i] == 0xff &&
+                                (file.bytes[i + 1] == 0xc4 || file.bytes[i + 1] == 0xdb);
+                if (is_table) {
+                    uint8_t marker = file.bytes[i + 1];
+                    char what[64];
+                    snprintf(what, sizeof(what), "kind %u after %u without table at %zu", kind,
+                             other, i);
+                    file.bytes[i + 1] = 0xfe; /* a comment now */
+                    compare_decoders(used, &file, true, what);
+                    file.bytes[i + 1] = marker;
+                }
+            }
+            free(pixels.data);
+            fixture_free(&file);
+            fixture_free(&before);
+        }
+    }
+    nnc_image_destroy(used);
+}
+
+Test(image_hostile, what_a_hurt_file_decodes_to_does_not_depend_on_the_files_before) {
+    struct nnc_image *used = create();
+    struct nnc_rng rng = nnc_rng_make(98, NNC_RNG_SYNTHETIC, 0, 0);
+    for (uint32_t trial = 0; trial < 1500; trial++) {
+        struct fixture_file hurt = make_file(nnc_rng_below(&rng, KINDS));
+        for (uint32_t i = 0; i <= nnc_rng_below(&rng, 4); i++) {
+            uint32_t range = nnc_rng_below(&rng, 2) ? (uint32_t)hurt.size : 200;
+            range = range < hurt.size ? range : (uint32_t)hurt.size;
+            hurt.bytes[nnc_rng_below(&rng, range)] ^= (uint8_t)(1u << nnc_rng_below(&rng, 8));
+        }
+        char what[32];
+        snprintf(what, sizeof(what), "trial %u", trial);
+        compare_decoders(used, &hurt, trial % 2 == 0, what);
+        fixture_free(&hurt);
+    }
+    nnc_image_destroy(used);
 }
 
 /* Write a 16-bit number as JPEG does. */

@@ -5,6 +5,7 @@
 #include "loader/jpeg.h"
 #include "loader/jpeg_restart.h"
 
+#include "base/bytes.h"
 #include "base/err.h"
 #include "base/rng.h"
 #include "ipc/sliced.h"
@@ -277,6 +278,37 @@ Test(jpeg_restart, damaged_heads_and_data_end_in_an_error_or_pixels_and_nothing_
     cr_assert_gt(refused, 100);
     fixture_free(&file);
     fixture_free(&made);
+}
+
+Test(jpeg_restart, of_two_indexes_none_is_used) {
+    struct fixture_file file = fixture_jpeg_write(&rows[2]);
+    uint32_t pieces;
+    struct fixture_file made = transcode(&file, &pieces);
+    struct nnc_jpeg_restart restart;
+    cr_assert_eq(nnc_jpeg_restart_parse(made.bytes, made.size, made.size, &restart), 1);
+    /* The same index twice, the first with sizes that lead far out of the file. */
+    size_t at = restart.segment_at, size = restart.segment_size;
+    struct fixture_file twice = fixture_file_copy(made.bytes, made.size);
+    twice.bytes = realloc(twice.bytes, made.size + size + NNC_IMAGE_ROW_SLACK);
+    cr_assert_not_null(twice.bytes);
+    twice.size += size;
+    memcpy(twice.bytes + at + size, made.bytes + at, made.size - at);
+    memset(twice.bytes + at + 4 + NNC_RESTART_FIXED, 0xff, size - 4 - NNC_RESTART_FIXED);
+    nnc_put_big32(twice.bytes + at + size + 12, (uint32_t)(restart.head_size + size));
+    const struct nnc_image_part head = {.bytes = twice.bytes, .size = restart.head_size + size};
+    struct nnc_box box = {.left = 300, .top = 200, .width = 10, .height = 10};
+    const struct nnc_image_asker asker = {.box = answer, .context = &box};
+    struct nnc_image_range range;
+    cr_assert_eq(nnc_image_find_slice(&head, twice.size, &asker, &range), 0);
+    struct fixture_pixels part = {.box = box, .channels = 3}, whole = {.channels = 3};
+    cr_assert_eq(fixture_decode(image, &twice, false, &part), 0, "%s", nnc_error_text());
+    cr_assert_eq(fixture_decode(image, &made, true, &whole), 0);
+    cr_assert(equals(&part, &whole));
+    free(part.data);
+    free(whole.data);
+    fixture_free(&file);
+    fixture_free(&made);
+    fixture_free(&twice);
 }
 
 Test(jpeg_restart, an_index_that_does_not_fit_the_file_is_not_used) {

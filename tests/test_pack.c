@@ -192,6 +192,25 @@ Test(pack, what_the_loader_cannot_decode_is_bad_though_its_coefficients_can_be_r
     nnc_packer_destroy(packer);
 }
 
+Test(pack, a_jpeg_without_its_tables_is_bad_whatever_was_packed_before) {
+    const struct fixture_jpeg how = {64, 64, FIXTURE_YCC, 2, 1, false, 0};
+    struct fixture_file file = fixture_jpeg_write(&how);
+    struct nnc_packer *packer = create(&lossless);
+    char extension[8];
+    struct fixture_file member = make(packer, &file, extension);
+    for (size_t i = 0; i + 1 < file.size; i++) {
+        if (file.bytes[i] == 0xff && file.bytes[i + 1] == 0xdb) {
+            file.bytes[i + 1] = 0xfe; /* a comment now */
+        }
+    }
+    struct nnc_pack_source source = source_of(&file);
+    struct nnc_pack_member bad;
+    cr_assert_eq(nnc_packer_make(packer, &source, &bad), -NNC_E_FORMAT);
+    fixture_free(&file);
+    fixture_free(&member);
+    nnc_packer_destroy(packer);
+}
+
 Test(pack, png_stays_and_other_formats_become_pnm) {
     const struct fixture_png how = {61, 47, 8, 2};
     struct fixture_file png = fixture_png_write(&how);

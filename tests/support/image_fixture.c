@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Encoders and a decoding sink for the tests of images. */
-#include "support/image_fixture.h"
+#include "tests/support/image_fixture.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -127,6 +127,10 @@ static void take_message(struct run *run, uint32_t number, const struct nnc_mess
         struct nnc_msg_bad bad;
         memcpy(&bad, message->body, sizeof(bad));
         result->bad_messages++;
+        if (run->params->reported != NULL && bad.phase == NNC_PHASE_TRAIN) {
+            cr_assert_lt(bad.sample, run->params->dataset->parts[NNC_PHASE_TRAIN].samples);
+            run->params->reported[bad.sample]++;
+        }
         cr_assert_eq(sizeof(bad) + bad.reason_bytes, message->header.bytes);
         snprintf(result->last_reason, sizeof(result->last_reason), "%.*s", (int)bad.reason_bytes,
                  (const char *)message->body + sizeof(bad));
@@ -212,6 +216,9 @@ static void take_batch(struct run *run, const struct nnc_batch *batch,
         result->ok += batch->status[i] == NNC_SAMPLE_OK;
         result->replaced += batch->status[i] == NNC_SAMPLE_REPLACED;
         result->bad += bad;
+        if (run->params->delivered != NULL && phase == NNC_PHASE_TRAIN && !bad) {
+            run->params->delivered[batch->samples[i]]++;
+        }
     }
     mix(result, batch->labels, batch->count * sizeof(batch->labels[0]));
     mix(result, batch->samples, batch->count * sizeof(batch->samples[0]));

@@ -30,6 +30,9 @@ struct loader_run_params {
     uint32_t channels;
     bool check;       /* NNC_MODE_CHECK */
     bool no_training; /* the schedule has validation only */
+    /* By sample of the training set: how often it was delivered and reported bad. NULL: unwanted.
+     */
+    uint8_t *delivered, *reported;
     /* Called for each sample in the order of batches; may be NULL. */
     void (*on_sample)(void *context, const struct loader_run_sample *sample);
     void *context;
