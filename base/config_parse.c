@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     SPELLING_BYTES = 48,
@@ -330,9 +331,9 @@ static int fail_verb(const char *word) {
     nnc_text_escape(word, shown, sizeof(shown));
     nnc_did_you_mean_text(word, names, "", meant, sizeof(meant));
     return nnc_fail(-NNC_E_USAGE,
-                    "unknown verb \"%s\"%s; nncoord --help lists them (a data set in this "
-                    "directory is given as ./%s)",
-                    shown, meant, shown);
+                    "unknown verb \"%s\"%s; nncoord --help lists them, and there is no data set "
+                    "of that name here",
+                    shown, meant);
 }
 
 static int fail_subverb(const struct nnc_verb *first, const char *word) {
@@ -355,7 +356,8 @@ static int fail_subverb(const struct nnc_verb *first, const char *word) {
                     meant);
 }
 
-/* The row for the words; ret_used of them belong to it. */
+/* The row for the words; ret_used of them belong to it. A word with a slash or dot in it, or one
+ * that is no verb but a file or directory here, is the data set of train. */
 static int find_verb(const struct line *line, const struct nnc_verb **ret_verb, int *ret_used) {
     const struct nnc_verb *verb = nnc_config_verbs;
     if (line->word_count == 0 || strpbrk(line->words[0], "/.") != NULL) {
@@ -365,6 +367,11 @@ static int find_verb(const struct line *line, const struct nnc_verb **ret_verb, 
     }
     while (verb->name != NULL && !is_verb(verb, line->words[0])) {
         verb++;
+    }
+    if (verb->name == NULL && access(line->words[0], F_OK) == 0) {
+        *ret_verb = nnc_config_verbs; /* a data set in this directory */
+        *ret_used = 0;
+        return 0;
     }
     if (verb->name == NULL) {
         return fail_verb(line->words[0]);

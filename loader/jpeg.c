@@ -223,7 +223,8 @@ static void leave_out(struct nnc_jpeg *jpeg, const struct nnc_box *need) {
     }
 }
 
-/* Decode up to CHUNK_ROWS rows into jpeg->rows; a libjpeg call yields one or two. */
+/* Decode up to CHUNK_ROWS rows into jpeg->rows; a libjpeg call yields one or two, none at the end
+ * of the image. */
 static uint32_t read_chunk(struct nnc_jpeg *jpeg, size_t stride, uint32_t most) {
     uint32_t count = 0;
     while (count < most) {
@@ -231,15 +232,19 @@ static uint32_t read_chunk(struct nnc_jpeg *jpeg, size_t stride, uint32_t most) 
         for (uint32_t i = count; i < most; i++) {
             rows[i - count] = jpeg->rows + i * stride;
         }
-        count += jpeg_read_scanlines(&jpeg->cinfo, rows, most - count);
+        uint32_t got = jpeg_read_scanlines(&jpeg->cinfo, rows, most - count);
+        if (got == 0) {
+            break;
+        }
+        count += got;
     }
     return count;
 }
 
 /* Decode the rows of `need` (and those that come before and after, as far as they are decoded at
  * all). */
-static void deliver(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
-                    const struct nnc_box *need, size_t stride, uint32_t last_row) {
+static int deliver(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
+                   const struct nnc_box *need, size_t stride, uint32_t last_row) {
     uint32_t bottom = need->top + need->height;
     size_t shift = (size_t)(need->left - jpeg->first_column) * job->channels;
     while (jpeg->cinfo.output_scanline < last_row) {
@@ -247,6 +252,9 @@ static void deliver(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
         uint32_t end = first < need->top ? need->top : first < bottom ? bottom : last_row;
         uint32_t most = end - first < CHUNK_ROWS ? end - first : CHUNK_ROWS;
         uint32_t count = read_chunk(jpeg, stride, most);
+        if (count == 0) {
+            return nnc_fail(-NNC_E_FORMAT, "JPEG: the image has too few rows");
+        }
         if (first < need->top || first >= bottom) {
             continue;
         }
@@ -254,6 +262,7 @@ static void deliver(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
         job->sink->rows(job->sink->context, jpeg->origin_top + first, count, jpeg->rows + shift,
                         stride);
     }
+    return 0;
 }
 
 /* Give libjpeg these bytes and read their header. */
@@ -326,6 +335,10 @@ static int begin_cut(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
     if (code >= 0) {
         code = read_header(jpeg, stitched->bytes, stitched->size, job->channels);
     }
+    if (code >= 0 && (jpeg->cinfo.image_width != stitched->width ||
+                      jpeg->cinfo.image_height != stitched->height)) {
+        code = nnc_fail(-NNC_E_FORMAT, "JPEG: the header tells two sizes");
+    }
     if (code < 0) {
         return code;
     }
@@ -361,15 +374,20 @@ static int decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job) {
         return nnc_fail(-ENOMEM, "JPEG: no memory for rows of %u pixels", cinfo->output_width);
     }
     jpeg->first_column = 0;
+    if (need.left + need.width > cinfo->output_width ||
+        need.top + need.height > cinfo->output_height) {
+        return nnc_fail(-NNC_E_FORMAT, "JPEG: the needed part is not in the image");
+    }
     bool partial = cut == 1 || (!job->whole && ends_properly(job->bytes, job->size));
     if (partial) {
         leave_out(jpeg, &need);
     }
-    deliver(jpeg, job, &need, stride, partial ? need.top + need.height : cinfo->output_height);
-    if (!partial) {
+    code =
+        deliver(jpeg, job, &need, stride, partial ? need.top + need.height : cinfo->output_height);
+    if (code >= 0 && !partial) {
         jpeg_finish_decompress(cinfo);
     }
-    return 0;
+    return code;
 }
 
 int nnc_jpeg_decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,

@@ -41,8 +41,13 @@ enum {
     RST0 = 0xd0,
     SOF0 = 0xc0,
     SOF1 = 0xc1,
+    DHT = 0xc4,
     SOS = 0xda,
+    DQT = 0xdb,
     DRI = 0xdd,
+    APP0 = 0xe0,
+    APP15 = 0xef,
+    COM = 0xfe,
     COMPONENTS_MAX = 4,
 };
 
@@ -114,10 +119,14 @@ static bool take_segment(struct found *found, const uint8_t *head, size_t at, si
     case DRI:
         found->interval = size >= 2 ? nnc_big16(body) : 0;
         return size == 2;
+    case DHT:
+    case DQT:
+    case COM:
+        return true;
     default:
-        /* Other frames (progressive, arithmetic coding) have no pieces. DHT, JPG and DAC lie in
-         * the same range. */
-        return head[at + 1] < 0xc2 || head[at + 1] > 0xcf || head[at + 1] == 0xc4;
+        /* Other frames have no pieces. Markers without a length, and fill bytes, could make libjpeg
+         * see other segments than we do. */
+        return head[at + 1] >= APP0 && head[at + 1] <= APP15;
     }
 }
 
@@ -235,7 +244,8 @@ static int reserve(struct nnc_jpeg_stitched *stitched, size_t size) {
 
 /* The header without the index and with the size of the small image. Returns its bytes. */
 static size_t put_header(const struct nnc_jpeg_restart *restart, const struct cut *cut,
-                         uint8_t *out) {
+                         struct nnc_jpeg_stitched *stitched) {
+    uint8_t *out = stitched->bytes;
     size_t behind = restart->segment_at + restart->segment_size;
     memcpy(out, restart->head, restart->segment_at);
     memcpy(out + restart->segment_at, restart->head + behind, restart->head_size - behind);
@@ -247,8 +257,12 @@ static size_t put_header(const struct nnc_jpeg_restart *restart, const struct cu
     uint32_t right = cut->right * restart->mcus * restart->mcu_width;
     bottom = bottom < restart->height ? bottom : restart->height;
     right = right < restart->width ? right : restart->width;
-    nnc_put_big16(frame + 5, bottom - top);
-    nnc_put_big16(frame + 7, right - left);
+    stitched->left = left;
+    stitched->top = top;
+    stitched->width = right - left;
+    stitched->height = bottom - top;
+    nnc_put_big16(frame + 5, stitched->height);
+    nnc_put_big16(frame + 7, stitched->width);
     return restart->head_size - restart->segment_size;
 }
 
@@ -286,9 +300,7 @@ int nnc_jpeg_restart_stitch(const struct nnc_jpeg_restart *restart, const struct
     if (code < 0) {
         return code;
     }
-    stitched->left = cut.left * restart->mcus * restart->mcu_width;
-    stitched->top = cut.top * restart->mcu_height;
-    stitched->size = put_header(restart, &cut, stitched->bytes);
+    stitched->size = put_header(restart, &cut, stitched);
     const uint8_t *at = part->bytes + (range.first - part->first);
     uint32_t number = 0;
     for (uint32_t row = cut.top; row < cut.bottom && code >= 0; row++) {

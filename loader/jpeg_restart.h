@@ -34,11 +34,13 @@ int nnc_jpeg_restart_parse(const uint8_t *head, size_t size, uint64_t total,
 struct nnc_image_range nnc_jpeg_restart_range(const struct nnc_jpeg_restart *restart,
                                               const struct nnc_box *need);
 
-/* A JPEG that was put together; its pixel (0, 0) is the image's (left, top). */
+/* A JPEG that was put together; its pixel (0, 0) is the image's (left, top). Its header comes from
+ * a hostile file: whoever decodes it compares the size that the decoder sees with width and height.
+ */
 struct nnc_jpeg_stitched {
     uint8_t *bytes; /* grows only; the caller frees */
     size_t room, size;
-    uint32_t left, top;
+    uint32_t left, top, width, height;
 };
 
 /* Put the pieces that cover need together behind a header of their own. data[0..data_size) are the

@@ -15,5 +15,9 @@ fi
 ninja -C build --quiet || exit 1
 meson test -C build --print-errorlogs --no-rebuild
 status=$?
+if [ "$status" != 0 ]; then
+    echo "what the failed cases said:"
+    grep -A 8 '^not ok' build/meson-logs/testlog.txt | head -n 80
+fi
 bash scripts/count-tests.sh build || status=1
 exit "$status"

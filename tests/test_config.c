@@ -503,6 +503,24 @@ Test(config, verbs_take_their_words) {
     }
 }
 
+Test(config, a_word_that_is_no_verb_but_lies_here_is_the_data_set) {
+    char directory[] = "/tmp/nnc-config-XXXXXX", name[64];
+    cr_assert_not_null(mkdtemp(directory));
+    cr_assert_eq(chdir(directory), 0);
+    cr_assert_eq(mkdir("photos", 0700), 0);
+    char program[] = "nncoord", data[] = "photos", option[] = "--epochs", value[] = "3";
+    char *words[] = {program, data, option, value, NULL};
+    struct nnc_command command;
+    bool done = false;
+    cr_assert_eq(nnc_command_parse(4, words, NULL, &command, &done), 0, "%s", nnc_error_text());
+    cr_expect_str_eq(command.verb, "train");
+    cr_expect_str_eq(command.config.data, "photos");
+    cr_expect_eq(command.config.epochs, 3);
+    snprintf(name, sizeof(name), "%s/photos", directory);
+    cr_expect_eq(rmdir(name), 0);
+    cr_expect_eq(rmdir(directory), 0);
+}
+
 Test(config, wrong_lines_say_what_was_meant) {
     static const struct {
         const char *line, *want;

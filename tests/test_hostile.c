@@ -2,7 +2,6 @@
 /* Hundreds of hostile files among good ones: what comes out of the ring is made of good files, and
  * each bad one is reported. */
 #include "base/err.h"
-#include "ipc/ring.h"
 #include "tests/support/command.h"
 #include "tests/support/datasets.h"
 #include "tests/support/hostile.h"
@@ -32,11 +31,6 @@ static struct nnc_dataset *open_dataset(const char *folder) {
     return dataset;
 }
 
-static void note_delivered(void *context, const struct loader_run_sample *sample) {
-    uint8_t *delivered = context;
-    delivered[sample->number] += sample->status != NNC_SAMPLE_BAD;
-}
-
 static void run(const struct nnc_dataset *dataset, bool raw_reader, uint8_t *delivered,
                 uint8_t *reported, struct loader_run_result *ret_result) {
     struct loader_run_params params = {.dataset = dataset,
@@ -46,8 +40,7 @@ static void run(const struct nnc_dataset *dataset, bool raw_reader, uint8_t *del
                                        .slots = 4,
                                        .epochs = 1,
                                        .channels = 3,
-                                       .on_sample = delivered != NULL ? note_delivered : NULL,
-                                       .context = delivered,
+                                       .delivered = delivered,
                                        .reported = reported};
     nnc_config_defaults(&params.config);
     params.config.seed = 3;

@@ -331,3 +331,33 @@ Test(jpeg_restart, an_index_that_does_not_fit_the_file_is_not_used) {
     fixture_free(&file);
     fixture_free(&made);
 }
+
+/* Where libjpeg sees a marker alone and a parser sees a segment, they would read other frame
+ * headers behind it. */
+Test(jpeg_restart, heads_that_could_be_read_in_two_ways_are_not_cut) {
+    static const uint8_t markers[] = {0x00, 0x01, 0xc8, 0xcc, 0xd0, 0xd7, 0xd8, 0xd9, 0xdc, 0xff};
+    struct fixture_file file = fixture_jpeg_write(&rows[2]);
+    uint32_t pieces;
+    struct fixture_file made = transcode(&file, &pieces);
+    struct nnc_jpeg_restart restart;
+    cr_assert_eq(nnc_jpeg_restart_parse(made.bytes, made.size, made.size, &restart), 1);
+    enum {
+        SEGMENT = 7, /* ff MARKER 00 05 and what hides the segment behind it from one reader */
+    };
+    for (size_t i = 0; i < sizeof(markers); i++) {
+        const uint8_t segment[SEGMENT] = {0xff, markers[i], 0x00, 0x05, 0xff, 0xfe, 0x00};
+        size_t at = restart.frame_at, body = restart.segment_at + 4;
+        uint8_t *bytes = malloc(made.size + SEGMENT);
+        memcpy(bytes, made.bytes, at);
+        memcpy(bytes + at, segment, SEGMENT);
+        memcpy(bytes + at + SEGMENT, made.bytes + at, made.size - at);
+        nnc_put_big32(bytes + body + NNC_RESTART_ID_BYTES, (uint32_t)restart.head_size + SEGMENT);
+        struct nnc_jpeg_restart other;
+        cr_assert_eq(
+            nnc_jpeg_restart_parse(bytes, made.size + SEGMENT, made.size + SEGMENT, &other), 0,
+            "marker %02x", markers[i]);
+        free(bytes);
+    }
+    fixture_free(&file);
+    fixture_free(&made);
+}

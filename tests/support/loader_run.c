@@ -216,6 +216,9 @@ static void take_batch(struct run *run, const struct nnc_batch *batch,
         result->ok += batch->status[i] == NNC_SAMPLE_OK;
         result->replaced += batch->status[i] == NNC_SAMPLE_REPLACED;
         result->bad += bad;
+        if (run->params->delivered != NULL && phase == NNC_PHASE_TRAIN && !bad) {
+            run->params->delivered[batch->samples[i]]++;
+        }
     }
     mix(result, batch->labels, batch->count * sizeof(batch->labels[0]));
     mix(result, batch->samples, batch->count * sizeof(batch->samples[0]));

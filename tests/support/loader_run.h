@@ -30,12 +30,14 @@ struct loader_run_params {
     uint32_t channels;
     bool check;       /* NNC_MODE_CHECK */
     bool no_training; /* the schedule has validation only */
+    /* By sample of the training set: how often it was delivered and reported bad. NULL: unwanted.
+     */
+    uint8_t *delivered, *reported;
     /* Called for each sample in the order of batches; may be NULL. */
     void (*on_sample)(void *context, const struct loader_run_sample *sample);
     void *context;
-    uint8_t *reported; /* by sample of the training set: how often it was bad; NULL: unwanted */
-    uint32_t kills;    /* SIGKILLs of loaders, spread over the run; each is replaced */
-    uint32_t retires;  /* loaders told to stop, spread over the run; fewer than loaders */
+    uint32_t kills;   /* SIGKILLs of loaders, spread over the run; each is replaced */
+    uint32_t retires; /* loaders told to stop, spread over the run; fewer than loaders */
 };
 
 struct loader_run_result {
