@@ -130,6 +130,42 @@ static size_t count_images(const struct scan *scan) {
     return count;
 }
 
+/* Does a member lie in a class folder below a folder of this name? A class may have it too. */
+static bool lies_below(const char *member, const char *folder) {
+    size_t length = strlen(folder);
+    for (const char *at = member; at != NULL; at = strchr(at, '/')) {
+        at += *at == '/';
+        if (strncmp(at, folder, length) == 0 && at[length] == '/' &&
+            strchr(at + length + 1, '/') != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A tar made of the folder above train/ and val/ would mix both into one part. */
+static int refuse_both_parts(const struct scan *scan) {
+    static const char *const val[] = {"val", "valid", "validation", "test"};
+    bool has_train = false, has_val = false;
+    for (size_t i = 0; i < scan->count; i++) {
+        const struct nnc_shard *shard = &scan->files[i].shard;
+        for (size_t k = 0; k < shard->image_count && !(has_train && has_val); k++) {
+            const char *name = nnc_pool_at(&shard->names, shard->images[k].name);
+            has_train = has_train || lies_below(name, "train");
+            for (size_t v = 0; v < sizeof(val) / sizeof(val[0]); v++) {
+                has_val = has_val || lies_below(name, val[v]);
+            }
+        }
+    }
+    if (!has_train || !has_val) {
+        return 0;
+    }
+    return nnc_fail(-NNC_E_USAGE,
+                    "%s/%s holds training and validation folders, but a tar is one part: make "
+                    "train.tar and val.tar in a directory, or give --val-data",
+                    scan->source->root, nnc_data_source_name(scan->source, 0));
+}
+
 /* All different folders, sorted. No shard's pool grows any more, so pointers into them hold. */
 static int collect_folders(struct scan *scan) {
     size_t images = count_images(scan);
@@ -203,7 +239,8 @@ static int decide_classes(struct scan *scan) {
                             scan->files[i].shard.duplicate);
         }
     }
-    int code = scan->is_labelled ? read_names(scan) : collect_folders(scan);
+    int code = scan->is_labelled ? read_names(scan) : refuse_both_parts(scan);
+    code = code < 0 || scan->is_labelled ? code : collect_folders(scan);
     if (code >= 0 && (scan->class_count == 0 || scan->class_count > NNC_INDEX_CLASSES_MAX)) {
         code = nnc_fail(-NNC_E_FORMAT,
                         "%s/%s: %zu classes: images need a label in KEY.cls or KEY.json, or class "

@@ -631,6 +631,24 @@ Test(dataset_tar, the_cache_is_void_when_a_shard_changes) {
     nnc_dataset_close(dataset);
 }
 
+Test(dataset_tar, a_tar_of_train_and_val_folders_is_refused_with_a_remedy) {
+    struct tar_image tar = {0};
+    tar_text(&tar, "photos/train/dog/1.jpg", "x");
+    tar_text(&tar, "photos/val/dog/1.jpg", "x");
+    put_tar(&tar, "photos.tar");
+    struct nnc_dataset *dataset = NULL;
+    int code = open_path(fixture_path("photos.tar"), NNC_DATASET_TRAIN, &dataset);
+    cr_expect_eq(code, -NNC_E_USAGE);
+    cr_expect_not_null(strstr(nnc_error_text(), "train.tar and val.tar"), "%s", nnc_error_text());
+    tar_text(&tar, "photos/train/1.jpg", "x"); /* classes may be called so */
+    tar_text(&tar, "photos/test/1.jpg", "x");
+    put_tar(&tar, "classes.tar");
+    code = open_path(fixture_path("classes.tar"), NNC_DATASET_TRAIN, &dataset);
+    cr_assert_eq(code, 0, "%s", nnc_error_text());
+    cr_expect_eq(dataset->classes, 2);
+    nnc_dataset_close(dataset);
+}
+
 Test(dataset_tar, sets_without_images_or_labels_are_refused) {
     struct tar_image tar = {0};
     tar_text(&tar, "a.txt", "x");
