@@ -180,14 +180,18 @@ static double shard_bytes(const char *folder) {
 
 /* --- the same training ----------------------------------------------------------------------- */
 
-/* Bytes read for 12 images of random crops. */
+enum {
+    PASSES = 40, /* so many that what is read ahead of the measured ones does not matter */
+};
+
+/* Bytes read in a pass of random crops. */
 static double bytes_read(const char *data) {
     struct command bench =
         command_run(scratch, "bench", "input", data, "--workers", "2", "--train-crop-size", "32",
-                    "--batch-size", "4", "--bench-epochs", "1", "--json", NULL);
+                    "--batch-size", "4", "--bench-epochs", "40", "--json", NULL);
     cr_assert_eq(bench.status, 0, "%s", bench.err);
-    cr_assert_eq(json_number(bench.out, "images"), 12);
-    double bytes = json_number(bench.out, "bytes_read");
+    cr_assert_eq(json_number(bench.out, "images"), 12 * PASSES);
+    double bytes = json_number(bench.out, "bytes_read") / PASSES;
     command_free(&bench);
     return bytes;
 }
@@ -206,8 +210,8 @@ Test(e2e_pack, shards_train_and_evaluate_as_the_folder_does_from_fewer_bytes) {
         train_hash(kinds[i], text, hash);
         cr_assert_str_eq(hash, folder_hash, "%s", kinds[i]);
         double read = bytes_read(kinds[i]), all = shard_bytes(kinds[i]);
-        cr_assert(read > 0 && read < 0.95 * all, "%s: %.0f of %.0f bytes are read", kinds[i], read,
-                  all);
+        cr_assert(read > 0.3 * all && read < 0.93 * all, "%s: %.0f of %.0f bytes are read",
+                  kinds[i], read, all);
         struct command packed =
             command_run(scratch, "eval", kinds[i], "--resume", "folder", "--json", NULL);
         cr_assert_eq(packed.status, 0, "%s", packed.err);
