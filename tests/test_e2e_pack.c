@@ -335,7 +335,7 @@ Test(e2e_pack, a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves) {
     struct command whole = command_run(scratch, "pack", "photos", "whole", "--shard-samples", "5",
                                        "--quiet", "--json", NULL);
     cr_assert_eq(whole.status, 0, "%s", whole.err);
-    for (unsigned wait_us = 10000; wait_us < 400000; wait_us += 15000) {
+    for (unsigned wait_us = 4000; wait_us < 400000; wait_us += 4000) {
         struct command command = command_start(scratch, false, pack_arguments);
         usleep(wait_us);
         pid_t child;
