@@ -381,6 +381,20 @@ Test(e2e_pack, a_finished_shard_that_became_shorter_or_lost_its_index_is_refused
     pack("photos", "packed", "jpeg");
 }
 
+Test(e2e_pack, training_warns_of_a_shard_that_was_cut_between_members) {
+    struct member members[8];
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    cr_assert_eq(read_index("packed/train-000001", members, 8), 5);
+    cr_assert_eq(truncate(in_scratch("packed/train-000001.tar"), (off_t)members[3].offset - 512),
+                 0);
+    struct command command = train("packed", "run");
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    cr_assert_not_null(strstr(command.err, "packed/train-000001.tar: the archive lacks its end"),
+                       "%s", command.err);
+    command_free(&command);
+}
+
 Test(e2e_pack, sizes_before_and_after_are_the_same_when_all_was_there) {
     static const char *const keys[] = {"bytes_before", "bytes_after", "images", "bad"};
     double numbers[2][4];
