@@ -179,7 +179,7 @@ static double shard_bytes(const char *folder) {
 static double bytes_read(const char *data) {
     struct command bench =
         command_run(scratch, "bench", "input", data, "--workers", "2", "--train-crop-size", "32",
-                    "--batch-size", "4", "--bench-epochs", "1", "--json", NULL);
+                    "--batch-size", "4", "--cache", "cold", "--json", NULL);
     cr_assert_eq(bench.status, 0, "%s", bench.err);
     cr_assert_eq(json_number(bench.out, "images"), 12);
     double bytes = json_number(bench.out, "bytes_read");

@@ -187,7 +187,7 @@ Test(synth, the_set_is_one_that_check_and_bench_input_read, .init = set_up, .fin
     cr_expect_eq(check.status, 0, "%s", check.err);
     cr_expect_not_null(strstr(check.err, "8 images checked, 0 bad"), "%s", check.err);
     struct command bench = command_run(scratch, "bench", "input", "new/set", "--workers", "1",
-                                       "--batch-size", "4", "--json", NULL);
+                                       "--batch-size", "4", "--bench-epochs", "1", "--json", NULL);
     cr_expect_eq(bench.status, 0, "%s", bench.err);
     cr_expect_eq(json_number(bench.out, "images"), 8);
     command_free(&synth);
