@@ -263,6 +263,32 @@ Test(command, check_names_what_cannot_be_read, .init = set_up, .fini = tear_down
     command_free(&bad);
 }
 
+Test(command, classes_whose_names_are_no_text_are_predicted_like_others, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    static const char *const names[][2] = {{"c00", "new\nline"}, {"c01", "\xff"}};
+    for (size_t i = 0; i < 4; i++) {
+        char from[600], to[600];
+        const char *part = i < 2 ? "train" : "val";
+        snprintf(from, sizeof(from), "%s/%s/%s", jpeg_path, part, names[i % 2][0]);
+        snprintf(to, sizeof(to), "%s/%s/%s", jpeg_path, part, names[i % 2][1]);
+        cr_assert_eq(rename(from, to), 0, "%s", from);
+    }
+    struct command train =
+        command_run(scratch, "train", jpeg_path, "--model", "resnet20", "--train-crop-size", "32",
+                    "--val-crop-size", "32", "--val-resize-size", "32", "--epochs", "1",
+                    "--batch-size", "8", "--output-dir", "named-run", "--quiet", NULL);
+    cr_assert_eq(train.status, 0, "%s", train.err);
+    struct command predict = command_run(scratch, "predict", "--resume", "named-run", "--json",
+                                         "--topk", "3", "jpeg/val/c02/0000.jpg", NULL);
+    cr_assert_eq(predict.status, 0, "%s", predict.err);
+    static const char *const labels[] = {"\"new\\\\x0aline\"", "\"\\\\xff\"", "\"c02\""};
+    for (size_t i = 0; i < 3; i++) {
+        cr_expect_not_null(strstr(predict.out, labels[i]), "%s in %s", labels[i], predict.out);
+    }
+    command_free(&train);
+    command_free(&predict);
+}
+
 Test(command, models_are_listed_and_shown, .init = set_up, .fini = tear_down, .timeout = 30) {
     struct command list = command_run(scratch, "models", NULL);
     cr_assert_eq(list.status, 0, "%s", list.err);
