@@ -546,6 +546,17 @@ Test(e2e_pack, one_bad_image_of_a_small_set_is_within_any_budget_but_none) {
     }
 }
 
+Test(e2e_pack, a_set_of_one_bad_image_is_not_packed) {
+    make_folder("photos");
+    make_folder("photos/a");
+    FILE *file = fopen(in_scratch("photos/a/x.jpg"), "w");
+    fputs("no image", file);
+    fclose(file);
+    struct command command = pack_budget("packed", "0.001");
+    cr_assert_eq(command.status, 3, "exit %d: %s", command.status, command.err);
+    command_free(&command);
+}
+
 Test(e2e_pack, a_place_that_cannot_be_written_ends_with_status_2) {
     make_photos();
     static const char *const places[] = {"/proc/nothing/here", "/dev/null", "tiny.nn", "tiny.nn/x"};
