@@ -30,7 +30,8 @@ int nnc_bad_open(const struct nnc_index *const index[2], double max_bad, int fai
         all += ledger.samples[phase];
     }
     ledger.budget = (uint64_t)(max_bad * (double)all);
-    ledger.budget = ledger.budget == 0 && max_bad > 0.0 ? 1 : ledger.budget;
+    /* One bad image ends no small set, but where it is the only one nothing is left. */
+    ledger.budget = ledger.budget == 0 && max_bad > 0.0 && all > 1 ? 1 : ledger.budget;
     *ret_ledger = ledger;
     return 0;
 }

@@ -20,7 +20,8 @@ struct nnc_bad_ledger {
     int fail_at_once;                 /* --on-bad fail */
 };
 
-/* max_bad: fraction of all samples of both sets; at least one bad sample is always allowed. */
+/* max_bad: fraction of all samples of both sets; where it is above 0, one bad sample of several is
+ * always allowed. */
 int nnc_bad_open(const struct nnc_index *const index[2], double max_bad, int fail_at_once,
                  FILE *file, struct nnc_bad_ledger *ret_ledger);
 void nnc_bad_close(struct nnc_bad_ledger *ledger);

@@ -72,6 +72,7 @@ int nnc_shard_scan(const struct nnc_tar_source *source, struct nnc_shard *ret_sh
     }
     if (code >= 0) {
         group_end(group, ret_shard);
+        ret_shard->lacks_end = !nnc_tar_has_end(reader);
     }
     if (code >= 0 && ret_shard->names.failed) {
         code = nnc_fail(-ENOMEM, "%s: no memory for its names", source->name);

@@ -28,6 +28,7 @@ struct nnc_shard {
     uint64_t bad_labels;       /* KEY.cls or KEY.json that is there and cannot be read */
     char first_bad_label[160]; /* member's name, printable */
     char duplicate[256];       /* the first member that is twice in a sample, "" when none */
+    bool lacks_end;            /* of nnc_tar_has_end(): members may be missing */
     int32_t label_max;         /* largest label; NNC_SHARD_NO_LABEL: no sample has one */
 };
 

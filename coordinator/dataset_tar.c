@@ -317,6 +317,11 @@ static int build_index(struct scan *scan, void **ret_bytes, size_t *ret_size) {
         nnc_index_builder_add_file(builder, name, file->size, file->mtime_ns);
         nnc_index_builder_add_watch(builder, name, file->mtime_ns, file->size);
         add_samples(scan, i, builder);
+        if (file->shard.lacks_end) {
+            nnc_log(NNC_LOG_WARN,
+                    "%s/%s: the archive lacks its end: what lay behind may have been cut off",
+                    scan->source->root, name);
+        }
         if (scan->is_labelled && file->shard.bad_labels > 0) {
             nnc_log(NNC_LOG_WARN, "%s/%s: %" PRIu64 " labels are not integers, the first is %s",
                     scan->source->root, name, file->shard.bad_labels, file->shard.first_bad_label);

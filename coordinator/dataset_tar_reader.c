@@ -4,7 +4,9 @@
  * A header is a block of 512 bytes:
  *     0 100 name        124  12 size (octal, or base 256)   148   8 checksum
  *   156   1 type        257   8 magic and version           345 155 prefix of the name (POSIX only)
- * Bodies are padded to whole blocks. An all-zero block or the end of the file ends the archive.
+ * Bodies are padded to whole blocks. An all-zero block ends the archive; so does the end of the
+ * file between two members, but as a cut archive looks the same, nnc_tar_has_end() tells them
+ * apart.
  *
  * Types: 0, 7 and NUL are regular files; 1..6 are links, devices, folders and pipes and have no
  * body; x is a pax header, whose path and size hold for the next entry that is no extension header
@@ -63,6 +65,7 @@ struct extension {
 struct nnc_tar_reader {
     const struct nnc_tar_source *source;
     uint64_t next; /* offset of the next header */
+    bool has_end;  /* the all-zero block was met */
     unsigned char *window;
     uint64_t window_offset;
     size_t window_bytes;
@@ -106,6 +109,10 @@ void nnc_tar_close(struct nnc_tar_reader *reader) {
         free(reader->window);
         free(reader);
     }
+}
+
+bool nnc_tar_has_end(const struct nnc_tar_reader *reader) {
+    return reader->has_end;
 }
 
 /* Fill the window from offset on, with at least `bytes` or whatever the archive still has. */
@@ -218,7 +225,10 @@ static bool has_body(char type) {
 /* Read the header at reader->next. 1 an entry, 0 the end. */
 static int read_header(struct nnc_tar_reader *reader, struct entry *ret_entry) {
     uint64_t offset = reader->next;
-    if (offset >= reader->source->size) {
+    if (offset > reader->source->size) {
+        return fault(reader, reader->source->size, "the archive ends inside a member's padding");
+    }
+    if (offset == reader->source->size) {
         return 0;
     }
     uint64_t rest = reader->source->size - offset;
@@ -229,6 +239,7 @@ static int read_header(struct nnc_tar_reader *reader, struct entry *ret_entry) {
         return code;
     }
     if (is_zero(block, bytes)) {
+        reader->has_end = true;
         return 0;
     }
     if (bytes < BLOCK) {

@@ -39,9 +39,13 @@ int nnc_tar_open(const struct nnc_tar_source *source, struct nnc_tar_reader **re
 /* Step to the next member. Names longer than the old 100 bytes (ustar prefix, pax, GNU) come whole.
  * Returns 1 with *ret_member filled, 0 at the end of the archive.
  * Errors: the system's; -NNC_E_FORMAT naming archive, offset and fault: wrong header checksum, a
- * size that is negative or beyond the archive, a name that is absolute or has "..", sparse members.
- */
+ * size that is negative or beyond the archive, a cut in a member, a name that is absolute or has
+ * "..", sparse members. */
 int nnc_tar_next(struct nnc_tar_reader *reader, struct nnc_tar_member *ret_member);
+
+/* After nnc_tar_next() returned 0: whether the archive is ended by zeros as it should be. Else it
+ * was cut between two members, or made by a program that leaves them out. */
+bool nnc_tar_has_end(const struct nnc_tar_reader *reader);
 
 /* Bytes of a member just stepped to.
  * Owner: the reader's, valid until its next call. size <= NNC_TAR_BODY_MAX.

@@ -45,6 +45,7 @@ struct outcome {
     const struct nnc_verb_context *context;
     struct nnc_run_result run;
     struct nnc_page_cache cache; /* --cache cold */
+    uint64_t samples;            /* of the part that is read */
     double seconds, images_per_s, bytes_per_s, epochs, cpu_s_per_1000;
     double stage_s[STAGE_COUNT], other_s; /* summed over loaders */
     double share[STAGE_COUNT], other;     /* of the loaders' wall time, at most 1 in all */
@@ -84,6 +85,7 @@ static void fill_shares(struct outcome *outcome) {
 static void fill_outcome(struct outcome *outcome, uint64_t samples) {
     const struct nnc_run_result *run = &outcome->run;
     uint64_t made = run->measured.counter[NNC_COUNT_SAMPLES];
+    outcome->samples = samples;
     outcome->seconds = positive(run->trainer_seconds);
     outcome->images_per_s = (double)run->images / outcome->seconds;
     /* Bytes and their time are both the coordinator's view. */
@@ -163,6 +165,16 @@ static void print_contention(const struct outcome *outcome) {
     }
 }
 
+/* Bad images cost less than good ones: the figures are not those of the set that was meant. */
+static void print_bad(const struct outcome *outcome) {
+    if (outcome->run.bad_samples != 0) {
+        fprintf(stderr,
+                "%" PRIu64 " of %" PRIu64 " images are bad: the figures count what stood in for "
+                "them; `nncoord check` lists them all\n",
+                outcome->run.bad_samples, outcome->samples);
+    }
+}
+
 static void print_outcome(const struct outcome *outcome) {
     const struct nnc_run_result *run = &outcome->run;
     const struct nnc_config *config = config_of(outcome);
@@ -183,6 +195,7 @@ static void print_outcome(const struct outcome *outcome) {
             " of warm-up; cache %s, consumer %s\n",
             run->images, outcome->epochs, outcome->seconds, run->warm_images,
             cold ? "cold" : "warm", config->consumer == NNC_CONSUMER_FLOAT ? "float" : "none");
+    print_bad(outcome);
     print_contention(outcome);
     if (config->simulate_gpu > 0.0 && outcome->passed) {
         fprintf(stderr, "the device is the limit: %s\n", shares);

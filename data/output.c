@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Files that are whole or not there.
  *
- *   open PATH.PID.tmp -> write ... -> [sync] close -> rename to PATH [-> sync the directory]
+ *   follow a link -> open PATH.PID.tmp -> write ... -> [sync] close -> rename to PATH [-> sync the
+ * directory]
  *
  * 1. Under its final name a file is complete, whatever ends this process and whenever.
  * 2. What cannot be begun is the user's to mend (usage); what breaks later is the device's.
- * 3. A name that is a directory is refused at the beginning: rename would find it at the end.
+ * 3. rename puts a file in the place of whatever has the name. So a link is followed first, and
+ * what is neither a file nor free (a directory, a device, a pipe) is refused at the beginning.
  *
  * Does not: make directories. */
 #include "data/output.h"
@@ -15,20 +17,44 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+/* The name to rename to: the path, or where it leads when it is a link. What stat cannot tell, such
+ * as a missing directory, opening the file will. */
+static int find_place(const char *path, char ret_place[NNC_PATH_MAX]) {
+    char real[PATH_MAX];
+    struct stat status;
+    bool is_link = lstat(path, &status) == 0 && S_ISLNK(status.st_mode);
+    if (is_link && realpath(path, real) == NULL) {
+        return nnc_fail(-NNC_E_USAGE, "%s is a link that leads nowhere: %s; give another name",
+                        path, strerror(errno));
+    }
+    bool is_there = stat(path, &status) == 0;
+    if (is_there && S_ISDIR(status.st_mode)) {
+        return nnc_fail(-NNC_E_USAGE, "%s is a directory: give the name of a file", path);
+    }
+    if (is_there && !S_ISREG(status.st_mode)) {
+        return nnc_fail(-NNC_E_USAGE, "%s is a device, a pipe or a socket: give the name of a file",
+                        path);
+    }
+    int length = snprintf(ret_place, NNC_PATH_MAX, "%s", is_link ? real : path);
+    return length < 0 || length >= NNC_PATH_MAX
+               ? nnc_fail(-NNC_E_USAGE, "%s: the name is too long", path)
+               : 0;
+}
 
 int nnc_output_open(struct nnc_vfs *vfs, const char *path, struct nnc_output *ret_output) {
     struct nnc_output output = {.vfs = vfs};
-    int fd = vfs->ops->open(vfs, path, O_RDONLY | O_DIRECTORY, 0);
-    if (fd >= 0) {
-        vfs->ops->close(vfs, fd);
-        return nnc_fail(-NNC_E_USAGE, "%s is a directory: give the name of a file", path);
+    int code = find_place(path, output.path);
+    if (code < 0) {
+        return code;
     }
-    int length = snprintf(output.path, sizeof(output.path), "%s", path);
-    assert(length >= 0 && (size_t)length < sizeof(output.path));
-    snprintf(output.temp, sizeof(output.temp), "%s.%d.tmp", path, (int)getpid());
+    snprintf(output.temp, sizeof(output.temp), "%s.%d.tmp", output.path, (int)getpid());
     output.fd = vfs->ops->open(vfs, output.temp, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     if (output.fd < 0) {
         return nnc_fail(-NNC_E_USAGE, "%s cannot be written: %s; give another place", path,
@@ -37,6 +63,13 @@ int nnc_output_open(struct nnc_vfs *vfs, const char *path, struct nnc_output *re
     output.is_open = true;
     *ret_output = output;
     return 0;
+}
+
+bool nnc_output_is_same(const struct nnc_output *left, const struct nnc_output *right) {
+    struct stat a, b;
+    /* Temporary names are made from final ones, so they are the same file exactly then. */
+    return left->is_open && right->is_open && fstat(left->fd, &a) == 0 &&
+           fstat(right->fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 int nnc_output_write(struct nnc_output *output, const void *data, size_t bytes) {

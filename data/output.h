@@ -21,14 +21,19 @@ struct nnc_output {
     struct nnc_vfs *vfs;
     bool is_open;
     int fd;
-    uint64_t bytes; /* written so far */
-    char path[NNC_PATH_MAX];
+    uint64_t bytes;               /* written so far */
+    char path[NNC_PATH_MAX];      /* no link */
     char temp[NNC_PATH_MAX + 32]; /* PATH.PID.tmp */
 };
 
-/* Begin the file. An older one of that name stays as it is until the commit.
- * Errors: -NNC_E_USAGE: nothing can be made there, with the reason; *ret_output is closed then. */
+/* Begin the file. An older one of that name stays as it is until the commit; a link stays for good,
+ * the file is made where it leads.
+ * Errors: -NNC_E_USAGE: nothing can be made there, with the reason, or a directory, device, pipe or
+ * socket is there; *ret_output is closed then. */
 int nnc_output_open(struct nnc_vfs *vfs, const char *path, struct nnc_output *ret_output);
+
+/* True when both are open and write the same file, by whatever names. */
+bool nnc_output_is_same(const struct nnc_output *left, const struct nnc_output *right);
 
 /* Append. Errors: -NNC_E_CHECKPOINT: the device is full or broken. */
 int nnc_output_write(struct nnc_output *output, const void *data, size_t bytes);

@@ -93,8 +93,8 @@ static void note_progress(void *context, const struct nnc_pack_step *step) {
 static int check_budget(const struct pack *pack) {
     uint64_t bad = atomic_load_explicit(&pack->bad, memory_order_relaxed);
     uint64_t budget = (uint64_t)(pack->config->max_bad * (double)pack->samples);
-    /* As in a training run, one bad image ends no small set unless none is allowed. */
-    budget = budget == 0 && pack->config->max_bad > 0 ? 1 : budget;
+    /* As in a training run, one bad image ends no small set unless none is allowed or it is all. */
+    budget = budget == 0 && pack->config->max_bad > 0 && pack->samples > 1 ? 1 : budget;
     if (bad <= budget) {
         return 0;
     }

@@ -2,13 +2,16 @@
 /* Making and verifying one shard.
  *
  *   for each sample: read -> make the member -> append -> tell
- *   verifying: walk over the archive's members; an image's number says which sample it was made of
+ *   verifying: walk over the archive's members; an image's number says which sample it was made of;
+ *   each sample must have come once, or its source be bad
  *
  * 1. All is done on the calling thread, with a source, a reader and a packer of its own, so shards
  *    can be made side by side without a lock.
  * 2. Verifying reads the file back through the tar reader that a data set is scanned with.
  * 3. What an earlier run left out of a finished shard counts as bad again, so that going on ends as
  *    an undisturbed run does.
+ * 4. A shard got its name when it was whole. If it is no longer as long as its index says,
+ * something else changed it; it is not ours to delete, so it is refused.
  *
  * Does not: decide where shards lie or which samples they have (pack.c). */
 #include "data/pack_shard.h"
@@ -39,6 +42,12 @@ enum {
     NUMBER_DIGITS = 9,
 };
 
+/* What of a sample was met in a shard. */
+enum {
+    SEEN_IMAGE = 1,
+    SEEN_LABEL = 2,
+};
+
 struct work {
     const struct nnc_pack_shard *shard;
     int index_fd;
@@ -47,6 +56,7 @@ struct work {
     struct nnc_packer *packer;
     uint8_t *member; /* read back; followed by slack */
     size_t member_room;
+    uint8_t *seen; /* of each sample of the shard; while verifying */
 };
 
 static int open_work(struct work *work) {
@@ -74,6 +84,7 @@ static void close_work(struct work *work) {
         close(work->index_fd);
     }
     free(work->member);
+    free(work->seen);
 }
 
 /* Bytes of a sample; they stay until the next call. Negative: the sample is bad. */
@@ -95,6 +106,12 @@ static void tell_bad(const struct work *work, uint64_t sample) {
     char path[NNC_PATH_MAX];
     nnc_dataset_sample_path(work->shard->part, sample, path, sizeof(path));
     nnc_log(NNC_LOG_WARN, "%s is left out: %s", path, nnc_error_text());
+}
+
+/* Bytes of a sample's file, whether or not they can be read. */
+static uint64_t source_bytes(const struct nnc_pack_shard *shard, uint64_t sample) {
+    uint32_t size = shard->part->index.samples[sample].size;
+    return size == NNC_INDEX_SIZE_HUGE ? 0 : size;
 }
 
 /* ---- making ---- */
@@ -124,7 +141,7 @@ static int add_sample(struct work *work, struct nnc_shard_writer *writer, uint64
     struct nnc_pack_source source = {.bytes = NULL};
     struct nnc_pack_member member;
     char key[KEY_BYTES + 1];
-    struct nnc_pack_step step = {.samples = 1};
+    struct nnc_pack_step step = {.samples = 1, .bytes_before = source_bytes(work->shard, sample)};
     int code = nnc_stop_check();
     if (code < 0) {
         return code;
@@ -134,7 +151,6 @@ static int add_sample(struct work *work, struct nnc_shard_writer *writer, uint64
     if (code == -ENOMEM) {
         return code;
     }
-    step.bytes_before = source.size;
     if (code < 0) {
         tell_bad(work, sample);
         step.bad = 1;
@@ -218,6 +234,21 @@ static int compare_image(struct work *work, const struct nnc_tar_member *member,
     return nnc_packer_verify(work->packer, &source, &packed, sample);
 }
 
+/* Note that the member was met; each is there once. */
+static int mark_seen(struct work *work, const struct nnc_tar_member *member, uint64_t sample) {
+    const struct nnc_pack_shard *shard = work->shard;
+    if (sample < shard->first || sample - shard->first >= shard->count) {
+        return nnc_fail(-NNC_E_FORMAT, "is a sample of another shard");
+    }
+    uint8_t kind = is_label(member) ? SEEN_LABEL : SEEN_IMAGE;
+    uint8_t *seen = &work->seen[sample - shard->first];
+    if ((*seen & kind) != 0) {
+        return nnc_fail(-NNC_E_FORMAT, "is a sample that came before");
+    }
+    *seen |= kind;
+    return 0;
+}
+
 static int verify_member(struct work *work, const struct archive *archive,
                          const struct nnc_tar_member *member) {
     uint64_t sample;
@@ -228,9 +259,7 @@ static int verify_member(struct work *work, const struct archive *archive,
     if (code < 0) {
         return code;
     }
-    if (sample < work->shard->first || sample - work->shard->first >= work->shard->count) {
-        code = nnc_fail(-NNC_E_FORMAT, "is a sample of another shard");
-    }
+    code = mark_seen(work, member, sample);
     code = code < 0 ? code : read_member(work, archive, member);
     if (code >= 0) {
         code = is_label(member) ? compare_label(work, member, sample)
@@ -239,7 +268,50 @@ static int verify_member(struct work *work, const struct archive *archive,
     return code < 0 ? nnc_fail_in(code, "%s.tar/%s", work->shard->path, member->name) : 0;
 }
 
+/* A sample without a member must be a bad one, and that can be tried. */
+static int verify_left_out(struct work *work, uint64_t sample) {
+    struct nnc_pack_source source;
+    struct nnc_pack_member member;
+    int code = nnc_stop_check();
+    if (code < 0) {
+        return code;
+    }
+    code = read_source(work, sample, &source);
+    code = code < 0 ? code : nnc_packer_make(work->packer, &source, &member);
+    if (code < 0) {
+        return code == -ENOMEM ? code : 0;
+    }
+    char path[NNC_PATH_MAX];
+    nnc_dataset_sample_path(work->shard->part, sample, path, sizeof(path));
+    return nnc_fail(-NNC_E_FORMAT, "%s.tar lacks the image %s; `rm %s.tar`, then pack again",
+                    work->shard->path, path, work->shard->path);
+}
+
+static int verify_complete(struct work *work) {
+    const struct nnc_pack_shard *shard = work->shard;
+    for (uint64_t i = 0; i < shard->count; i++) {
+        bool has_label = shard->part->index.samples[shard->first + i].label >= 0;
+        int code = 0;
+        if ((work->seen[i] & SEEN_IMAGE) == 0) {
+            code = verify_left_out(work, shard->first + i);
+        } else if (has_label && (work->seen[i] & SEEN_LABEL) == 0) {
+            code = nnc_fail(-NNC_E_FORMAT,
+                            "%s.tar lacks the label of sample %" PRIu64
+                            "; `rm %s.tar`, then pack again",
+                            shard->path, shard->first + i, shard->path);
+        }
+        if (code < 0) {
+            return code;
+        }
+    }
+    return 0;
+}
+
 static int verify(struct work *work, const char *path) {
+    work->seen = calloc(work->shard->count, 1);
+    if (work->seen == NULL) {
+        return nnc_fail(-ENOMEM, "%s: no memory to verify it", path);
+    }
     struct archive archive = {.fd = open(path, O_RDONLY | O_CLOEXEC)};
     struct stat status;
     if (archive.fd < 0 || fstat(archive.fd, &status) < 0) {
@@ -252,6 +324,7 @@ static int verify(struct work *work, const char *path) {
     while (code >= 0 && (code = nnc_tar_next(archive.reader, &member)) > 0) {
         code = verify_member(work, &archive, &member);
     }
+    code = code < 0 ? code : verify_complete(work);
     nnc_tar_close(archive.reader);
     close(archive.fd);
     return code;
@@ -275,27 +348,43 @@ static int make(struct work *work) {
     return code;
 }
 
-/* Bytes of the images of the shard's samples. */
-static uint64_t bytes_before(const struct nnc_pack_shard *shard) {
-    uint64_t sum = 0;
-    for (uint64_t i = 0; i < shard->count; i++) {
-        uint32_t size = shard->part->index.samples[shard->first + i].size;
-        sum += size == NNC_INDEX_SIZE_HUGE ? 0 : size;
+/* A finished shard against what its index says, which was written with it. */
+static int check_there(const struct nnc_pack_shard *shard, uint64_t size,
+                       struct nnc_shard_summary *ret_summary) {
+    int code = nnc_shard_index_read(shard->path, ret_summary);
+    if (code >= 0 && (ret_summary->tar_bytes != size || ret_summary->samples > shard->count)) {
+        code = nnc_fail(-NNC_E_FORMAT,
+                        "it has %" PRIu64 " bytes, by its index %" PRIu64 " images in %" PRIu64
+                        " bytes",
+                        size, ret_summary->samples, ret_summary->tar_bytes);
     }
-    return sum;
+    if (code >= 0) {
+        return 0;
+    }
+    char fault[512];
+    snprintf(fault, sizeof(fault), "%s", nnc_error_text());
+    return nnc_fail(-NNC_E_FORMAT,
+                    "%s.tar is damaged (%s); `rm %s.tar`, then the same command makes it again",
+                    shard->path, fault, shard->path);
 }
 
-/* Samples of a finished shard by its index, whose first line tells; without one, all. */
-static uint64_t count_packed(const struct nnc_pack_shard *shard) {
-    char path[NNC_PATH_MAX + 8];
-    uint64_t count;
-    snprintf(path, sizeof(path), "%s.idx", shard->path);
-    FILE *file = fopen(path, "re");
-    bool tells = file != NULL && fscanf(file, "v1.2 %" SCNu64, &count) == 1;
-    if (file != NULL) {
-        fclose(file);
+static int go_over(struct work *work, const char *path, uint64_t size) {
+    const struct nnc_pack_shard *shard = work->shard;
+    struct nnc_shard_summary summary;
+    int code = check_there(shard, size, &summary);
+    code = code >= 0 && shard->verify ? verify(work, path) : code;
+    if (code < 0) {
+        return code;
     }
-    return tells && count < shard->count ? count : shard->count;
+    struct nnc_pack_step step = {.samples = shard->count,
+                                 .bad = shard->count - summary.samples,
+                                 .bytes_after = summary.image_bytes,
+                                 .was_there = true};
+    for (uint64_t i = 0; i < shard->count; i++) {
+        step.bytes_before += source_bytes(shard, shard->first + i);
+    }
+    shard->on_step(shard->context, &step);
+    return 0;
 }
 
 int nnc_pack_shard_make(const struct nnc_pack_shard *shard) {
@@ -305,16 +394,8 @@ int nnc_pack_shard_make(const struct nnc_pack_shard *shard) {
     snprintf(path, sizeof(path), "%s.tar", shard->path);
     bool is_there = stat(path, &status) == 0;
     int code = is_there && !shard->verify ? 0 : open_work(&work);
-    if (code >= 0 && !is_there) {
-        code = make(&work);
-    } else if (code >= 0) {
-        const struct nnc_pack_step step = {.samples = shard->count,
-                                           .bad = shard->count - count_packed(shard),
-                                           .bytes_before = bytes_before(shard),
-                                           .bytes_after = (uint64_t)status.st_size,
-                                           .was_there = true};
-        code = shard->verify ? verify(&work, path) : 0;
-        shard->on_step(shard->context, &step);
+    if (code >= 0) {
+        code = is_there ? go_over(&work, path, (uint64_t)status.st_size) : make(&work);
     }
     close_work(&work);
     return code;

@@ -12,8 +12,9 @@
 /* What was done since the last call. */
 struct nnc_pack_step {
     uint64_t samples, bad;
-    uint64_t bytes_before, bytes_after; /* of images, or of a whole shard that was there */
-    bool was_there;                     /* made by an earlier run */
+    uint64_t bytes_before; /* of the images' files, bad ones too */
+    uint64_t bytes_after;  /* of the images in the shard, without the archive around them */
+    bool was_there;        /* made by an earlier run */
 };
 
 struct nnc_pack_shard {
@@ -29,9 +30,10 @@ struct nnc_pack_shard {
 };
 
 /* Make the shard, or leave it as it is when it is there, and verify it when asked to. Bad images
- * are logged and left out.
- * Errors: of reading the source and writing the shard; -NNC_E_STOPPED; -NNC_E_FORMAT the shard does
- * not show what its sources show, naming shard and member. Nothing half-written stays. */
+ * are logged and left out. A shard that was there must have the size that its index tells of.
+ * Errors: of reading the source and writing the shard; -NNC_E_STOPPED; -NNC_E_FORMAT the shard that
+ * was there is damaged, with the remedy; it does not show what its sources show, or has not each
+ * good one once, naming shard and member. Nothing half-written stays. */
 int nnc_pack_shard_make(const struct nnc_pack_shard *shard);
 
 #endif

@@ -24,9 +24,10 @@ enum {
     BLOCK = 512,
     NAME_MAX_BYTES = 99,
     LINE_ROOM = 512,
+    END_BYTES = 2 * BLOCK, /* behind the last member */
 };
 
-static const uint8_t zeros[2 * BLOCK];
+static const uint8_t zeros[END_BYTES];
 
 int nnc_shard_writer_open(const char *path, struct nnc_shard_writer *ret_writer) {
     char name[NNC_PATH_MAX + 8];
@@ -118,6 +119,51 @@ int nnc_shard_writer_finish(struct nnc_shard_writer *writer) {
 int nnc_shard_writer_commit(struct nnc_shard_writer *writer) {
     int code = nnc_output_commit(&writer->idx, true);
     return code < 0 ? code : nnc_output_commit(&writer->tar, true);
+}
+
+/* ---- the index, read again ---- */
+
+static uint64_t padded(uint64_t size) {
+    return (size + BLOCK - 1) / BLOCK * BLOCK;
+}
+
+/* Count a line in. Sizes that are no sizes wrap around: they fit no archive then. */
+static bool take_line(const char *line, struct nnc_shard_summary *summary) {
+    uint64_t offset, size, label_offset, label_size;
+    int fields =
+        sscanf(line, "%*31s %" SCNu64 " %" SCNu64 " %*99s cls %" SCNu64 " %" SCNu64 " %*99s",
+               &offset, &size, &label_offset, &label_size);
+    if ((fields != 2 && fields != 4) || line[strlen(line) - 1] != '\n') {
+        return false;
+    }
+    summary->samples++;
+    summary->image_bytes += size;
+    /* Members follow each other, so the last one tells where the archive ends. */
+    summary->tar_bytes =
+        (fields == 4 ? label_offset + padded(label_size) : offset + padded(size)) + END_BYTES;
+    return true;
+}
+
+int nnc_shard_index_read(const char *path, struct nnc_shard_summary *ret_summary) {
+    struct nnc_shard_summary summary = {.tar_bytes = END_BYTES};
+    char name[NNC_PATH_MAX + 8], line[LINE_ROOM];
+    uint64_t samples = 0;
+    snprintf(name, sizeof(name), "%s.idx", path);
+    FILE *file = fopen(name, "re");
+    if (file == NULL) {
+        return nnc_fail_errno("%s", name);
+    }
+    bool good =
+        fgets(line, sizeof(line), file) != NULL && sscanf(line, "v1.2 %" SCNu64, &samples) == 1;
+    while (good && fgets(line, sizeof(line), file) != NULL) {
+        good = take_line(line, &summary);
+    }
+    fclose(file);
+    if (!good || summary.samples != samples) {
+        return nnc_fail(-NNC_E_FORMAT, "%s is cut or is no index of a shard", name);
+    }
+    *ret_summary = summary;
+    return 0;
 }
 
 void nnc_shard_writer_abandon(struct nnc_shard_writer *writer) {

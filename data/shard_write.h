@@ -16,6 +16,13 @@ struct nnc_shard_writer {
     uint64_t samples;
 };
 
+/* What the index says of its shard. */
+struct nnc_shard_summary {
+    uint64_t samples;
+    uint64_t image_bytes; /* of the images alone */
+    uint64_t tar_bytes;   /* of the whole archive */
+};
+
 /* Begin PATH.tar. Errors: as nnc_output_open(). */
 int nnc_shard_writer_open(const char *path, struct nnc_shard_writer *ret_writer);
 
@@ -30,6 +37,10 @@ int nnc_shard_writer_finish(struct nnc_shard_writer *writer);
 /* Give both files of a finished shard their names, the index first: where a shard is, it is
  * complete. Errors: as nnc_output_commit(). */
 int nnc_shard_writer_commit(struct nnc_shard_writer *writer);
+
+/* Read PATH.idx as a writer left it.
+ * Errors: of opening it; -NNC_E_FORMAT it is cut or is none of ours. Both name it. */
+int nnc_shard_index_read(const char *path, struct nnc_shard_summary *ret_summary);
 
 /* Remove what was written and free everything; does nothing but freeing after a commit. */
 void nnc_shard_writer_abandon(struct nnc_shard_writer *writer);

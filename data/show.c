@@ -80,14 +80,17 @@ static int open_array(struct show *show) {
     if (length < 0 || (size_t)length >= sizeof(lines_path)) {
         return nnc_fail(-NNC_E_USAGE, "--npy: the name is too long");
     }
-    if (show->png.is_open &&
-        (strcmp(path, show->png.path) == 0 || strcmp(lines_path, show->png.path) == 0)) {
-        return nnc_fail(-NNC_E_USAGE, "--output and --npy both write %s: give two names",
-                        show->png.path);
-    }
     const uint64_t shape[4] = {show->count, show->info.side, show->info.side, show->info.channels};
     int code = nnc_output_open(nnc_vfs_real(), path, &show->array);
     code = code < 0 ? code : nnc_output_open(nnc_vfs_real(), lines_path, &show->lines);
+    if (code >= 0 && (nnc_output_is_same(&show->array, &show->png) ||
+                      nnc_output_is_same(&show->lines, &show->png) ||
+                      nnc_output_is_same(&show->lines, &show->array))) {
+        code = nnc_fail(-NNC_E_USAGE,
+                        "two of --output, --npy and %s are the same file: give two "
+                        "names",
+                        lines_path);
+    }
     return code < 0 ? code : nnc_output_write(&show->array, header, nnc_npy_header(shape, header));
 }
 

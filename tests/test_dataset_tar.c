@@ -177,6 +177,7 @@ enum damage {
     GNU_SPARSE,
     ENDLESS_EXTENSIONS,
     BODY_CUT,
+    PADDING_CUT,
     HEADER_CUT,
     DAMAGE_COUNT,
 };
@@ -262,6 +263,10 @@ static void add_damage(struct tar_image *tar, enum damage damage) {
         tar_entry(tar, '0', "x.jpg", zeros, 1000);
         tar->size -= 100; /* padding is 24 bytes */
         break;
+    case PADDING_CUT:
+        tar_entry(tar, '0', "x.jpg", zeros, 1000);
+        tar->size -= 10;
+        break;
     case HEADER_CUT:
         tar_text(tar, "x.jpg", "x");
         tar->size = at + 511;
@@ -276,7 +281,7 @@ Test(dataset_tar, each_damage_is_refused_with_its_offset) {
         struct tar_image tar = {0};
         tar_text(&tar, "good.jpg", "x");
         add_damage(&tar, (enum damage)damage);
-        if (damage != BODY_CUT && damage != HEADER_CUT) {
+        if (damage != BODY_CUT && damage != PADDING_CUT && damage != HEADER_CUT) {
             tar_end(&tar);
         }
         int code = walk_members(&tar, NULL, NULL);
@@ -311,6 +316,33 @@ Test(dataset_tar, archives_that_end_early_give_their_first_members_or_an_error) 
     }
     cr_expect_eq(before, 3);
     tar.size = whole;
+    tar_free(&tar);
+}
+
+Test(dataset_tar, an_archive_cut_between_members_lacks_its_end) {
+    struct tar_image tar = {0};
+    tar_text(&tar, "1.jpg", "first");
+    size_t first = tar.size;
+    tar_text(&tar, "2.jpg", "second");
+    size_t second = tar.size;
+    tar_end(&tar);
+    const struct {
+        size_t size, images;
+        bool lacks_end;
+    } rows[] = {{first, 1, true},
+                {second, 2, true},
+                {second + 100, 2, false}, /* zeros enough to see that nothing follows */
+                {second + 512, 2, false},
+                {tar.size, 2, false}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct nnc_shard shard;
+        tar.size = rows[i].size;
+        struct nnc_tar_source source = memory_source(&tar);
+        cr_expect_eq(nnc_shard_scan(&source, &shard), 0, "row %zu: %s", i, nnc_error_text());
+        cr_expect_eq(shard.image_count, rows[i].images, "row %zu", i);
+        cr_expect_eq(shard.lacks_end, rows[i].lacks_end, "row %zu", i);
+        nnc_shard_finish(&shard);
+    }
     tar_free(&tar);
 }
 

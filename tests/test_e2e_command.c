@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char *scratch;
@@ -192,6 +193,53 @@ Test(command, a_simulated_device_passes_when_it_is_slow_and_fails_when_nobody_co
     command_free(&fast);
 }
 
+/* Make the first files of a class bad. */
+static void spoil(const char *folder, unsigned count) {
+    for (unsigned i = 0; i < count; i++) {
+        char path[600];
+        snprintf(path, sizeof(path), "%s/train/%s/%04u.jpg", jpeg_path, folder, i);
+        cr_assert_eq(truncate(path, 10), 0, "%s", path);
+    }
+}
+
+Test(command, a_bench_tells_of_bad_images_and_ends_with_3_when_they_are_too_many, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    static const struct {
+        unsigned bad;
+        const char *max_bad, *said;
+        int status;
+    } rows[] = {{1, "0.001", "1 of 36 images are bad", 0},
+                {12, "0.1", "--max-bad allows 3", 3},
+                {12, "0.5", "12 of 36 images are bad", 0}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        spoil("c01", rows[i].bad);
+        struct command bench = bench_input(
+            (const char *[]){"--bench-epochs", "1", "--max-bad", rows[i].max_bad, NULL});
+        cr_expect_eq(bench.status, rows[i].status, "row %zu: exit %d", i, bench.status);
+        cr_expect_not_null(strstr(bench.err, rows[i].said), "row %zu: %s", i, bench.err);
+        command_free(&bench);
+    }
+}
+
+Test(command, a_bench_of_nothing_but_one_bad_image_ends_with_3, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    spoil("c01", 1);
+    char path[600];
+    snprintf(path, sizeof(path), "%s/train/c01/0000.jpg", jpeg_path);
+    char folder[600], single[700];
+    snprintf(folder, sizeof(folder), "%s/single", scratch);
+    cr_assert_eq(mkdir(folder, 0700), 0);
+    snprintf(folder, sizeof(folder), "%s/single/class", scratch);
+    cr_assert_eq(mkdir(folder, 0700), 0);
+    snprintf(single, sizeof(single), "%s/x.jpg", folder);
+    cr_assert_eq(rename(path, single), 0);
+    struct command bench =
+        command_run(scratch, "bench", "input", "single", "--bench-epochs", "1", NULL);
+    cr_expect_eq(bench.status, 3, "exit %d: %s", bench.status, bench.err);
+    cr_expect_not_null(strstr(bench.err, "x.jpg"), "%s", bench.err);
+    command_free(&bench);
+}
+
 Test(command, bench_train_measures_without_data, .init = set_up, .fini = tear_down, .timeout = 60) {
     struct command bench = command_run(scratch, "bench", "train", "--model", "cnn", "--batch-size",
                                        "16", "--bench-steps", "3", "--json", NULL);
@@ -213,6 +261,32 @@ Test(command, check_names_what_cannot_be_read, .init = set_up, .fini = tear_down
     cr_assert_not_null(strstr(bad.err, "c00/0002.jpg"), "%s", bad.err);
     command_free(&good);
     command_free(&bad);
+}
+
+Test(command, classes_whose_names_are_no_text_are_predicted_like_others, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    static const char *const names[][2] = {{"c00", "new\nline"}, {"c01", "\xff"}};
+    for (size_t i = 0; i < 4; i++) {
+        char from[600], to[600];
+        const char *part = i < 2 ? "train" : "val";
+        snprintf(from, sizeof(from), "%s/%s/%s", jpeg_path, part, names[i % 2][0]);
+        snprintf(to, sizeof(to), "%s/%s/%s", jpeg_path, part, names[i % 2][1]);
+        cr_assert_eq(rename(from, to), 0, "%s", from);
+    }
+    struct command train =
+        command_run(scratch, "train", jpeg_path, "--model", "resnet20", "--train-crop-size", "32",
+                    "--val-crop-size", "32", "--val-resize-size", "32", "--epochs", "1",
+                    "--batch-size", "8", "--output-dir", "named-run", "--quiet", NULL);
+    cr_assert_eq(train.status, 0, "%s", train.err);
+    struct command predict = command_run(scratch, "predict", "--resume", "named-run", "--json",
+                                         "--topk", "3", "jpeg/val/c02/0000.jpg", NULL);
+    cr_assert_eq(predict.status, 0, "%s", predict.err);
+    static const char *const labels[] = {"\"new\\\\x0aline\"", "\"\\\\xff\"", "\"c02\""};
+    for (size_t i = 0; i < 3; i++) {
+        cr_expect_not_null(strstr(predict.out, labels[i]), "%s in %s", labels[i], predict.out);
+    }
+    command_free(&train);
+    command_free(&predict);
 }
 
 Test(command, models_are_listed_and_shown, .init = set_up, .fini = tear_down, .timeout = 30) {

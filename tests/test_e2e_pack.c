@@ -348,6 +348,98 @@ Test(e2e_pack, verify_names_shard_and_member_of_a_changed_byte) {
     pack("photos", "packed", "jpeg");
 }
 
+/* Move two bytes of a member's header against each other, so that its checksum stays. */
+static void shift(const char *name, uint64_t offset, unsigned at, int by, unsigned against) {
+    int fd = open(in_scratch(name), O_RDWR);
+    char header[100];
+    cr_assert(fd >= 0 && pread(fd, header, sizeof(header), (off_t)offset - 512) == 100);
+    header[at] = (char)(header[at] + by);
+    header[against] = (char)(header[against] - by);
+    cr_assert_eq(pwrite(fd, header, sizeof(header), (off_t)offset - 512), 100);
+    close(fd);
+}
+
+Test(e2e_pack, verify_finds_a_sample_that_is_there_twice_or_not_at_all) {
+    struct member members[8];
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    cr_assert_eq(read_index("packed/train-000001", members, 8), 5);
+    const char *shard = "packed/train-000001.tar";
+    /* 000000007_train... becomes 000000006_urain... */
+    shift(shard, members[2].offset, 8, -1, 10);
+    expect_found("is a sample that came before");
+    shift(shard, members[2].offset, 8, 1, 10);
+    shift(shard, members[2].offset, 0, 'a' - '0', 10);
+    expect_found("lacks the image");
+    expect_found("train/c01/0003.jpg");
+    shift(shard, members[2].offset, 0, '0' - 'a', 10);
+    shift(shard, members[2].label_offset, 0, 'a' - '0', 10);
+    expect_found("lacks the label of sample 7");
+    shift(shard, members[2].label_offset, 0, '0' - 'a', 10);
+    pack("photos", "packed", "jpeg");
+}
+
+Test(e2e_pack, a_finished_shard_that_became_shorter_or_lost_its_index_is_refused_with_the_remedy) {
+    struct member members[8];
+    static const char *const options[] = {"--json", "--verify"};
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    cr_assert_eq(read_index("packed/train-000001", members, 8), 5);
+    /* Where a member begins, so that the archive seems to end properly. */
+    cr_assert_eq(truncate(in_scratch("packed/train-000001.tar"), (off_t)members[3].offset - 512),
+                 0);
+    cr_assert_eq(truncate(in_scratch("packed/val-000000.idx"), 20), 0);
+    for (size_t i = 0; i < 4; i++) {
+        const char *shard = i < 2 ? "packed/train-000001.tar" : "packed/val-000000.tar";
+        char remedy[100];
+        struct command command = command_run(scratch, "pack", "photos", "packed", "--shard-samples",
+                                             "5", options[i % 2], NULL);
+        snprintf(remedy, sizeof(remedy), "`rm %s`", shard);
+        cr_assert_neq(command.status, 0, "case %zu: %s", i, command.err);
+        cr_assert_not_null(strstr(command.err, remedy), "case %zu: %s", i, command.err);
+        command_free(&command);
+        if (i % 2 == 1) {
+            cr_assert_eq(unlink(in_scratch(shard)), 0);
+        }
+    }
+    pack("photos", "packed", "jpeg");
+}
+
+Test(e2e_pack, training_warns_of_a_shard_that_was_cut_between_members) {
+    struct member members[8];
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    cr_assert_eq(read_index("packed/train-000001", members, 8), 5);
+    cr_assert_eq(truncate(in_scratch("packed/train-000001.tar"), (off_t)members[3].offset - 512),
+                 0);
+    struct command command = train("packed", "run");
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    cr_assert_not_null(strstr(command.err, "packed/train-000001.tar: the archive lacks its end"),
+                       "%s", command.err);
+    command_free(&command);
+}
+
+Test(e2e_pack, sizes_before_and_after_are_the_same_when_all_was_there) {
+    static const char *const keys[] = {"bytes_before", "bytes_after", "images", "bad"};
+    double numbers[2][4];
+    make_photos();
+    cr_assert_eq(truncate(in_scratch("photos/train/c01/0002.jpg"), 3000), 0);
+    cr_assert_eq(truncate(in_scratch("photos/val/c00/0001.jpg"), 0), 0);
+    for (int turn = 0; turn < 2; turn++) {
+        struct command command = command_run(scratch, "pack", "photos", "packed", "--shard-samples",
+                                             "5", "--max-bad", "0.2", "--verify", "--json", NULL);
+        cr_assert_eq(command.status, 0, "%s", command.err);
+        for (size_t i = 0; i < 4; i++) {
+            numbers[turn][i] = json_number(command.out, keys[i]);
+        }
+        cr_assert_eq(json_number(command.out, "images_that_were_there"), turn == 0 ? 0 : 18);
+        command_free(&command);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        cr_assert_eq(numbers[0][i], numbers[1][i], "%s", keys[i]);
+    }
+}
+
 /* --- interruptions --------------------------------------------------------------------------- */
 
 static const char *const pack_arguments[] = {"pack", "photos",  "killed", "--shard-samples",
@@ -359,7 +451,7 @@ Test(e2e_pack, a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves) {
     struct command whole = command_run(scratch, "pack", "photos", "whole", "--shard-samples", "5",
                                        "--quiet", "--json", NULL);
     cr_assert_eq(whole.status, 0, "%s", whole.err);
-    for (unsigned wait_us = 10000; wait_us < 400000; wait_us += 15000) {
+    for (unsigned wait_us = 4000; wait_us < 400000; wait_us += 4000) {
         struct command command = command_start(scratch, false, pack_arguments);
         usleep(wait_us);
         pid_t child;
@@ -476,6 +568,17 @@ Test(e2e_pack, one_bad_image_of_a_small_set_is_within_any_budget_but_none) {
                      command.status, command.err);
         command_free(&command);
     }
+}
+
+Test(e2e_pack, a_set_of_one_bad_image_is_not_packed) {
+    make_folder("photos");
+    make_folder("photos/a");
+    FILE *file = fopen(in_scratch("photos/a/x.jpg"), "w");
+    fputs("no image", file);
+    fclose(file);
+    struct command command = pack_budget("packed", "0.001");
+    cr_assert_eq(command.status, 3, "exit %d: %s", command.status, command.err);
+    command_free(&command);
 }
 
 Test(e2e_pack, a_place_that_cannot_be_written_ends_with_status_2) {

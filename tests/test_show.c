@@ -23,6 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 enum {
@@ -317,6 +319,63 @@ Test(show, mistakes_exit_with_2_and_a_remedy, .init = set_up, .fini = tear_down)
         command_free(&command);
     }
     cr_expect_eq(count_files(".tmp") + count_files(".png"), 0);
+}
+
+Test(show, a_link_stays_and_the_file_is_made_where_it_leads, .init = set_up, .fini = tear_down) {
+    const char *folder = make_jpegs();
+    struct stat status;
+    char link_path[400], file_path[400];
+    snprintf(link_path, sizeof(link_path), "%s/link.png", scratch);
+    snprintf(file_path, sizeof(file_path), "%s/sub", scratch);
+    cr_assert_eq(mkdir(file_path, 0700), 0);
+    snprintf(file_path, sizeof(file_path), "%s/sub/real.png", scratch);
+    FILE *file = fopen(file_path, "w");
+    cr_assert_not_null(file);
+    fclose(file);
+    cr_assert_eq(symlink("sub/real.png", link_path), 0);
+    struct command show =
+        command_run(scratch, "show", folder, "--count", "3", "--output", "link.png", NULL);
+    cr_expect_eq(show.status, 0, "%s", show.err);
+    cr_expect(lstat(link_path, &status) == 0 && S_ISLNK(status.st_mode));
+    cr_expect(lstat(file_path, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 100);
+    command_free(&show);
+    show = command_run(scratch, "show", folder, "--count", "3", "--output", "link.png", "--npy",
+                       "sub/real.png", NULL);
+    cr_expect_eq(show.status, 2);
+    cr_expect_not_null(strstr(show.err, "give two names"), "%s", show.err);
+    command_free(&show);
+}
+
+Test(show, what_is_no_file_stays_and_is_refused, .init = set_up, .fini = tear_down) {
+    const char *folder = make_jpegs();
+    char path[400];
+    snprintf(path, sizeof(path), "%s/pipe", scratch);
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    snprintf(path, sizeof(path), "%s/to-pipe", scratch);
+    cr_assert_eq(symlink("pipe", path), 0);
+    snprintf(path, sizeof(path), "%s/nowhere", scratch);
+    cr_assert_eq(symlink("missing/file", path), 0);
+    snprintf(path, sizeof(path), "%s/full", scratch);
+    bool may_make = mknod(path, S_IFCHR | 0666, makedev(1, 7)) == 0;
+    static const struct {
+        const char *name, *said;
+        mode_t kind;
+    } rows[] = {{"pipe", "is a device, a pipe or a socket", S_IFIFO},
+                {"to-pipe", "is a device, a pipe or a socket", S_IFLNK},
+                {"nowhere", "is a link that leads nowhere", S_IFLNK},
+                {"full", "is a device, a pipe or a socket", S_IFCHR}};
+    for (size_t i = 0; i < (may_make ? 4 : 3); i++) {
+        struct stat status;
+        struct command show =
+            command_run(scratch, "show", folder, "--count", "3", "--output", rows[i].name, NULL);
+        cr_expect_eq(show.status, 2, "%s: exit %d", rows[i].name, show.status);
+        cr_expect_not_null(strstr(show.err, rows[i].said), "%s: %s", rows[i].name, show.err);
+        snprintf(path, sizeof(path), "%s/%s", scratch, rows[i].name);
+        cr_expect(lstat(path, &status) == 0 && (status.st_mode & S_IFMT) == rows[i].kind, "%s",
+                  path);
+        command_free(&show);
+    }
+    cr_expect_eq(count_files(".tmp"), 0);
 }
 
 Test(show, a_full_device_exits_with_74_and_leaves_nothing, .init = set_up, .fini = tear_down) {
