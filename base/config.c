@@ -74,11 +74,9 @@ static const struct nnc_choice lossless_choices[] = {{"lossless", 0}, {NULL, 0}}
 static const struct nnc_choice on_bad_choices[] = {
     {"replace", NNC_ON_BAD_REPLACE}, {"fail", NNC_ON_BAD_FAIL}, {NULL, 0}};
 
-static const struct nnc_choice io_choices[] = {{"auto", NNC_IO_AUTO},
-                                               {"uring", NNC_IO_URING},
-                                               {"io-uring", NNC_IO_URING},
-                                               {"pread", NNC_IO_PREAD},
-                                               {NULL, 0}};
+static const struct nnc_choice io_choices[] = {{"auto", NNC_IO_AUTO},      {"uring", NNC_IO_URING},
+                                               {"io-uring", NNC_IO_URING}, {"pread", NNC_IO_PREAD},
+                                               {"null", NNC_IO_NULL},      {NULL, 0}};
 
 static const struct nnc_choice decode_choices[] = {
     {"exact", NNC_DECODE_EXACT}, {"fast", NNC_DECODE_FAST}, {NULL, 0}};
@@ -355,7 +353,8 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_LOADERS, .aliases = {"prefetch-factor"}, .verbs = LOADS},
     {.name = "io", .type = NNC_OPTION_ENUM, FIELD(io), .unit = "", .def = "auto",
      .choices = io_choices,
-     .help = "how files are read; auto takes io_uring where the kernel allows it",
+     .help = "how files are read; auto takes io_uring where the kernel allows it; null, for bench "
+             "input, hands one image out in place of all of its size",
      .group = NNC_GROUP_LOADERS, .verbs = MAKES},
     {.name = "direct-io", .type = NNC_OPTION_BOOL, FIELD(direct_io), .unit = "", .def = "false",
      .help = "read past the page cache (O_DIRECT) where the file system can, for data sets larger "

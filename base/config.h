@@ -28,6 +28,7 @@ enum nnc_io_method {
     NNC_IO_AUTO, /* io_uring, pread where it is refused */
     NNC_IO_URING,
     NNC_IO_PREAD,
+    NNC_IO_NULL, /* bench input only: one image stands for all of its size */
 };
 
 enum nnc_transform {

@@ -47,6 +47,14 @@ static void choose_growth(const struct nnc_plan_input *input, struct nnc_plan *p
     plan->loaders_max = plan->loaders_adapt && most > plan->loaders ? most : plan->loaders;
 }
 
+/* Samples of the null reader are not those of the data set. */
+static int refuse_null_reader(const struct nnc_plan_input *input) {
+    if (input->config->io != NNC_IO_NULL || input->mode == NNC_MODE_BENCH_INPUT) {
+        return 0;
+    }
+    return nnc_fail(-NNC_E_USAGE, "--io null measures loaders and is of bench input alone");
+}
+
 static int choose_ranks(const struct nnc_plan_input *input, struct nnc_plan *plan) {
     const struct nnc_config *config = input->config;
     bool single = is_input_only(input->mode) || input->mode == NNC_MODE_PREDICT;
@@ -142,7 +150,8 @@ int nnc_plan_make(const struct nnc_plan_input *input, struct nnc_plan *ret_plan)
     if (result < 0) {
         return result;
     }
-    result = choose_ranks(input, &plan);
+    result = refuse_null_reader(input);
+    result = result < 0 ? result : choose_ranks(input, &plan);
     if (result < 0) {
         return result;
     }

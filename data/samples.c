@@ -56,6 +56,9 @@ static int open_reader(struct nnc_samples *samples, const struct nnc_config *con
     struct nnc_reader_params params = {.depth = 1};
     char note[128];
     params.sources[samples->info.phase] = samples->source;
+    if (config->io == NNC_IO_NULL) {
+        return nnc_fail(-NNC_E_USAGE, "--io null measures loaders and is of bench input alone");
+    }
     return nnc_reader_open(&params, (enum nnc_io_method)config->io, note, sizeof(note),
                            &samples->reader);
 }

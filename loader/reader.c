@@ -35,18 +35,32 @@ enum {
 const struct nnc_reader_ops *const nnc_reader_kinds[] = {
     &nnc_reader_uring,
     &nnc_reader_pread,
+    &nnc_reader_null,
     NULL,
 };
+
+/* May a reader of this kind be taken? The null reader only when it is asked for. */
+static bool is_wanted(const struct nnc_reader_ops *ops, enum nnc_io_method method) {
+    switch (method) {
+    case NNC_IO_PREAD:
+        return ops == &nnc_reader_pread;
+    case NNC_IO_NULL:
+        return ops == &nnc_reader_null;
+    case NNC_IO_AUTO:
+    case NNC_IO_URING:
+        break;
+    }
+    return ops != &nnc_reader_null;
+}
 
 int nnc_reader_open(const struct nnc_reader_params *params, enum nnc_io_method method,
                     char *ret_note, size_t note_bytes, struct nnc_reader **ret_reader) {
     assert(params->depth >= 1 && params->depth <= NNC_READER_DEPTH_MAX);
     int code = -ENOSYS;
-    ret_note[0] = '\0';
+    snprintf(ret_note, note_bytes, "%s", method == NNC_IO_PREAD ? "pread was asked for" : "");
     for (int i = 0; nnc_reader_kinds[i] != NULL; i++) {
         const struct nnc_reader_ops *ops = nnc_reader_kinds[i];
-        if (method == NNC_IO_PREAD && ops != &nnc_reader_pread) {
-            snprintf(ret_note, note_bytes, "pread was asked for");
+        if (!is_wanted(ops, method)) {
             continue;
         }
         code = ops->open(params, ret_reader);
@@ -77,6 +91,24 @@ void nnc_reader_submit(struct nnc_reader *reader, const struct nnc_read *read) {
 
 int nnc_reader_wait(struct nnc_reader *reader, struct nnc_read_done *ret_done) {
     return reader->ops->wait(reader, ret_done);
+}
+
+/* ---- queue ---- */
+
+void nnc_read_queue_push(struct nnc_read_queue *queue, uint32_t tag) {
+    assert(queue->count < NNC_READER_DEPTH_MAX);
+    queue->tags[(queue->first + queue->count) % NNC_READER_DEPTH_MAX] = tag;
+    queue->count++;
+}
+
+bool nnc_read_queue_pop(struct nnc_read_queue *queue, uint32_t *ret_tag) {
+    if (queue->count == 0) {
+        return false;
+    }
+    *ret_tag = queue->tags[queue->first];
+    queue->first = (queue->first + 1) % NNC_READER_DEPTH_MAX;
+    queue->count--;
+    return true;
 }
 
 /* ---- slots ---- */

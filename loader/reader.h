@@ -45,7 +45,7 @@ struct nnc_read_done {
 
 /* One kind of reader. */
 struct nnc_reader_ops {
-    const char *name; /* "io_uring", "pread" */
+    const char *name; /* "io_uring", "pread", "null" */
     /* Errors: negative with the reason why this kind cannot be used here. */
     int (*open)(const struct nnc_reader_params *params, struct nnc_reader **ret_reader);
     void (*close)(struct nnc_reader *reader);
@@ -55,12 +55,13 @@ struct nnc_reader_ops {
 
 extern const struct nnc_reader_ops nnc_reader_uring;
 extern const struct nnc_reader_ops nnc_reader_pread;
+extern const struct nnc_reader_ops nnc_reader_null;
 
 /* All kinds, NULL-ended, the preferred first. */
 extern const struct nnc_reader_ops *const nnc_reader_kinds[];
 
-/* Open the first kind that works, or only pread when method says so. *ret_note (of note_bytes)
- * tells why io_uring is not used, "" when it is. Errors: -ENOMEM. */
+/* Open the first kind that works, or only pread or null when method says so. *ret_note (of
+ * note_bytes) tells why io_uring is not used, "" when it is. Errors: -ENOMEM. */
 int nnc_reader_open(const struct nnc_reader_params *params, enum nnc_io_method method,
                     char *ret_note, size_t note_bytes, struct nnc_reader **ret_reader);
 

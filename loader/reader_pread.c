@@ -14,8 +14,7 @@
 
 struct reader_pread {
     struct nnc_reader base;
-    uint32_t queue[NNC_READER_DEPTH_MAX]; /* tags */
-    uint32_t first, count;
+    struct nnc_read_queue queue;
 };
 
 static int pread_open(const struct nnc_reader_params *params, struct nnc_reader **ret_reader) {
@@ -37,18 +36,16 @@ static void pread_close(struct nnc_reader *base) {
 static void pread_submit(struct nnc_reader *base, const struct nnc_read *read) {
     struct reader_pread *reader = (struct reader_pread *)base;
     nnc_read_slot_begin(base, read);
-    reader->queue[(reader->first + reader->count) % NNC_READER_DEPTH_MAX] = read->tag;
-    reader->count++;
+    nnc_read_queue_push(&reader->queue, read->tag);
 }
 
 static int pread_wait(struct nnc_reader *base, struct nnc_read_done *ret_done) {
     struct reader_pread *reader = (struct reader_pread *)base;
-    if (reader->count == 0) {
+    uint32_t tag;
+    if (!nnc_read_queue_pop(&reader->queue, &tag)) {
         return 0;
     }
-    struct nnc_read_slot *slot = &base->slots[reader->queue[reader->first]];
-    reader->first = (reader->first + 1) % NNC_READER_DEPTH_MAX;
-    reader->count--;
+    struct nnc_read_slot *slot = &base->slots[tag];
     if (slot->code == 0) {
         nnc_read_slot_now(base, slot);
     }

@@ -33,6 +33,18 @@ struct nnc_reader {
     struct nnc_read_slot slots[NNC_READER_DEPTH_MAX];
 };
 
+/* Tags in the order of submission; zero is empty. */
+struct nnc_read_queue {
+    uint32_t tags[NNC_READER_DEPTH_MAX];
+    uint32_t first, count;
+};
+
+/* Append a tag. There is room for as many as may be in flight. */
+void nnc_read_queue_push(struct nnc_read_queue *queue, uint32_t tag);
+
+/* Take the oldest tag; false when there is none. */
+bool nnc_read_queue_pop(struct nnc_read_queue *queue, uint32_t *ret_tag);
+
 /* Locate the sample and make its buffer large enough. Returns 0 or the code, which is in slot->code
  * too. */
 int nnc_read_slot_begin(struct nnc_reader *reader, const struct nnc_read *read);

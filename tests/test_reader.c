@@ -319,6 +319,52 @@ static void read_slice(struct nnc_reader *reader) {
     }
 }
 
+/* Open the reader that bench input may ask for. */
+static struct nnc_reader *open_null(const struct world *world) {
+    const struct nnc_reader_params params = {.sources = {world->source, NULL}, .depth = 2};
+    struct nnc_reader *reader = NULL;
+    char note[128];
+    cr_assert_eq(nnc_reader_open(&params, NNC_IO_NULL, note, sizeof(note), &reader), 0);
+    cr_assert_str_eq(nnc_reader_name(reader), "null");
+    return reader;
+}
+
+Test(reader, the_null_reader_gives_one_image_for_all_of_its_size) {
+    struct world world = begin(NNC_INDEX_TAR);
+    write_file(&world, "shard.tar", 9, 60000);
+    nnc_index_builder_add_file(world.builder, "shard.tar", 60000, 0);
+    add_sample(&world, "first", 100, 5000, 0);
+    add_sample(&world, "second", 7000, 5000, 0);
+    add_sample(&world, "other", 20000, 4999, 0);
+    open_source(&world, -1);
+    struct nnc_reader *reader = open_null(&world);
+    static const uint64_t offsets[] = {100, 100, 20000};
+    for (uint64_t sample = 0; sample < 3; sample++) {
+        struct nnc_read_done done;
+        nnc_reader_submit(reader, &(struct nnc_read){.tag = 1, .sample = sample});
+        cr_assert_eq(nnc_reader_wait(reader, &done), 1);
+        cr_assert_eq(done.size, sample == 2 ? 4999 : 5000);
+        for (size_t i = 0; i < done.size; i += 11) {
+            cr_assert_eq(done.bytes[i], byte_at(9, offsets[sample] + i), "sample %lu", sample);
+        }
+    }
+    nnc_reader_close(reader);
+    end(&world);
+}
+
+Test(reader, the_null_reader_gives_slices_too) {
+    struct world world = begin(NNC_INDEX_TAR);
+    write_file(&world, "shard.tar", 9, 60000);
+    nnc_index_builder_add_file(world.builder, "shard.tar", 60000, 0);
+    add_sample(&world, "member", SLICE_OFFSET, SLICE_SAMPLE, 0);
+    open_source(&world, -1);
+    struct nnc_reader *reader = open_null(&world);
+    read_slice(reader);
+    read_slice(reader);
+    nnc_reader_close(reader);
+    end(&world);
+}
+
 Test(reader, a_slice_comes_behind_the_head_that_is_kept) {
     for (int direct = 0; direct < 2; direct++) {
         struct world world = begin(NNC_INDEX_TAR);

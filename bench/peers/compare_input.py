@@ -73,7 +73,7 @@ class Bench:
             return command + [self.split, "val", "--val-resize-size", str(section.resize), "--val-crop-size",
                               str(section.size)]
         if finished:
-            command += ["--train-transform", "padded-crop", "--crop-padding", "0", "--hflip-prob", "0"]
+            command += ["--train-transform", "padded-crop", "--crop-padding", "0", "--hflip-prob", "0", "--io", "null"]
         return command + ["--train-crop-size", str(section.size)]
 
     def run_nncoord(self, section, data, epochs, finished=False):

@@ -26,7 +26,7 @@ CONTESTANTS = {
                                   arguments=("--kind", "raw", "--max-side", "400")),
     "nncoord-copy": Contestant("nncoord, loaders that only copy", "nncoord", packed=True, finished=True,
                                arguments=("--kind", "raw"),
-                               note="raw shards of 224 x 224 pixels: read from the page cache, copied into the ring"),
+                               note="samples of 224 x 224 pixels that need no decoding, from memory"),
     "torchvision-pil": Contestant("torchvision, PIL", "python", "main", "torchvision_pil",
                                   note="ImageFolder and DataLoader"),
     "torchvision-v2": Contestant("torchvision, decode_image, transforms v2", "python", "main", "torchvision_v2",
