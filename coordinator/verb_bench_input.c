@@ -175,6 +175,11 @@ static void print_bad(const struct outcome *outcome) {
     }
 }
 
+static const char *reader_name(const struct outcome *outcome) {
+    bool none = config_of(outcome)->io == NNC_IO_NULL;
+    return none ? "null" : outcome->run.uses_uring ? "io_uring" : "pread";
+}
+
 static void print_outcome(const struct outcome *outcome) {
     const struct nnc_run_result *run = &outcome->run;
     const struct nnc_config *config = config_of(outcome);
@@ -188,8 +193,7 @@ static void print_outcome(const struct outcome *outcome) {
             "%.0f images/s, %.1f MB/s read, %" PRIu32
             " loaders (%s), %.2f CPU s per 1,000 images, %.1f MB beside the ring\n",
             outcome->images_per_s, outcome->bytes_per_s * 1e-6, run->plan.loaders,
-            run->uses_uring ? "io_uring" : "pread", outcome->cpu_s_per_1000,
-            (double)run->peak_memory_bytes * 1e-6);
+            reader_name(outcome), outcome->cpu_s_per_1000, (double)run->peak_memory_bytes * 1e-6);
     fprintf(stderr,
             "measured: %" PRIu64 " images (%.2f passes) in %.2f s after %" PRIu64
             " of warm-up; cache %s, consumer %s\n",
