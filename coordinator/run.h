@@ -17,7 +17,7 @@ struct nnc_run_params {
     enum nnc_mode mode;
     const struct nnc_machine *machine;
     const struct nnc_dataset *dataset; /* NULL for bench train */
-    struct nnc_rundir *rundir;         /* NULL: nothing is written */
+    struct nnc_rundir *rundir;         /* opened; NULL: nothing is written */
     char model_path[NNC_PATH_MAX];     /* "" for modes without a model */
     uint32_t classes; /* of the model when the data set has none; 0: the text's own */
     /* predict: called for each chunk of logits, in order of samples */

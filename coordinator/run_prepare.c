@@ -155,6 +155,11 @@ int nnc_run_prepare(struct nnc_run_state *run) {
         result = nnc_memfd_create("snapshot", run->setup.snapshot_bytes, NNC_MEMFD_SHARED, NULL,
                                   run->setup.config.shm_dir, &run->snapshot_fd);
     }
+    if (result >= 0 && run->params->rundir != NULL) {
+        /* Not before: what was refused above must leave an older run as it was. */
+        result = nnc_rundir_record(run->params->rundir, run->params->config,
+                                   run->params->model_path, &part_of(run, NNC_PHASE_TRAIN)->index);
+    }
     result = result < 0 ? result : make_ledger(run);
     if (result < 0) {
         return result;

@@ -6,7 +6,6 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/model_dir.h"
-#include "coordinator/classes.h"
 #include "coordinator/run.h"
 
 #include <inttypes.h>
@@ -85,8 +84,7 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
     }
     print_header(context, dataset);
     params.dataset = dataset;
-    code = nnc_rundir_open(config, params.model_path, &rundir);
-    code = code < 0 ? code : nnc_classes_save(&dataset->parts[NNC_PHASE_TRAIN].index, rundir.path);
+    code = nnc_rundir_open(config, &rundir);
     code = code < 0 ? code : nnc_run(&params, context->started_ns, &result);
     if (code < 0) {
         goto out;

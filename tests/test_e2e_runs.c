@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs that start again, are refused, or have nothing to do, and what eval and predict take from
+ * them: a run's directory stays what its training made of it. */
+#include "tests/support/command.h"
+#include "tests/support/datasets.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char *scratch;
+
+/* Two data sets, of three and of four classes, in small and other. */
+static void set_up(void) {
+    char path[300];
+    scratch = scratch_make();
+    snprintf(path, sizeof(path), "%s/small", scratch);
+    dataset_make_jpeg(path, 3, 16, 8, 40);
+    snprintf(path, sizeof(path), "%s/other", scratch);
+    dataset_make_jpeg(path, 4, 16, 8, 40);
+}
+
+static void tear_down(void) {
+    cr_assert_eq(count_our_processes(scratch), 0, "processes are left behind");
+    scratch_remove(scratch);
+}
+
+/* train DATA of one small epoch into OUT, with what `added` adds (NULL-ended). */
+static struct command train(const char *data, const char *out, const char *const *added) {
+    const char *arguments[40] = {"train",
+                                 data,
+                                 "--model",
+                                 "cnn",
+                                 "--train-crop-size",
+                                 "28",
+                                 "--val-crop-size",
+                                 "28",
+                                 "--lr",
+                                 "0.01",
+                                 "--batch-size",
+                                 "16",
+                                 "--val-resize-size",
+                                 "32",
+                                 "--mean",
+                                 "0.5",
+                                 "--std",
+                                 "0.25",
+                                 "--epochs",
+                                 "1",
+                                 "--json",
+                                 "--output-dir",
+                                 out};
+    size_t count = 0;
+    while (arguments[count] != NULL) {
+        count++;
+    }
+    for (size_t i = 0; added[i] != NULL; i++) {
+        arguments[count + i] = added[i];
+    }
+    struct command command = command_start(scratch, false, arguments);
+    command_wait(&command);
+    return command;
+}
+
+static void train_well(const char *data, const char *out, const char *const *added) {
+    struct command command = train(data, out, added);
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    command_free(&command);
+}
+
+/* The text of a file in the scratch folder; owned by the caller. */
+static char *read_text(const char *name) {
+    char path[400];
+    snprintf(path, sizeof(path), "%s/%s", scratch, name);
+    char *text = calloc(1, 1 << 16);
+    FILE *file = fopen(path, "r");
+    cr_assert_not_null(file, "%s", path);
+    cr_assert_lt(fread(text, 1, (1 << 16) - 1, file), (1 << 16) - 1);
+    fclose(file);
+    return text;
+}
+
+Test(runs, a_refused_start_leaves_the_run_as_it_was, .init = set_up, .fini = tear_down,
+     .timeout = 120) {
+    static const char *const names[] = {"run/config.yaml", "run/model.nn", "run/classes.txt"};
+    static const char *const rows[][5] = {
+        {"--resume", "auto", NULL},
+        {NULL},
+        {"--model", "mlp", "--resume", "auto", NULL},
+    };
+    char *before[3];
+    train_well("small", "run", (const char *[]){NULL});
+    for (size_t i = 0; i < 3; i++) {
+        before[i] = read_text(names[i]);
+    }
+    for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
+        struct command refused = train("other", "run", rows[row]);
+        cr_assert_eq(refused.status, 2, "row %zu: %d: %s", row, refused.status, refused.err);
+        for (size_t i = 0; i < 3; i++) {
+            char *after = read_text(names[i]);
+            cr_assert_str_eq(after, before[i], "row %zu: %s", row, names[i]);
+            free(after);
+        }
+        command_free(&refused);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        free(before[i]);
+    }
+}
+
+Test(runs, resuming_what_is_no_run_makes_nothing_there, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    char path[400];
+    snprintf(path, sizeof(path), "%s/empty", scratch);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    static const char *const rows[] = {"empty", "nowhere", "small/val/c00/0000.jpg"};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command =
+            command_run(scratch, "train", "small", "--model", "cnn", "--resume", rows[i], NULL);
+        cr_assert_eq(command.status, 2, "row %zu: %d: %s", i, command.status, command.err);
+        cr_assert_not_null(strstr(command.err, rows[i]), "%s", command.err);
+        command_free(&command);
+    }
+    cr_assert_eq(rmdir(path), 0, "the directory is no longer empty");
+    snprintf(path, sizeof(path), "%s/runs", scratch);
+    cr_assert_neq(access(path, F_OK), 0, "a run was begun");
+}
