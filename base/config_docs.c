@@ -192,17 +192,20 @@ static void markdown_option(FILE *out, const struct nnc_option *option) {
     for (const char *const *alias = option->aliases; *alias != NULL; alias++) {
         fprintf(out, "%s`--%s`", alias == option->aliases ? "; also " : ", ", *alias);
     }
-    fprintf(out, " |\n");
+    fprintf(out, "%s |\n", option->adopts ? "; adopted" : "");
 }
 
 void nnc_config_write_markdown(FILE *out) {
-    fprintf(out,
-            "<!-- SPDX-License-Identifier: Apache-2.0 -->\n"
-            "<!-- Written by scripts/generate-docs.sh from base/config.c; do not edit. -->\n"
-            "# Options of nncoord\n\n"
-            "Each name is also a key of the YAML file that `--config` reads, and, in capitals with "
-            "underscores and `NNCOORD_` in front, an environment variable. The command line wins "
-            "over the environment, and that over the file.\n");
+    fprintf(
+        out,
+        "<!-- SPDX-License-Identifier: Apache-2.0 -->\n"
+        "<!-- Written by scripts/generate-docs.sh from base/config.c; do not edit. -->\n"
+        "# Options of nncoord\n\n"
+        "Each name is also a key of the YAML file that `--config` reads, and, in capitals with "
+        "underscores and `NNCOORD_` in front, an environment variable. The command line wins "
+        "over the environment, and that over the file.\n\nThose marked adopted define network and "
+        "input: `eval` and `predict` take them from the run that `--resume` names, below the "
+        "file.\n");
     for (unsigned group = 0; group < NNC_GROUP_COUNT; group++) {
         fprintf(out, "\n## %s\n\n| option | default | unit | meaning |\n|---|---|---|---|\n",
                 nnc_config_group_title((enum nnc_config_group)group));

@@ -113,7 +113,7 @@ static void choose_phases(const struct nnc_plan_input *input, struct nnc_schedul
     }
     schedule->drop_last = config->drop_last ? 1 : 0;
     schedule->limit_train_steps = config->limit_train_batches;
-    schedule->limit_val_steps = config->limit_val_batches;
+    schedule->limit_val_steps = input->mode == NNC_MODE_PREDICT ? 0 : config->limit_val_batches;
 }
 
 static struct nnc_ring_geometry choose_geometry(const struct nnc_plan_input *input,

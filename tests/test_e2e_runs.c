@@ -129,3 +129,29 @@ Test(runs, resuming_what_is_no_run_makes_nothing_there, .init = set_up, .fini = 
     snprintf(path, sizeof(path), "%s/runs", scratch);
     cr_assert_neq(access(path, F_OK), 0, "a run was begun");
 }
+
+Test(runs, eval_and_predict_adopt_network_and_input_and_nothing_else, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    train_well("small", "run",
+               (const char *[]){"--limit-val-batches", "1", "--fresh", "--audit", "audit.txt",
+                                "--loss", "mse", NULL});
+    char *before = read_text("audit.txt");
+    struct command eval = command_run(scratch, "eval", "--resume", "run", "--json", NULL);
+    cr_assert_eq(eval.status, 0, "%s", eval.err);
+    cr_assert_eq(json_number(eval.out, "images"), 24, "the limit of the training holds");
+    struct command elsewhere = command_run(scratch, "eval", "other", "--resume", "run",
+                                           "--model-args", "num_classes=4", NULL);
+    cr_assert_eq(elsewhere.status, 2, "%s", elsewhere.err);
+    cr_assert_not_null(strstr(elsewhere.err, "other parameters"), "%s", elsewhere.err);
+    struct command predict =
+        command_run(scratch, "predict", "--resume", "run", "small/val/c00", NULL);
+    cr_assert_eq(predict.status, 0, "%s", predict.err);
+    cr_assert_neq(predict.out[0], '{', "%s", predict.out);
+    char *after = read_text("audit.txt");
+    cr_assert_str_eq(after, before, "the audit of the training was appended to");
+    free(before);
+    free(after);
+    command_free(&eval);
+    command_free(&elsewhere);
+    command_free(&predict);
+}
