@@ -105,7 +105,9 @@ static int ask_trainer(struct nnc_run_state *run) {
     setup->start_step = run->answer.start_step;
     snprintf(setup->start_path, sizeof(setup->start_path), "%s", run->answer.start_path);
     run->result->parameters = run->answer.parameters;
-    if (setup->start == NNC_START_CHECKPOINT) {
+    if (setup->start == NNC_START_CHECKPOINT && setup->mode != NNC_MODE_TRAIN) {
+        nnc_log(NNC_LOG_INFO, "weights of %s", setup->start_path);
+    } else if (setup->start == NNC_START_CHECKPOINT) {
         nnc_log(NNC_LOG_INFO, "resuming from %s: epoch %" PRIu32 ", step %" PRIu64,
                 setup->start_path, setup->start_epoch + 1, setup->start_step);
     }
@@ -166,6 +168,7 @@ int nnc_run_prepare(struct nnc_run_state *run) {
     }
     FILE *metrics = run->params->rundir == NULL ? NULL : run->params->rundir->metrics;
     nnc_report_init(&run->report, run->params->config, &run->plan.schedule, metrics);
+    run->report.silent = run->params->mode == NNC_MODE_PREDICT;
     run->report.best_acc1 = run->has_model ? run->answer.best_acc1 : -1.0;
     run->saving.enabled = run->params->rundir != NULL;
     run->result->plan = run->plan;

@@ -123,7 +123,7 @@ int nnc_verb_eval(const struct nnc_verb_context *context) {
         code = nnc_verb_print_json(
             json_pack("{s:I, s:f, s:f, s:f, s:I, s:f}", "images", (json_int_t)val->count, "loss",
                       nnc_sums_loss(val), "acc1", nnc_sums_acc1(val), "acc5", nnc_sums_acc5(val),
-                      "unreadable", (json_int_t)val->left_out, "images_per_s",
+                      "unreadable", (json_int_t)val->bad, "images_per_s",
                       (double)result.images / (result.trainer_seconds + 1e-9)));
     }
 out:

@@ -147,6 +147,9 @@ Test(runs, eval_and_predict_adopt_network_and_input_and_nothing_else, .init = se
         command_run(scratch, "predict", "--resume", "run", "small/val/c00", NULL);
     cr_assert_eq(predict.status, 0, "%s", predict.err);
     cr_assert_neq(predict.out[0], '{', "%s", predict.out);
+    cr_assert_null(strstr(predict.err, "epoch"), "%s", predict.err);
+    cr_assert_null(strstr(predict.err, "unreadable"), "%s", predict.err);
+    cr_assert_not_null(strstr(predict.err, "weights of "), "%s", predict.err);
     char *after = read_text("audit.txt");
     cr_assert_str_eq(after, before, "the audit of the training was appended to");
     free(before);

@@ -136,6 +136,9 @@ static int feed_batch(struct nnc_trainer *trainer, struct nnc_executable *execut
     if (code < 0) {
         return code;
     }
+    for (uint32_t i = 0; i < batch->count; i++) {
+        trainer->bad += batch->status[i] == NNC_SAMPLE_BAD;
+    }
     const struct nnc_feed feed = {
         .images = batch->images, .sample_stride = batch->sample_bytes, .labels = batch->labels};
     code = nnc_engine_ops(trainer->params.engine)->feed(executable, &feed);
@@ -292,10 +295,12 @@ static int end_phase(struct nnc_trainer *trainer, const struct nnc_batch_place *
                                       .correct1 = sums.correct1,
                                       .correct5 = sums.correct5,
                                       .left_out = sums.left_out,
+                                      .bad = trainer->bad,
                                       .loss_sum = sums.loss_sum,
                                       .seconds = sums.seconds,
                                       .wait_seconds = sums.wait_seconds};
     trainer->sums = (struct nnc_train_metrics){0};
+    trainer->bad = 0;
     trainer->phase_began_ns = nnc_clock_ns();
     *ret_sums = sums;
     return trainer_send(trainer, NNC_MSG_EVAL, &eval, sizeof(eval));
