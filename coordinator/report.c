@@ -7,6 +7,7 @@
 #include "base/config.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -237,13 +238,16 @@ static void print_phase(struct nnc_report *report, const struct nnc_phase_sums *
                 100.0 * nnc_sums_acc1(sums), 100.0 * nnc_sums_acc5(sums), sums->count, rate,
                 sums->seconds, 100.0 * sums->wait_seconds / seconds, left_out);
     }
+    char loss[32] = "null"; /* JSON has no word for what is not finite */
+    if (isfinite(nnc_sums_loss(sums))) {
+        snprintf(loss, sizeof(loss), "%.9g", nnc_sums_loss(sums));
+    }
     nnc_report_metric(report,
-                      "\"epoch\": %" PRIu32 ", \"%s.loss\": %.9g, \"%s.top1\": %.9g, "
+                      "\"epoch\": %" PRIu32 ", \"%s.loss\": %s, \"%s.top1\": %.9g, "
                       "\"%s.top5\": %.9g, \"%s.images\": %" PRIu64 ", \"%s.total_ips\": %.6g, "
                       "\"%s.seconds\": %.6g, \"%s.data_time\": %.6g",
-                      sums->epoch, name, nnc_sums_loss(sums), name, nnc_sums_acc1(sums), name,
-                      nnc_sums_acc5(sums), name, sums->count, name, rate, name, sums->seconds, name,
-                      sums->wait_seconds);
+                      sums->epoch, name, loss, name, nnc_sums_acc1(sums), name, nnc_sums_acc5(sums),
+                      name, sums->count, name, rate, name, sums->seconds, name, sums->wait_seconds);
 }
 
 void nnc_report_restart(struct nnc_report *report) {

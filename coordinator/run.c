@@ -18,6 +18,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,6 +173,17 @@ static void on_phase_end(struct nnc_run_state *run, const struct nnc_message *me
         return;
     }
     struct nnc_report *report = &run->report;
+    double loss = nnc_sums_loss(&report->last[eval.phase]);
+    if (run->params->mode == NNC_MODE_TRAIN && !isfinite(loss)) {
+        nnc_fail(-NNC_E_NUMERIC,
+                 "the %s loss of epoch %" PRIu32
+                 " is not a finite number; a lower --lr, warm-up or "
+                 "other initial weights may help",
+                 eval.phase == NNC_PHASE_VAL ? "validation" : "training", eval.epoch + 1);
+        run->saving.enabled = false; /* the weights of this moment are of no use */
+        abort_run(run, -NNC_E_NUMERIC);
+        return;
+    }
     if (eval.phase == NNC_PHASE_VAL) {
         double acc1 = nnc_sums_acc1(&report->last[NNC_PHASE_VAL]);
         report->best_acc1 = acc1 > report->best_acc1 ? acc1 : report->best_acc1;

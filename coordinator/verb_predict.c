@@ -55,9 +55,9 @@ static uint32_t next_best(const float *logits, uint32_t count, const bool *taken
 static json_t *one_class(const struct predictions *predictions, uint32_t number,
                          double probability) {
     char digits[16];
-    return json_pack("{s:s, s:i, s:f}", "label",
+    return json_pack("{s:s, s:i, s:o}", "label",
                      nnc_classes_name(predictions->classes, number, digits, sizeof(digits)),
-                     "class", (int)number, "probability", probability);
+                     "class", (int)number, "probability", nnc_verb_number(probability));
 }
 
 static json_t *top_classes(const struct predictions *predictions) {
@@ -82,8 +82,9 @@ static void print_text(const char *path, json_t *top) {
     size_t i;
     json_t *entry;
     json_array_foreach(top, i, entry) {
+        json_t *probability = json_object_get(entry, "probability");
         printf("\t%s %.4f", json_string_value(json_object_get(entry, "label")),
-               json_number_value(json_object_get(entry, "probability")));
+               json_is_number(probability) ? json_number_value(probability) : (double)NAN);
     }
     putchar('\n');
 }
@@ -112,7 +113,7 @@ static void print_sample(struct predictions *predictions, uint64_t sample, bool 
     } else if (predictions->config->logits) {
         json_t *values = json_array();
         for (uint32_t i = 0; i < predictions->class_count; i++) {
-            json_array_append_new(values, json_real((double)predictions->logits[i]));
+            json_array_append_new(values, nnc_verb_number((double)predictions->logits[i]));
         }
         json_object_set_new(object, "logits", values);
     }

@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,15 +30,15 @@ static json_t *train_object(const struct nnc_run_result *result, const struct nn
     const struct nnc_phase_sums *sums = result->have_val ? &result->val : &result->train;
     double seconds = result->trainer_seconds > 0.0 ? result->trainer_seconds : 1e-9;
     json_t *object = json_pack(
-        "{s:i, s:I, s:f, s:f, s:f, s:s, s:s, s:s, s:f, s:I, s:I, s:i, s:i}", "epochs",
-        (int)result->epochs, "steps", (json_int_t)result->steps, "loss", nnc_sums_loss(sums),
-        "acc1", nnc_sums_acc1(sums), "images_per_s", (double)result->images / seconds,
-        "weights_sha256", result->weights_sha256, "run_dir", rundir->path, "checkpoint",
-        result->checkpoint, "seconds", result->seconds, "bad_samples",
+        "{s:i, s:I, s:o, s:f, s:f, s:s, s:s, s:s, s:f, s:I, s:I, s:i, s:i}", "epochs",
+        (int)result->epochs, "steps", (json_int_t)result->steps, "loss",
+        nnc_verb_number(nnc_sums_loss(sums)), "acc1", nnc_sums_acc1(sums), "images_per_s",
+        (double)result->images / seconds, "weights_sha256", result->weights_sha256, "run_dir",
+        rundir->path, "checkpoint", result->checkpoint, "seconds", result->seconds, "bad_samples",
         (json_int_t)result->bad_samples, "parameters", (json_int_t)result->parameters,
         "loader_deaths", (int)result->loader_deaths, "restarts", (int)result->restarts);
     json_object_set_new(object, "acc5", json_real(nnc_sums_acc5(sums)));
-    json_object_set_new(object, "train_loss", json_real(nnc_sums_loss(&result->train)));
+    json_object_set_new(object, "train_loss", nnc_verb_number(nnc_sums_loss(&result->train)));
     json_object_set_new(object, "best_acc1", json_real(result->best_acc1));
     json_object_set_new(object, "first_batch_s", json_real(result->first_batch_seconds));
     json_object_set_new(object, "loaders_and_coordinator_bytes",
@@ -99,6 +100,25 @@ out:
     return code;
 }
 
+static int print_eval(const struct nnc_run_result *result, bool json) {
+    const struct nnc_phase_sums *val = &result->val;
+    double loss = nnc_sums_loss(val);
+    fprintf(stderr, "%" PRIu64 " images: loss %.4f  acc1 %.2f%%  acc5 %.2f%%\n", val->count, loss,
+            100.0 * nnc_sums_acc1(val), 100.0 * nnc_sums_acc5(val));
+    int code = 0;
+    if (json) {
+        code = nnc_verb_print_json(
+            json_pack("{s:I, s:o, s:f, s:f, s:I, s:f}", "images", (json_int_t)val->count, "loss",
+                      nnc_verb_number(loss), "acc1", nnc_sums_acc1(val), "acc5", nnc_sums_acc5(val),
+                      "unreadable", (json_int_t)val->bad, "images_per_s",
+                      (double)result->images / (result->trainer_seconds + 1e-9)));
+    }
+    return code < 0 || isfinite(loss)
+               ? code
+               : nnc_fail(-NNC_E_NUMERIC, "the loss over these images is not a finite number: the "
+                                          "weights are of a training that diverged");
+}
+
 int nnc_verb_eval(const struct nnc_verb_context *context) {
     const struct nnc_config *config = &context->command->config;
     struct nnc_dataset *dataset = NULL;
@@ -116,16 +136,7 @@ int nnc_verb_eval(const struct nnc_verb_context *context) {
     if (code < 0) {
         goto out;
     }
-    const struct nnc_phase_sums *val = &result.val;
-    fprintf(stderr, "%" PRIu64 " images: loss %.4f  acc1 %.2f%%  acc5 %.2f%%\n", val->count,
-            nnc_sums_loss(val), 100.0 * nnc_sums_acc1(val), 100.0 * nnc_sums_acc5(val));
-    if (config->json) {
-        code = nnc_verb_print_json(
-            json_pack("{s:I, s:f, s:f, s:f, s:I, s:f}", "images", (json_int_t)val->count, "loss",
-                      nnc_sums_loss(val), "acc1", nnc_sums_acc1(val), "acc5", nnc_sums_acc5(val),
-                      "unreadable", (json_int_t)val->bad, "images_per_s",
-                      (double)result.images / (result.trainer_seconds + 1e-9)));
-    }
+    code = print_eval(&result, config->json);
 out:
     nnc_dataset_close(dataset);
     return code;

@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "coordinator/process.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,6 +26,10 @@ int nnc_verb_execute(const struct nnc_verb_context *context) {
         }
     }
     return nnc_fail(-NNC_E_USAGE, "unknown verb %s", context->command->verb);
+}
+
+json_t *nnc_verb_number(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
 }
 
 int nnc_verb_print_json(json_t *object) {

@@ -20,6 +20,9 @@ struct nnc_verb_context {
 /* Execute command->verb. Returns 0 or a negative code with text. */
 int nnc_verb_execute(const struct nnc_verb_context *context);
 
+/* A number for a JSON object: null when it is not finite, which JSON has no word for. */
+json_t *nnc_verb_number(double value);
+
 /* Print one JSON object on stdout and release it. NULL (text that is no UTF-8) is an error. */
 int nnc_verb_print_json(json_t *object);
 

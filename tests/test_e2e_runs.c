@@ -158,3 +158,24 @@ Test(runs, eval_and_predict_adopt_network_and_input_and_nothing_else, .init = se
     command_free(&elsewhere);
     command_free(&predict);
 }
+
+Test(runs, a_validation_loss_that_is_no_number_ends_with_6, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct command command = train(
+        "small", "run",
+        (const char *[]){"--lr", "1e5", "--momentum", "0", "--limit-train-batches", "2", NULL});
+    cr_assert_eq(command.status, 6, "%d: %s", command.status, command.err);
+    cr_assert_not_null(strstr(command.err, "validation loss of epoch 1 is not a finite number"),
+                       "%s", command.err);
+    char *metrics = read_text("run/metrics.jsonl");
+    for (char *line = strtok(metrics, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        json_t *object = json_loads(line, 0, NULL);
+        cr_assert_not_null(object, "%s", line);
+        json_decref(object);
+    }
+    char path[400];
+    snprintf(path, sizeof(path), "%s/run/LATEST", scratch);
+    cr_assert_neq(access(path, F_OK), 0, "weights of no use were saved");
+    free(metrics);
+    command_free(&command);
+}
