@@ -105,6 +105,11 @@ static int ask_trainer(struct nnc_run_state *run) {
     setup->start_step = run->answer.start_step;
     snprintf(setup->start_path, sizeof(setup->start_path), "%s", run->answer.start_path);
     run->result->parameters = run->answer.parameters;
+    /* What the run has before its first step; each epoch and the end of the run write over it. */
+    run->result->epochs = setup->start_epoch;
+    run->result->steps = setup->start_step +
+                         (uint64_t)setup->start_epoch * nnc_schedule_train_steps(&setup->schedule);
+    snprintf(run->result->checkpoint, sizeof(run->result->checkpoint), "%s", setup->start_path);
     if (setup->start == NNC_START_CHECKPOINT && setup->mode != NNC_MODE_TRAIN) {
         nnc_log(NNC_LOG_INFO, "weights of %s", setup->start_path);
     } else if (setup->start == NNC_START_CHECKPOINT) {

@@ -179,3 +179,30 @@ Test(runs, a_validation_loss_that_is_no_number_ends_with_6, .init = set_up, .fin
     free(metrics);
     command_free(&command);
 }
+
+Test(runs, a_finished_run_says_what_it_has_and_invents_nothing, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    char path[500], checkpoint[500];
+    struct command first = train("small", "run", (const char *[]){NULL});
+    cr_assert_eq(first.status, 0, "%s", first.err);
+    struct command again = train("small", "run", (const char *[]){"--resume", "auto", NULL});
+    cr_assert_eq(again.status, 0, "%s", again.err);
+    cr_assert_not_null(strstr(again.err, "nothing left to do: 1 epochs are done"), "%s", again.err);
+    static const char *const same[] = {"epochs", "steps", "best_acc1"};
+    for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
+        cr_assert_eq(json_number(again.out, same[i]), json_number(first.out, same[i]), "%s: %s",
+                     same[i], again.out);
+    }
+    json_text(first.out, "checkpoint", path, sizeof(path));
+    json_text(again.out, "checkpoint", checkpoint, sizeof(checkpoint));
+    cr_assert_str_eq(checkpoint, path);
+    json_t *object = json_loads(again.out, 0, NULL);
+    static const char *const unknown[] = {"loss", "acc1", "acc5", "train_loss"};
+    for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
+        cr_assert(json_is_null(json_object_get(object, unknown[i])), "%s: %s", unknown[i],
+                  again.out);
+    }
+    json_decref(object);
+    command_free(&first);
+    command_free(&again);
+}
