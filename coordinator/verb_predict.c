@@ -170,7 +170,10 @@ int nnc_verb_predict(const struct nnc_verb_context *context) {
                                     .machine = &context->machine,
                                     .on_logits = on_logits,
                                     .context = &predictions};
-    int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
+    int code = nnc_verb_needs_weights(context, "nncoord predict FILE");
+    code = code < 0 ? code
+                    : nnc_model_resolve(config->model, NULL, params.model_path,
+                                        sizeof(params.model_path));
     code = code < 0 ? code
                     : nnc_dataset_from_files((const char *const *)context->command->args,
                                              (size_t)context->command->arg_count, 0, &dataset);

@@ -94,7 +94,10 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
                         "a training run is --output-dir %s",
                         config->output);
     }
-    int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
+    int code = nnc_verb_check_weights(config);
+    code = code < 0 ? code
+                    : nnc_model_resolve(config->model, NULL, params.model_path,
+                                        sizeof(params.model_path));
     code = code < 0
                ? code
                : nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);
@@ -143,7 +146,10 @@ int nnc_verb_eval(const struct nnc_verb_context *context) {
     struct nnc_run_result result;
     struct nnc_run_params params = {
         .config = config, .mode = NNC_MODE_EVAL, .machine = &context->machine};
-    int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
+    int code = nnc_verb_needs_weights(context, "nncoord eval DATA");
+    code = code < 0 ? code
+                    : nnc_model_resolve(config->model, NULL, params.model_path,
+                                        sizeof(params.model_path));
     code = code < 0 ? code : nnc_dataset_open_config(config, NNC_DATASET_VAL, &dataset);
     if (code < 0) {
         goto out;

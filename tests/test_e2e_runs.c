@@ -206,3 +206,26 @@ Test(runs, a_finished_run_says_what_it_has_and_invents_nothing, .init = set_up, 
     command_free(&first);
     command_free(&again);
 }
+
+Test(runs, eval_and_predict_without_weights_are_refused_with_the_line_that_works, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    static const struct {
+        const char *arguments[7];
+        const char *said;
+    } rows[] = {
+        {{"eval", "small", "--model", "cnn", NULL}, "nncoord eval DATA --resume RUN"},
+        {{"predict", "--model", "cnn", "small/val/c00", NULL}, "nncoord predict FILE --resume RUN"},
+        {{"eval", "small", "--resume", "auto", NULL}, "--resume RUN"},
+        {{"eval", "small", "--resume", "small", NULL}, "there is no checkpoint"},
+        {{"eval", "small", "--weights", "none.safetensors", NULL}, "none.safetensors"},
+        {{"train", "small", "--weights", "none.safetensors", NULL}, "none.safetensors"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command = command_start(scratch, false, rows[i].arguments);
+        command_wait(&command);
+        cr_assert_eq(command.status, 2, "row %zu: %d: %s", i, command.status, command.err);
+        cr_assert_not_null(strstr(command.err, rows[i].said), "row %zu: %s", i, command.err);
+        cr_assert_str_empty(command.out);
+        command_free(&command);
+    }
+}
