@@ -535,7 +535,8 @@ const struct nnc_option nnc_config_options[] = {
      .help = "steps between progress lines where there is no terminal",
      .group = NNC_GROUP_OUTPUT, .aliases = {"log-interval"}, .verbs = TRAIN | NNC_VERB_EVAL},
     {.name = "json", .type = NNC_OPTION_BOOL, FIELD(json), .unit = "", .def = "false",
-     .help = "one JSON object on standard output, everything else on standard error",
+     .help = "one JSON object on standard output (predict: one a line for each file), everything "
+             "else on standard error",
      .group = NNC_GROUP_OUTPUT, .verbs = EVERY},
     {.name = "quiet", .flag = 'q', .type = NNC_OPTION_BOOL, FIELD(quiet), .unit = "",
      .def = "false",

@@ -21,12 +21,12 @@ static const struct {
     {NNC_EXIT_OK, "done"},
     {NNC_EXIT_INTERNAL, "internal error, or a child process failed"},
     {NNC_EXIT_USAGE, "wrong usage, or refused before the start"},
-    {NNC_EXIT_DATA, "more bad images than --max-bad allows"},
+    {NNC_EXIT_DATA, "more bad images than --max-bad allows; predict: an image that cannot be read"},
     {NNC_EXIT_HARDWARE, "hardware failure, or repeated crash of a child"},
     {NNC_EXIT_COMM, "communication between trainers failed"},
     {NNC_EXIT_NUMERIC, "the loss is not finite"},
-    {NNC_EXIT_CHECKPOINT, "a checkpoint or another file could not be written, or no checkpoint "
-                          "can be read"},
+    {NNC_EXIT_CHECKPOINT, "a checkpoint, standard output or another file could not be written, "
+                          "or no checkpoint can be read"},
     {NNC_EXIT_STOPPED, "stopped by a signal after a durable checkpoint: run again with "
                        "--resume auto"},
     {NNC_EXIT_SANDBOX, "a required sandbox layer is missing"},

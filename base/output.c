@@ -110,6 +110,17 @@ int nnc_output_commit(struct nnc_output *output, bool durable) {
     return code < 0 && code != -EACCES ? nnc_fail_in(-NNC_E_CHECKPOINT, "%s", output->path) : 0;
 }
 
+int nnc_output_flush(FILE *stream, const char *name) {
+    errno = 0;
+    bool failed = fflush(stream) != 0;
+    if (!failed && !ferror(stream)) {
+        return 0;
+    }
+    /* The reason of a failure before the last flush is lost. */
+    return nnc_fail(-NNC_E_CHECKPOINT, "%s cannot be written: %s", name,
+                    failed && errno != 0 ? strerror(errno) : "an earlier write failed");
+}
+
 int nnc_output_save(struct nnc_vfs *vfs, const char *path, const void *data, size_t bytes) {
     struct nnc_output output = {.is_open = false};
     int code = nnc_output_open(vfs, path, &output);

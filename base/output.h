@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* All zero: closed. */
 struct nnc_output {
@@ -44,6 +45,10 @@ int nnc_output_commit(struct nnc_output *output, bool durable);
 
 /* Close and remove what was written. Does nothing to a closed one. */
 void nnc_output_abandon(struct nnc_output *output);
+
+/* Write out what a stream holds back; an earlier write that failed counts too. name: for the text.
+ * Errors: -NNC_E_CHECKPOINT. */
+int nnc_output_flush(FILE *stream, const char *name);
 
 /* A whole durable file in one call. Errors: of the calls above. */
 int nnc_output_save(struct nnc_vfs *vfs, const char *path, const void *data, size_t bytes);

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/output.h"
 #include "base/paths.h"
 
 #include <errno.h>
@@ -82,8 +83,8 @@ int main(int argc, char **argv) {
         context.command = &command;
         result = nnc_verb_execute(&context);
     }
-    if (fflush(stdout) != 0 && result >= 0) {
-        result = nnc_fail_errno("write to standard output");
+    if (result >= 0) {
+        result = nnc_output_flush(stdout, "standard output");
     }
     if (result < 0) {
         bool stopped = result == -NNC_E_STOPPED;

@@ -29,11 +29,17 @@ static int refuse_gpus(const struct nnc_config *config, const struct nnc_machine
     if (!wants && config->backend != NNC_BACKEND_CUDA) {
         return 0;
     }
-    return nnc_fail(
-        -NNC_E_USAGE,
-        "--gpus %s: %s, and this build has no GPU backend; `--gpus 0` trains on the CPU",
-        config->gpus[0] != '\0' ? config->gpus : "1",
-        machine->gpus == 0 ? "no GPU found (no /dev/nvidia*)" : "GPUs are present");
+    const char *found = machine->gpus == 0 ? "no GPU found (no /dev/nvidia*)" : "GPUs are present";
+    if (!wants) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--backend cuda: %s, and this build has no GPU backend; `--backend auto` "
+                        "computes on the CPU",
+                        found);
+    }
+    return nnc_fail(-NNC_E_USAGE,
+                    "--gpus %s: %s, and this build has no GPU backend; `--gpus 0` trains on the "
+                    "CPU",
+                    config->gpus, found);
 }
 
 /* How many loaders a training may come to have: a number that the user gave stays, else up to one

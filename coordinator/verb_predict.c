@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ struct predictions {
     const struct nnc_classes *classes;
     float *logits; /* of the sample being received */
     uint32_t class_count, received;
-    uint64_t printed;
+    uint64_t printed, unreadable;
     int code; /* first failure while printing */
 };
 
@@ -89,10 +90,22 @@ static void print_text(const char *path, json_t *top) {
     putchar('\n');
 }
 
+/* The path itself, so that a program can open it; as escaped for people when it is no UTF-8. */
+static json_t *path_string(const struct nnc_dataset_part *part, uint64_t sample,
+                           const char *escaped) {
+    const char *name = part->index.strings + part->index.samples[sample].name;
+    char path[PATH_MAX + 1];
+    int length =
+        snprintf(path, sizeof(path), "%s%s", strcmp(part->root, "/") == 0 ? "/" : "", name);
+    json_t *exact = (size_t)length < sizeof(path) ? json_string(path) : NULL;
+    return exact != NULL ? exact : json_string(escaped);
+}
+
 static void print_sample(struct predictions *predictions, uint64_t sample, bool bad) {
     char path[NNC_PATH_MAX];
     nnc_dataset_sample_path(predictions->part, sample, path, sizeof(path));
     predictions->printed++;
+    predictions->unreadable += bad ? 1 : 0;
     json_t *top = bad ? json_array() : top_classes(predictions);
     if (!predictions->config->json) {
         if (bad) {
@@ -103,7 +116,8 @@ static void print_sample(struct predictions *predictions, uint64_t sample, bool 
         json_decref(top);
         return;
     }
-    json_t *object = json_pack("{s:s, s:o}", "path", path, "top", top);
+    json_t *object =
+        json_pack("{s:o, s:o}", "path", path_string(predictions->part, sample, path), "top", top);
     if (object == NULL) {
         predictions->code = nnc_fail(-NNC_E_FORMAT, "a path or class name is no UTF-8 text");
         return;
@@ -189,6 +203,10 @@ int nnc_verb_predict(const struct nnc_verb_context *context) {
     if (code >= 0 && predictions.printed != predictions.part->samples) {
         code = nnc_fail(-NNC_E_CHILD, "predictions of %" PRIu64 " images are missing",
                         predictions.part->samples - predictions.printed);
+    }
+    if (code >= 0 && predictions.unreadable != 0) {
+        code = nnc_fail(-NNC_E_DATA_BUDGET, "%" PRIu64 " of %" PRIu64 " images cannot be read",
+                        predictions.unreadable, predictions.printed);
     }
 out:
     free(predictions.logits);

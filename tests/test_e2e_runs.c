@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char *scratch;
@@ -228,4 +229,90 @@ Test(runs, eval_and_predict_without_weights_are_refused_with_the_line_that_works
         cr_assert_str_empty(command.out);
         command_free(&command);
     }
+}
+
+/* Exit status of `nncoord WORDS` under a shell, which can redirect. */
+static int shell(const char *words) {
+    char line[1000];
+    snprintf(line, sizeof(line), "cd %s && XDG_CACHE_HOME=%s %s/nncoord %s 2>err.txt", scratch,
+             scratch, NNC_TEST_BUILD_DIR, words);
+    int status = system(line);
+    cr_assert(WIFEXITED(status), "%s", line);
+    return WEXITSTATUS(status);
+}
+
+#define SMALL                                                                                      \
+    "small --model cnn --train-crop-size 28 --val-resize-size 32 --val-crop-size 28 --epochs 1 "   \
+    "--limit-train-batches 1 "
+
+Test(runs, an_output_that_cannot_be_written_ends_with_74, .init = set_up, .fini = tear_down,
+     .timeout = 120) {
+    static const char *const rows[] = {
+        "train " SMALL "--output-dir a --json >/dev/full",
+        "eval small --resume run --json >/dev/full",
+        "eval small --resume run --json >&-",
+        "predict small/val/c00 --resume run >/dev/full",
+        "config dump >/dev/full",
+        "doctor --json >/dev/full",
+        "models --json >/dev/full",
+        "--help >/dev/full",
+        "train " SMALL "--output-dir b --audit /dev/full",
+        "train " SMALL "--output-dir c --audit nowhere/audit",
+        "train " SMALL "--output-dir file/d",
+        "train " SMALL "--output-dir /proc/nncoord",
+    };
+    cr_assert_eq(shell("train " SMALL "--output-dir run && touch file"), 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        int status = shell(rows[i]);
+        char *text = read_text("err.txt");
+        cr_expect_eq(status, 74, "%s: %d: %s", rows[i], status, text);
+        cr_expect_not_null(strstr(text, "cannot be written"), "%s: %s", rows[i], text);
+        free(text);
+    }
+}
+
+Test(runs, predict_prints_every_image_and_ends_with_3_when_one_is_unreadable, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    char path[400];
+    train_well("small", "run", (const char *[]){NULL});
+    snprintf(path, sizeof(path), "%s/small/val/c00/0003.jpg", scratch);
+    cr_assert_eq(truncate(path, 60), 0);
+    struct command predict =
+        command_run(scratch, "predict", "--resume", "run", "--json", "small/val/c00", NULL);
+    cr_assert_eq(predict.status, 3, "%d: %s", predict.status, predict.err);
+    cr_assert_not_null(strstr(predict.err, "1 of 8 images cannot be read"), "%s", predict.err);
+    unsigned lines = 0;
+    for (const char *at = predict.out; *at != '\0'; at++) {
+        lines += *at == '\n';
+    }
+    cr_assert_eq(lines, 8, "%s", predict.out);
+    command_free(&predict);
+    struct command missing = command_run(scratch, "predict", "--resume", "run", "none.jpg", NULL);
+    cr_assert_eq(missing.status, 2, "%d: %s", missing.status, missing.err);
+    cr_assert_not_null(strstr(missing.err, "give image files"), "%s", missing.err);
+    command_free(&missing);
+}
+
+Test(runs, the_path_in_json_is_the_path_itself, .init = set_up, .fini = tear_down, .timeout = 60) {
+    static const char name[] = "small/val/back\\slash and \xc3\xa4.jpg";
+    char from[400], to[400];
+    train_well("small", "run", (const char *[]){NULL});
+    snprintf(from, sizeof(from), "%s/small/val/c00/0000.jpg", scratch);
+    snprintf(to, sizeof(to), "%s/%s", scratch, name);
+    cr_assert_eq(rename(from, to), 0);
+    struct command predict =
+        command_run(scratch, "predict", "--resume", "run", "--json", name, NULL);
+    cr_assert_eq(predict.status, 0, "%s", predict.err);
+    json_text(predict.out, "path", from, sizeof(from));
+    cr_assert_str_eq(from, name);
+    command_free(&predict);
+}
+
+Test(runs, a_backend_that_is_not_there_is_refused_by_its_own_option, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    struct command command = train("small", "run", (const char *[]){"--backend", "cuda", NULL});
+    cr_assert_eq(command.status, 2, "%s", command.err);
+    cr_assert_not_null(strstr(command.err, "--backend cuda"), "%s", command.err);
+    cr_assert_null(strstr(command.err, "--gpus"), "%s", command.err);
+    command_free(&command);
 }

@@ -57,7 +57,8 @@ static int write_audit(const struct nnc_trainer *trainer, const struct nnc_batch
     while (done < used) { /* one write appends atomically; a short one is a full disk */
         ssize_t put = write(trainer->params.audit_fd, trainer->audit + done, used - done);
         if (put < 0 && errno != EINTR) {
-            return nnc_fail_errno("write --audit %s", trainer->setup->config.audit);
+            return nnc_fail(-NNC_E_CHECKPOINT, "--audit %s cannot be written: %s",
+                            trainer->setup->config.audit, strerror(errno));
         }
         done += put > 0 ? (size_t)put : 0;
     }
