@@ -227,7 +227,7 @@ int nnc_command_parse(int argc, char **argv, const char *recipe_dir,
 int nnc_config_load_yaml(const char *path, struct nnc_config *config);
 
 /* Write every option as YAML that nnc_config_load_yaml() reads back to the same struct.
- * Errors: -ENOMEM, -EIO. */
+ * Errors: -ENOMEM, -EIO; -NNC_E_CHECKPOINT when out takes no more. */
 int nnc_config_dump_yaml(const struct nnc_config *config, FILE *out);
 
 /* Write the manual page nncoord(1) in roff, made from the tables of options and verbs. */

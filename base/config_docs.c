@@ -21,12 +21,12 @@ static const struct {
     {NNC_EXIT_OK, "done"},
     {NNC_EXIT_INTERNAL, "internal error, or a child process failed"},
     {NNC_EXIT_USAGE, "wrong usage, or refused before the start"},
-    {NNC_EXIT_DATA, "more bad images than --max-bad allows"},
+    {NNC_EXIT_DATA, "more bad images than --max-bad allows; predict: an image that cannot be read"},
     {NNC_EXIT_HARDWARE, "hardware failure, or repeated crash of a child"},
     {NNC_EXIT_COMM, "communication between trainers failed"},
     {NNC_EXIT_NUMERIC, "the loss is not finite"},
-    {NNC_EXIT_CHECKPOINT, "a checkpoint or another file could not be written, or no checkpoint "
-                          "can be read"},
+    {NNC_EXIT_CHECKPOINT, "a checkpoint, standard output or another file could not be written, "
+                          "or no checkpoint can be read"},
     {NNC_EXIT_STOPPED, "stopped by a signal after a durable checkpoint: run again with "
                        "--resume auto"},
     {NNC_EXIT_SANDBOX, "a required sandbox layer is missing"},
@@ -192,17 +192,20 @@ static void markdown_option(FILE *out, const struct nnc_option *option) {
     for (const char *const *alias = option->aliases; *alias != NULL; alias++) {
         fprintf(out, "%s`--%s`", alias == option->aliases ? "; also " : ", ", *alias);
     }
-    fprintf(out, " |\n");
+    fprintf(out, "%s |\n", option->adopts ? "; adopted" : "");
 }
 
 void nnc_config_write_markdown(FILE *out) {
-    fprintf(out,
-            "<!-- SPDX-License-Identifier: Apache-2.0 -->\n"
-            "<!-- Written by scripts/generate-docs.sh from base/config.c; do not edit. -->\n"
-            "# Options of nncoord\n\n"
-            "Each name is also a key of the YAML file that `--config` reads, and, in capitals with "
-            "underscores and `NNCOORD_` in front, an environment variable. The command line wins "
-            "over the environment, and that over the file.\n");
+    fprintf(
+        out,
+        "<!-- SPDX-License-Identifier: Apache-2.0 -->\n"
+        "<!-- Written by scripts/generate-docs.sh from base/config.c; do not edit. -->\n"
+        "# Options of nncoord\n\n"
+        "Each name is also a key of the YAML file that `--config` reads, and, in capitals with "
+        "underscores and `NNCOORD_` in front, an environment variable. The command line wins "
+        "over the environment, and that over the file.\n\nThose marked adopted define network and "
+        "input: `eval` and `predict` take them from the run that `--resume` names, below the "
+        "file.\n");
     for (unsigned group = 0; group < NNC_GROUP_COUNT; group++) {
         fprintf(out, "\n## %s\n\n| option | default | unit | meaning |\n|---|---|---|---|\n",
                 nnc_config_group_title((enum nnc_config_group)group));

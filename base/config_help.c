@@ -177,7 +177,8 @@ static void write_overview(FILE *out) {
     print_wrapped(out,
                   "0 done; 1 internal error; 2 wrong usage or refused before the start; 3 too many "
                   "bad images; 4 hardware or repeated crash; 5 communication; 6 not a number; 74 "
-                  "checkpoint I/O; 75 stopped by a signal after a durable checkpoint, run again "
+                  "checkpoint or output not written; 75 stopped by a signal after a durable "
+                  "checkpoint, run again "
                   "with --resume auto; 77 sandbox unavailable",
                   0, 2);
 }

@@ -4,15 +4,17 @@
  * 1. read:   one pass over argv collects assignments (option, text), words and actions. Nothing is
  *            set yet, because the YAML file named on the line ranks below the line itself.
  * 2. verb:   the first word, and for some verbs the second; no word at all means train.
- * 3. layers: defaults, YAML or the default recipe, environment, assignments, word DATA, checks.
+ * 3. layers: defaults, what is adopted from a run, YAML or the default recipe, environment,
+ *            assignments, word DATA, checks. --resume, which names the run, may come from any
+ * layer: they are laid once without a run to find it.
  *
  * Invariants: options are matched by their whole name, never by a beginning that a later version
  * could make ambiguous; '_' counts as '-'; the last mention of an option wins; *ret_command is
  * untouched on failure.
  *
- * It does not look at files (but for recipes and --config): whether data or a model exists is found
- * out by those who open them. Source: getopt_long(3); "-" in front of the short options hands words
- * over in order instead of moving them. */
+ * It does not look at files (but for recipes, --config and the run): whether data or a model exists
+ * is found out by those who open them. Source: getopt_long(3); "-" in front of the short options
+ * hands words over in order instead of moving them. */
 #include "base/config_table.h"
 
 #include "base/err.h"
@@ -28,6 +30,7 @@
 
 enum {
     SPELLING_BYTES = 48,
+    RUN_PATH_BYTES = NNC_PATH_MAX + 32,
     LONG_VALUE_FIRST = 1000, /* getopt's val of long option 0; above all characters */
 };
 
@@ -418,10 +421,10 @@ static bool is_data_given(const struct line *line, int used) {
     return given;
 }
 
-static int load_yaml(const struct line *line, const struct nnc_verb *verb, int used,
-                     const char *recipe_dir, struct nnc_config *config) {
+static int load_yaml(const struct line *line, bool takes_recipe, const char *recipe_dir,
+                     struct nnc_config *config) {
     const char *name = line->config_name != NULL ? line->config_name : nnc_env("NNCOORD_CONFIG");
-    if (name == NULL && verb->default_recipe && !is_data_given(line, used)) {
+    if (name == NULL && takes_recipe) {
         name = NNC_DEFAULT_RECIPE;
     }
     if (name == NULL) {
@@ -430,6 +433,43 @@ static int load_yaml(const struct line *line, const struct nnc_verb *verb, int u
     char path[NNC_PATH_MAX];
     int code = nnc_config_find_recipe(name, recipe_dir, path);
     return code < 0 ? code : nnc_config_load_yaml(path, config);
+}
+
+/* config.yaml of the run that --resume names, or of the run that its checkpoint lies in; "" if
+ * none. */
+static void find_run(const char *resume, char ret_path[RUN_PATH_BYTES]) {
+    ret_path[0] = '\0';
+    if (resume[0] == '\0') {
+        return;
+    }
+    snprintf(ret_path, RUN_PATH_BYTES, "%s/config.yaml", resume);
+    if (access(ret_path, R_OK) != 0) {
+        snprintf(ret_path, RUN_PATH_BYTES, "%s/../config.yaml", resume);
+    }
+    if (access(ret_path, R_OK) != 0) {
+        ret_path[0] = '\0';
+    }
+}
+
+/* Take what defines network and input from a run's config.yaml, and nothing that was only said
+ * about its training. Where the data is given, all that says where the run's lay stays out. */
+static int adopt_run(const char *path, bool data_given, struct nnc_config *config) {
+    static const char *const places[] = {"data", "val-data", "format"};
+    struct nnc_config run;
+    nnc_config_defaults(&run);
+    int code = nnc_config_load_yaml(path, &run);
+    for (size_t row = 0; row < nnc_config_option_count && code == 0; row++) {
+        const struct nnc_option *option = &nnc_config_options[row];
+        bool is_place = false;
+        for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+            is_place = is_place || strcmp(option->name, places[i]) == 0;
+        }
+        if (option->adopts && !(is_place && data_given)) {
+            memcpy((char *)config + option->offset, (const char *)&run + option->offset,
+                   option->bytes);
+        }
+    }
+    return code;
 }
 
 static void verb_title(const struct nnc_verb *verb, char ret_title[NNC_NAME_MAX]) {
@@ -466,14 +506,15 @@ static int apply_all(const struct line *line, struct nnc_config *config) {
     return code;
 }
 
-static int build_config(const struct line *line, const struct nnc_verb *verb, int used,
-                        const char *recipe_dir, struct nnc_config *config) {
-    /* Once for the errors only: a slip on the line is told before one in a file. */
+/* All layers; run: config.yaml to adopt from, "" none. */
+static int lay(const struct line *line, const struct nnc_verb *verb, int used,
+               const char *recipe_dir, const char *run, struct nnc_config *config) {
+    bool data_given = is_data_given(line, used);
     nnc_config_defaults(config);
-    int code = apply_all(line, config);
-    nnc_config_defaults(config);
+    int code = run[0] != '\0' ? adopt_run(run, data_given, config) : 0;
     if (code == 0) {
-        code = load_yaml(line, verb, used, recipe_dir, config);
+        bool takes_recipe = verb->default_recipe && !data_given && run[0] == '\0';
+        code = load_yaml(line, takes_recipe, recipe_dir, config);
     }
     if (code == 0) {
         code = nnc_config_load_environment(config);
@@ -481,8 +522,21 @@ static int build_config(const struct line *line, const struct nnc_verb *verb, in
     if (code == 0) {
         code = apply_all(line, config);
     }
+    return code < 0 ? code : take_words(verb, line->words + used, config);
+}
+
+static int build_config(const struct line *line, const struct nnc_verb *verb, int used,
+                        const char *recipe_dir, struct nnc_config *config) {
+    /* Once for the errors only: a slip on the line is told before one in a file. */
+    nnc_config_defaults(config);
+    char run[RUN_PATH_BYTES] = "";
+    int code = apply_all(line, config);
     if (code == 0) {
-        code = take_words(verb, line->words + used, config);
+        code = lay(line, verb, used, recipe_dir, run, config);
+    }
+    if (code == 0 && verb->adopts_run) {
+        find_run(config->resume, run);
+        code = run[0] == '\0' ? 0 : lay(line, verb, used, recipe_dir, run, config);
     }
     return code < 0 ? code : nnc_config_check(config);
 }

@@ -52,6 +52,7 @@ struct nnc_verb {
     const char *aliases[3];
     const char *words_name; /* in the synopsis; "" for NNC_WORDS_NONE */
     enum nnc_verb_words words;
+    bool adopts_run;     /* takes the rows with .adopts from the run of --resume */
     bool default_recipe; /* without data and --config takes the recipe NNC_DEFAULT_RECIPE */
     uint32_t mask;       /* bit in nnc_option.verbs */
     const char *help;    /* one line, for lists */

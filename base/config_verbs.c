@@ -18,18 +18,22 @@ const struct nnc_verb nnc_config_verbs[] = {
      .words_name = "[DATA]",
      .words = NNC_WORDS_DATA,
      .default_recipe = true,
+     .adopts_run = true,
      .mask = NNC_VERB_EVAL,
      .help = "evaluate a network on the validation set",
      .text =
-         "Evaluate --resume or --weights on the validation set of DATA, each image once. Without "
-         "DATA and --config the recipe fashion-mnist is taken."},
+         "Evaluate --resume or --weights on the validation set of DATA, each image once. --resume "
+         "RUN brings what defines network and input, and the data unless DATA is given; all else "
+         "is as on this command line."},
     {.name = "predict",
      .words_name = "FILE|DIR...",
      .words = NNC_WORDS_ARGS,
+     .adopts_run = true,
      .mask = NNC_VERB_PREDICT,
      .help = "classify images",
      .text = "Classify image files, or all images in directories, with the network of --model and "
-             "the weights of --weights or --resume."},
+             "the weights of --weights or --resume. --resume RUN brings the model and what defines "
+             "its input; all else is as on this command line."},
     {.name = "models",
      .words_name = "",
      .words = NNC_WORDS_NONE,

@@ -423,7 +423,9 @@ int nnc_config_dump_yaml(const struct nnc_config *config, FILE *out) {
     int printed = fprintf(out, "# nncoord %s\n", nnc_version());
     bool is_out = printed > 0 && fwrite(yaml, 1, bytes, out) == bytes && fflush(out) == 0;
     cyaml_mem(NULL, yaml, 0);
-    return is_out ? 0 : nnc_fail_errno("writing the configuration");
+    return is_out ? 0
+                  : nnc_fail(-NNC_E_CHECKPOINT, "the configuration cannot be written: %s",
+                             strerror(errno));
 }
 
 /* Recipes */

@@ -43,6 +43,7 @@ struct nnc_option {
     int (*check)(const struct nnc_config *config); /* between options, after all are set; NULL */
     const char *aliases[4];                        /* more long names, ended by NULL */
     uint32_t verbs;                                /* mask of the verbs that use it */
+    bool adopts; /* defines network or input: eval and predict take it from the run of --resume */
 };
 
 /* Parse text into the option's field of *base.

@@ -9,20 +9,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-int nnc_classes_save(const struct nnc_index *index, const char *run_dir) {
-    char path[NNC_PATH_MAX + 32], line[NNC_CLASS_NAME_MAX + 1];
-    snprintf(path, sizeof(path), "%s/classes.txt", run_dir);
-    FILE *file = fopen(path, "we");
-    if (file == NULL) {
-        return nnc_fail_errno("write %s", path);
-    }
-    for (uint64_t i = 0; i < index->header->classes; i++) {
-        nnc_classes_line(nnc_index_class_name(index, i), line);
-        fprintf(file, "%s\n", line);
-    }
-    return fclose(file) == 0 ? 0 : nnc_fail_errno("write %s", path);
-}
-
 int nnc_classes_load(const char *run_or_checkpoint, struct nnc_classes *ret_classes) {
     char path[NNC_PATH_MAX + 32];
     *ret_classes = (struct nnc_classes){0};

@@ -1,16 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Names of the classes, kept with a run as classes.txt (dataset_classes.h). */
+/* Names of the classes, kept with a run as classes.txt (rundir.h). */
 #ifndef NNC_COORDINATOR_CLASSES_H
 #define NNC_COORDINATOR_CLASSES_H
 
 #include "coordinator/dataset_classes.h"
-#include "ipc/index.h"
 
 #include <stddef.h>
 #include <stdint.h>
-
-/* Write RUN/classes.txt from an index. Errors: as the file calls. */
-int nnc_classes_save(const struct nnc_index *index, const char *run_dir);
 
 /* Read classes.txt of a run directory, or of the run a checkpoint directory lies in. A path that is
  * empty or has none gives no classes and no error. Free with nnc_classes_free(). Errors: of

@@ -79,7 +79,8 @@ static int add_path(const struct nnc_walk_root *root, const char *path, struct n
     char real[PATH_MAX];
     struct stat status;
     if (realpath(path, real) == NULL || stat(real, &status) != 0) {
-        return nnc_fail_errno("%s", path);
+        return nnc_fail(-NNC_E_USAGE, "%s: %s; give image files or folders of them", path,
+                        strerror(errno));
     }
     if (S_ISREG(status.st_mode)) {
         return add_file(real + 1, walk);

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/output.h"
 #include "base/paths.h"
 
 #include <errno.h>
@@ -48,97 +49,47 @@ static void prepare_process(void) {
     signal(SIGXFSZ, SIG_IGN);
 }
 
-/* The command line as it is parsed: parsing reorders the words, and the command points into them.
- */
-struct command_line {
-    char **words[2]; /* as given; with the run's own configuration. Owned: main frees them */
-    char option[NNC_PATH_MAX + 64];
-    struct nnc_command command;
-    bool done;
-};
-
-/* argv with one more word before place `place` (NULL: none). Owned by the caller. */
-static char **copy_arguments(int argc, char **argv, int place, char *word) {
-    char **copy = calloc((size_t)argc + 2, sizeof(*copy));
-    for (int i = 0, to = 0; copy != NULL && i <= argc; i++) {
-        if (word != NULL && i == place) {
-            copy[to++] = word;
-        }
-        copy[to++] = argv[i];
-    }
-    return copy;
-}
-
-/* config.yaml of the run that --resume names, or of the run that its checkpoint lies in; "" if
- * none. */
-static void find_run_config(const char *resume, char *ret_path, size_t bytes) {
-    snprintf(ret_path, bytes, "%s/config.yaml", resume);
-    if (access(ret_path, R_OK) != 0) {
-        snprintf(ret_path, bytes, "%s/../config.yaml", resume);
-    }
-    if (access(ret_path, R_OK) != 0) {
-        ret_path[0] = '\0';
-    }
-}
-
-/* eval and predict of a run take that run's own configuration (model, arguments, crops) as their
- * lowest layer: the command line is read again with --config RUN/config.yaml behind the verb. */
-static int adopt_run_config(int argc, char **argv, const char *recipes, struct command_line *line) {
-    const struct nnc_command *command = &line->command;
-    bool reads = strcmp(command->verb, "eval") == 0 || strcmp(command->verb, "predict") == 0;
-    char path[NNC_PATH_MAX + 32];
-    if (!reads || command->config.resume[0] == '\0') {
-        return 0;
-    }
-    find_run_config(command->config.resume, path, sizeof(path));
-    if (path[0] == '\0') {
-        return 0;
-    }
-    snprintf(line->option, sizeof(line->option), "--config=%s", path);
-    line->words[1] = copy_arguments(argc, argv, argv[1][0] == '-' ? 1 : 2, line->option);
-    if (line->words[1] == NULL) {
-        return nnc_fail(-ENOMEM, "command line: out of memory");
-    }
-    return nnc_command_parse(argc + 1, line->words[1], recipes, &line->command, &line->done);
-}
-
-/* Parse the command line, the run's own configuration included. */
-static int read_command(int argc, char **argv, struct command_line *line) {
+/* Parse the command line. Parsing reorders the words, and the command points into them: *ret_words
+ * is a copy, owned by the caller. */
+static int read_command(int argc, char **argv, struct nnc_command *ret_command, bool *ret_done,
+                        char ***ret_words) {
     char recipes[NNC_PATH_MAX];
     int result = nnc_path_data("models/recipes", recipes, sizeof(recipes));
     if (result < 0) {
         return result;
     }
-    line->words[0] = copy_arguments(argc, argv, 0, NULL);
-    if (line->words[0] == NULL) {
+    char **words = calloc((size_t)argc + 1, sizeof(*words));
+    if (words == NULL) {
         return nnc_fail(-ENOMEM, "command line: out of memory");
     }
-    result = nnc_command_parse(argc, line->words[0], recipes, &line->command, &line->done);
-    return result < 0 || line->done ? result : adopt_run_config(argc, argv, recipes, line);
+    memcpy(words, argv, (size_t)argc * sizeof(*words));
+    *ret_words = words;
+    return nnc_command_parse(argc, words, recipes, ret_command, ret_done);
 }
 
 int main(int argc, char **argv) {
     struct nnc_verb_context context = {.started_ns = nnc_clock_ns(), .argv = argv};
     prepare_process();
-    static struct command_line line;
-    int result = read_command(argc, argv, &line);
-    if (result >= 0 && !line.done) {
-        const struct nnc_config *config = &line.command.config;
+    static struct nnc_command command;
+    bool done = false;
+    char **words = NULL;
+    int result = read_command(argc, argv, &command, &done, &words);
+    if (result >= 0 && !done) {
+        const struct nnc_config *config = &command.config;
         nnc_log_init("nncoord", config->verbose > 0 ? NNC_LOG_DEBUG
                                 : config->quiet     ? NNC_LOG_WARN
                                                     : NNC_LOG_INFO);
         nnc_machine_probe(&context.machine);
-        context.command = &line.command;
+        context.command = &command;
         result = nnc_verb_execute(&context);
     }
-    if (fflush(stdout) != 0 && result >= 0) {
-        result = nnc_fail_errno("write to standard output");
+    if (result >= 0) {
+        result = nnc_output_flush(stdout, "standard output");
     }
     if (result < 0) {
         bool stopped = result == -NNC_E_STOPPED;
         fprintf(stderr, "nncoord: %s%s\n", stopped ? "" : "error: ", nnc_error_text());
     }
-    free(line.words[0]);
-    free(line.words[1]);
+    free(words);
     return nnc_error_exit_status(result);
 }

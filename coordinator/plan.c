@@ -29,11 +29,17 @@ static int refuse_gpus(const struct nnc_config *config, const struct nnc_machine
     if (!wants && config->backend != NNC_BACKEND_CUDA) {
         return 0;
     }
-    return nnc_fail(
-        -NNC_E_USAGE,
-        "--gpus %s: %s, and this build has no GPU backend; `--gpus 0` trains on the CPU",
-        config->gpus[0] != '\0' ? config->gpus : "1",
-        machine->gpus == 0 ? "no GPU found (no /dev/nvidia*)" : "GPUs are present");
+    const char *found = machine->gpus == 0 ? "no GPU found (no /dev/nvidia*)" : "GPUs are present";
+    if (!wants) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--backend cuda: %s, and this build has no GPU backend; `--backend auto` "
+                        "computes on the CPU",
+                        found);
+    }
+    return nnc_fail(-NNC_E_USAGE,
+                    "--gpus %s: %s, and this build has no GPU backend; `--gpus 0` trains on the "
+                    "CPU",
+                    config->gpus, found);
 }
 
 /* How many loaders a training may come to have: a number that the user gave stays, else up to one
@@ -121,7 +127,7 @@ static void choose_phases(const struct nnc_plan_input *input, struct nnc_schedul
     }
     schedule->drop_last = config->drop_last ? 1 : 0;
     schedule->limit_train_steps = config->limit_train_batches;
-    schedule->limit_val_steps = config->limit_val_batches;
+    schedule->limit_val_steps = input->mode == NNC_MODE_PREDICT ? 0 : config->limit_val_batches;
 }
 
 static struct nnc_ring_geometry choose_geometry(const struct nnc_plan_input *input,

@@ -7,6 +7,7 @@
 #include "base/config.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -160,7 +161,7 @@ void nnc_report_clear(struct nnc_report *report) {
 void nnc_report_progress(struct nnc_report *report, const struct nnc_progress *progress,
                          uint64_t now_ns) {
     update_rates(report, progress, now_ns);
-    if (report->config->quiet || progress->samples == 0) {
+    if (report->config->quiet || report->silent || progress->samples == 0) {
         return;
     }
     char line[512];
@@ -201,10 +202,24 @@ static void add_rank(struct nnc_phase_sums *sums, const struct nnc_msg_eval *mes
     sums->correct1 += message->correct1;
     sums->correct5 += message->correct5;
     sums->left_out += message->left_out;
+    sums->bad += message->bad;
     sums->loss_sum += message->loss_sum;
     sums->seconds = message->seconds > sums->seconds ? message->seconds : sums->seconds;
     sums->wait_seconds =
         message->wait_seconds > sums->wait_seconds ? message->wait_seconds : sums->wait_seconds;
+}
+
+/* "  (3 unreadable) (2 without a label)", or nothing. */
+static void format_left_out(const struct nnc_phase_sums *sums, char *ret_text, size_t bytes) {
+    uint64_t unlabelled = sums->left_out > sums->bad ? sums->left_out - sums->bad : 0;
+    size_t used = 0;
+    ret_text[0] = '\0';
+    if (sums->bad != 0) {
+        used = (size_t)snprintf(ret_text, bytes, "  (%" PRIu64 " unreadable)", sums->bad);
+    }
+    if (unlabelled != 0 && used < bytes) {
+        snprintf(ret_text + used, bytes - used, "  (%" PRIu64 " without a label)", unlabelled);
+    }
 }
 
 static void print_phase(struct nnc_report *report, const struct nnc_phase_sums *sums) {
@@ -214,10 +229,8 @@ static void print_phase(struct nnc_report *report, const struct nnc_phase_sums *
     const char *name = training ? "train" : "val";
     nnc_report_clear(report);
     if (!report->config->quiet) {
-        char left_out[64] = "";
-        if (sums->left_out != 0) {
-            snprintf(left_out, sizeof(left_out), "  (%" PRIu64 " unreadable)", sums->left_out);
-        }
+        char left_out[96];
+        format_left_out(sums, left_out, sizeof(left_out));
         fprintf(stderr,
                 "epoch %" PRIu32 "/%" PRIu32 " %-5s loss %.4f  acc1 %.2f%%  acc5 %.2f%%  %" PRIu64
                 " images  %.0f img/s  %.1f s  data %.0f%%%s\n",
@@ -225,13 +238,16 @@ static void print_phase(struct nnc_report *report, const struct nnc_phase_sums *
                 100.0 * nnc_sums_acc1(sums), 100.0 * nnc_sums_acc5(sums), sums->count, rate,
                 sums->seconds, 100.0 * sums->wait_seconds / seconds, left_out);
     }
+    char loss[32] = "null"; /* JSON has no word for what is not finite */
+    if (isfinite(nnc_sums_loss(sums))) {
+        snprintf(loss, sizeof(loss), "%.9g", nnc_sums_loss(sums));
+    }
     nnc_report_metric(report,
-                      "\"epoch\": %" PRIu32 ", \"%s.loss\": %.9g, \"%s.top1\": %.9g, "
+                      "\"epoch\": %" PRIu32 ", \"%s.loss\": %s, \"%s.top1\": %.9g, "
                       "\"%s.top5\": %.9g, \"%s.images\": %" PRIu64 ", \"%s.total_ips\": %.6g, "
                       "\"%s.seconds\": %.6g, \"%s.data_time\": %.6g",
-                      sums->epoch, name, nnc_sums_loss(sums), name, nnc_sums_acc1(sums), name,
-                      nnc_sums_acc5(sums), name, sums->count, name, rate, name, sums->seconds, name,
-                      sums->wait_seconds);
+                      sums->epoch, name, loss, name, nnc_sums_acc1(sums), name, nnc_sums_acc5(sums),
+                      name, sums->count, name, rate, name, sums->seconds, name, sums->wait_seconds);
 }
 
 void nnc_report_restart(struct nnc_report *report) {
@@ -252,6 +268,8 @@ bool nnc_report_phase(struct nnc_report *report, const struct nnc_msg_eval *mess
     report->last[message->phase] = *sums;
     report->have_last[message->phase] = true;
     memset(sums, 0, sizeof(*sums));
-    print_phase(report, &report->last[message->phase]);
+    if (!report->silent) {
+        print_phase(report, &report->last[message->phase]);
+    }
     return true;
 }

@@ -17,7 +17,8 @@ struct nnc_phase_sums {
     uint32_t epoch;
     uint32_t ranks; /* that have reported */
     uint64_t step;
-    uint64_t count, correct1, correct5, left_out;
+    uint64_t count, correct1, correct5;
+    uint64_t left_out, bad; /* without a label; those of them that could not be read */
     double loss_sum;
     double seconds, wait_seconds; /* of the slowest rank */
 };
@@ -26,6 +27,7 @@ struct nnc_report {
     const struct nnc_config *config;
     const struct nnc_schedule *schedule;
     FILE *metrics; /* may be NULL; borrowed */
+    bool silent;   /* nothing is learnt or scored (predict): no lines on phases and progress */
     bool terminal; /* live line possible */
     bool line_shown;
     struct nnc_phase_sums sums[2]; /* being collected, by phase */

@@ -18,6 +18,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,6 +173,17 @@ static void on_phase_end(struct nnc_run_state *run, const struct nnc_message *me
         return;
     }
     struct nnc_report *report = &run->report;
+    double loss = nnc_sums_loss(&report->last[eval.phase]);
+    if (run->params->mode == NNC_MODE_TRAIN && !isfinite(loss)) {
+        nnc_fail(-NNC_E_NUMERIC,
+                 "the %s loss of epoch %" PRIu32
+                 " is not a finite number; a lower --lr, warm-up or "
+                 "other initial weights may help",
+                 eval.phase == NNC_PHASE_VAL ? "validation" : "training", eval.epoch + 1);
+        run->saving.enabled = false; /* the weights of this moment are of no use */
+        abort_run(run, -NNC_E_NUMERIC);
+        return;
+    }
     if (eval.phase == NNC_PHASE_VAL) {
         double acc1 = nnc_sums_acc1(&report->last[NNC_PHASE_VAL]);
         report->best_acc1 = acc1 > report->best_acc1 ? acc1 : report->best_acc1;
@@ -192,9 +204,10 @@ static void on_done(struct nnc_run_state *run, const struct nnc_message *message
     result->warm_images = done.warm_images;
     result->utilisation = done.utilisation;
     if (rank == 0) {
-        /* Of the whole training, also when this process only resumed it. */
-        result->steps = atomic_load_explicit(&run->process[rank].page->counter[NNC_COUNT_STEP],
-                                             memory_order_relaxed);
+        /* Of the whole training, also when this process only resumed it; 0 when it ran no step. */
+        uint64_t steps = atomic_load_explicit(&run->process[rank].page->counter[NNC_COUNT_STEP],
+                                              memory_order_relaxed);
+        result->steps = steps > result->steps ? steps : result->steps;
         memcpy(result->weights_sha256, done.weights_sha256, 64);
         result->weights_sha256[64] = '\0';
     }
@@ -574,7 +587,9 @@ static int conclude(struct nnc_run_state *run) {
     result->seconds = run->running_since_ns != 0 && run->done_ns > run->running_since_ns
                           ? (double)(run->done_ns - run->running_since_ns) * 1e-9
                           : 0.0;
-    snprintf(result->checkpoint, sizeof(result->checkpoint), "%s", run->saving.newest_path);
+    if (run->saving.newest_path[0] != '\0') {
+        snprintf(result->checkpoint, sizeof(result->checkpoint), "%s", run->saving.newest_path);
+    }
     if (run->group.code < 0) {
         return nnc_fail(run->group.code, "%s", run->group.verdict);
     }

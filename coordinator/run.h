@@ -17,7 +17,7 @@ struct nnc_run_params {
     enum nnc_mode mode;
     const struct nnc_machine *machine;
     const struct nnc_dataset *dataset; /* NULL for bench train */
-    struct nnc_rundir *rundir;         /* NULL: nothing is written */
+    struct nnc_rundir *rundir;         /* opened; NULL: nothing is written */
     char model_path[NNC_PATH_MAX];     /* "" for modes without a model */
     uint32_t classes; /* of the model when the data set has none; 0: the text's own */
     /* predict: called for each chunk of logits, in order of samples */
@@ -30,14 +30,14 @@ struct nnc_run_result {
     struct nnc_phase_sums train, val; /* of the last epoch */
     bool have_train, have_val;
     double best_acc1;       /* < 0: no validation */
-    uint32_t epochs;        /* completed */
+    uint32_t epochs;        /* completed, those before a resumption included, as are the steps */
     uint64_t steps, images; /* images: consumed; bench input: in the measured part */
     double seconds;         /* from START to the last DONE */
     double trainer_seconds; /* as the slowest trainer measured its loop */
     double
         first_batch_seconds; /* from the program's start to the first batch consumed; < 0: none */
     char weights_sha256[65];
-    char checkpoint[NNC_PATH_MAX]; /* newest durable one, "" none */
+    char checkpoint[NNC_PATH_MAX]; /* newest durable one, else the one resumed from; "" none */
     uint64_t bad_samples;
     uint32_t loader_deaths, restarts;
     uint32_t loaders, loader_changes; /* at the end; added or retired on the way */

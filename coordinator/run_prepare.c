@@ -105,7 +105,14 @@ static int ask_trainer(struct nnc_run_state *run) {
     setup->start_step = run->answer.start_step;
     snprintf(setup->start_path, sizeof(setup->start_path), "%s", run->answer.start_path);
     run->result->parameters = run->answer.parameters;
-    if (setup->start == NNC_START_CHECKPOINT) {
+    /* What the run has before its first step; each epoch and the end of the run write over it. */
+    run->result->epochs = setup->start_epoch;
+    run->result->steps = setup->start_step +
+                         (uint64_t)setup->start_epoch * nnc_schedule_train_steps(&setup->schedule);
+    snprintf(run->result->checkpoint, sizeof(run->result->checkpoint), "%s", setup->start_path);
+    if (setup->start == NNC_START_CHECKPOINT && setup->mode != NNC_MODE_TRAIN) {
+        nnc_log(NNC_LOG_INFO, "weights of %s", setup->start_path);
+    } else if (setup->start == NNC_START_CHECKPOINT) {
         nnc_log(NNC_LOG_INFO, "resuming from %s: epoch %" PRIu32 ", step %" PRIu64,
                 setup->start_path, setup->start_epoch + 1, setup->start_step);
     }
@@ -155,12 +162,18 @@ int nnc_run_prepare(struct nnc_run_state *run) {
         result = nnc_memfd_create("snapshot", run->setup.snapshot_bytes, NNC_MEMFD_SHARED, NULL,
                                   run->setup.config.shm_dir, &run->snapshot_fd);
     }
+    if (result >= 0 && run->params->rundir != NULL) {
+        /* Not before: what was refused above must leave an older run as it was. */
+        result = nnc_rundir_record(run->params->rundir, run->params->config,
+                                   run->params->model_path, &part_of(run, NNC_PHASE_TRAIN)->index);
+    }
     result = result < 0 ? result : make_ledger(run);
     if (result < 0) {
         return result;
     }
     FILE *metrics = run->params->rundir == NULL ? NULL : run->params->rundir->metrics;
     nnc_report_init(&run->report, run->params->config, &run->plan.schedule, metrics);
+    run->report.silent = run->params->mode == NNC_MODE_PREDICT;
     run->report.best_acc1 = run->has_model ? run->answer.best_acc1 : -1.0;
     run->saving.enabled = run->params->rundir != NULL;
     run->result->plan = run->plan;

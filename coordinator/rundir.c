@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Steps: choose the path, make it, lock run.lock (an open-file-description lock: it dies with us,
- * however we die), write who holds it, save what defines the run, open the two line files. */
+/* Opening: choose the path, make it, lock run.lock (an open-file-description lock: it dies with us,
+ * however we die), write who holds it.
+ * Recording: save what defines the run, open the two line files.
+ *
+ * Between the two the trainer is asked whether it can go on with what lies in the directory: a
+ * start that is refused must leave the run there as it was. */
 #include "coordinator/rundir.h"
 
 #include "base/err.h"
+#include "base/output.h"
+#include "coordinator/dataset_classes.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -16,6 +23,8 @@
 
 /* Room for a configured path and what is put behind it. */
 #define RUN_PATH_MAX (NNC_PATH_MAX + 64)
+/* Room that the run's path leaves for the longest name in it, with '/' and end. */
+#define FILE_NAME_BYTES 32
 
 static bool is_directory(const char *path) {
     struct stat status;
@@ -62,18 +71,24 @@ static void choose_path(const struct nnc_config *config, char ret_path[RUN_PATH_
     }
 }
 
+/* errno is why the file or directory could not be made. */
+static int fail_output(const char *what, const char *path) {
+    return nnc_fail(-NNC_E_CHECKPOINT, "%s %s cannot be written: %s; give another --output-dir",
+                    what, path, strerror(errno));
+}
+
 static int make_directories(const char *path) {
     char partial[RUN_PATH_MAX];
     snprintf(partial, sizeof(partial), "%s", path);
     for (char *slash = strchr(partial + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         if (mkdir(partial, 0777) < 0 && errno != EEXIST) {
-            return nnc_fail_errno("make directory %s", partial);
+            return fail_output("directory", partial);
         }
         *slash = '/';
     }
     if (mkdir(partial, 0700) < 0 && errno != EEXIST) {
-        return nnc_fail_errno("make directory %s", partial);
+        return fail_output("directory", partial);
     }
     return 0;
 }
@@ -83,7 +98,7 @@ static int take_lock(struct nnc_rundir *rundir) {
     snprintf(path, sizeof(path), "%s/run.lock", rundir->path);
     rundir->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (rundir->lock_fd < 0) {
-        return nnc_fail_errno("open %s", path);
+        return fail_output("file", path);
     }
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     char text[256] = "";
@@ -99,45 +114,71 @@ static int take_lock(struct nnc_rundir *rundir) {
     int length = snprintf(text, sizeof(text), "host %s pid %d\n", host, (int)getpid());
     if (ftruncate(rundir->lock_fd, 0) < 0 ||
         pwrite(rundir->lock_fd, text, (size_t)length, 0) != length) {
-        return nnc_fail_errno("write %s", path);
+        return fail_output("file", path);
     }
     return 0;
 }
 
-static int write_config(const struct nnc_rundir *rundir, const struct nnc_config *config) {
-    char path[2 * NNC_PATH_MAX];
-    snprintf(path, sizeof(path), "%s/config.yaml", rundir->path);
-    FILE *file = fopen(path, "we");
-    if (file == NULL) {
-        return nnc_fail_errno("write %s", path);
+/* Every file that says what the run is, whole or not there. */
+static int save_file(const struct nnc_rundir *rundir, const char *name, const void *data,
+                     size_t bytes) {
+    char path[NNC_PATH_MAX + FILE_NAME_BYTES];
+    snprintf(path, sizeof(path), "%s/%s", rundir->path, name);
+    return nnc_output_save(nnc_vfs_real(), path, data, bytes) < 0 ? -NNC_E_CHECKPOINT : 0;
+}
+
+static int save_config(const struct nnc_rundir *rundir, const struct nnc_config *config) {
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *memory = open_memstream(&text, &bytes);
+    if (memory == NULL) {
+        return nnc_fail(-ENOMEM, "no memory for config.yaml");
     }
-    int result = nnc_config_dump_yaml(config, file);
-    if (fclose(file) != 0 && result >= 0) {
-        result = nnc_fail_errno("write %s", path);
+    int result = nnc_config_dump_yaml(config, memory);
+    if (fclose(memory) != 0 && result >= 0) {
+        result = nnc_fail(-ENOMEM, "no memory for config.yaml");
     }
+    result = result < 0 ? result : save_file(rundir, "config.yaml", text, bytes);
+    free(text);
     return result;
 }
 
-static int copy_model(const struct nnc_rundir *rundir, const char *model_path) {
-    char path[2 * NNC_PATH_MAX];
-    snprintf(path, sizeof(path), "%s/model.nn", rundir->path);
+/* Read the model text whole before it is written: it may be the run's own model.nn. */
+static int save_model(const struct nnc_rundir *rundir, const char *model_path) {
+    char *text = NULL, buffer[4096];
+    size_t bytes = 0, got;
     FILE *in = fopen(model_path, "re");
     if (in == NULL) {
         return nnc_fail_errno("open model %s", model_path);
     }
-    FILE *out = fopen(path, "we");
-    int result = out == NULL ? nnc_fail_errno("write %s", path) : 0;
-    char buffer[4096];
-    size_t bytes;
-    while (result >= 0 && (bytes = fread(buffer, 1, sizeof(buffer), in)) > 0) {
-        if (fwrite(buffer, 1, bytes, out) != bytes) {
-            result = nnc_fail_errno("write %s", path);
-        }
+    FILE *memory = open_memstream(&text, &bytes);
+    while (memory != NULL && (got = fread(buffer, 1, sizeof(buffer), in)) > 0) {
+        fwrite(buffer, 1, got, memory); /* a failure shows in fclose */
     }
+    int result = ferror(in) ? nnc_fail(-EIO, "read model %s", model_path) : 0;
     fclose(in);
-    if (out != NULL && fclose(out) != 0 && result >= 0) {
-        result = nnc_fail_errno("write %s", path);
+    if (memory == NULL || fclose(memory) != 0) {
+        result = nnc_fail(-ENOMEM, "no memory for model.nn");
     }
+    result = result < 0 ? result : save_file(rundir, "model.nn", text, bytes);
+    free(text);
+    return result;
+}
+
+static int save_classes(const struct nnc_rundir *rundir, const struct nnc_index *index) {
+    char *text = NULL, line[NNC_CLASS_NAME_MAX + 1];
+    size_t bytes = 0;
+    FILE *memory = open_memstream(&text, &bytes);
+    if (memory == NULL) {
+        return nnc_fail(-ENOMEM, "no memory for classes.txt");
+    }
+    for (uint64_t i = 0; i < index->header->classes; i++) {
+        nnc_classes_line(nnc_index_class_name(index, i), line);
+        fprintf(memory, "%s\n", line);
+    }
+    int result = fclose(memory) == 0 ? save_file(rundir, "classes.txt", text, bytes)
+                                     : nnc_fail(-ENOMEM, "no memory for classes.txt");
+    free(text);
     return result;
 }
 
@@ -146,37 +187,72 @@ static int open_lines(const struct nnc_rundir *rundir, const char *name, FILE **
     snprintf(path, sizeof(path), "%s/%s", rundir->path, name);
     *ret_file = fopen(path, "ae");
     if (*ret_file == NULL) {
-        return nnc_fail_errno("open %s", path);
+        return nnc_fail(-NNC_E_CHECKPOINT, "%s cannot be written: %s", path, strerror(errno));
     }
     setvbuf(*ret_file, NULL, _IOLBF, 0);
     return 0;
 }
 
-int nnc_rundir_open(const struct nnc_config *config, const char *model_path,
-                    struct nnc_rundir *ret_rundir) {
+/* Whether a name is that of a checkpoint, ckpt-NUMBER. */
+static int is_checkpoint_name(const struct dirent *entry) {
+    return strncmp(entry->d_name, "ckpt-", 5) == 0;
+}
+
+int nnc_rundir_check_resume(const char *resume) {
+    if (resume[0] == '\0' || strcmp(resume, "auto") == 0 || is_inside(resume, "MANIFEST")) {
+        return 0;
+    }
+    struct dirent **entries = NULL;
+    int count = scandir(resume, &entries, is_checkpoint_name, NULL);
+    if (count > 0) {
+        for (int i = 0; i < count; i++) {
+            free(entries[i]);
+        }
+        free(entries);
+        return 0;
+    }
+    int reason = count < 0 ? errno : 0;
+    free(entries);
+    return nnc_fail(-NNC_E_USAGE,
+                    "--resume %s: there is no checkpoint%s%s; give the directory of a run, or one "
+                    "of its ckpt-* directories",
+                    resume, reason != 0 ? ": " : "", reason != 0 ? strerror(reason) : "");
+}
+
+int nnc_rundir_open(const struct nnc_config *config, struct nnc_rundir *ret_rundir) {
     struct nnc_rundir rundir = {.lock_fd = -1};
     char chosen[RUN_PATH_MAX];
+    int result = nnc_rundir_check_resume(config->resume);
+    if (result < 0) {
+        return result;
+    }
     choose_path(config, chosen);
-    int result = make_directories(chosen);
+    result = make_directories(chosen);
     if (result < 0) {
         return result;
     }
     char resolved[PATH_MAX];
-    if (realpath(chosen, resolved) == NULL || strlen(resolved) >= sizeof(rundir.path)) {
+    if (realpath(chosen, resolved) == NULL ||
+        strlen(resolved) + FILE_NAME_BYTES > sizeof(rundir.path)) {
         return nnc_fail(-ENAMETOOLONG, "run directory %s: path too long or gone", chosen);
     }
     memcpy(rundir.path, resolved, strlen(resolved) + 1);
     result = take_lock(&rundir);
-    result = result < 0 ? result : write_config(&rundir, config);
-    result = result < 0 ? result : copy_model(&rundir, model_path);
-    result = result < 0 ? result : open_lines(&rundir, "metrics.jsonl", &rundir.metrics);
-    result = result < 0 ? result : open_lines(&rundir, "bad-samples.jsonl", &rundir.bad);
     if (result < 0) {
         nnc_rundir_close(&rundir);
         return result;
     }
     *ret_rundir = rundir;
     return 0;
+}
+
+int nnc_rundir_record(struct nnc_rundir *rundir, const struct nnc_config *config,
+                      const char *model_path, const struct nnc_index *classes) {
+    int result = save_config(rundir, config);
+    result = result < 0 ? result : save_model(rundir, model_path);
+    result = result < 0 ? result : save_classes(rundir, classes);
+    result = result < 0 ? result : open_lines(rundir, "metrics.jsonl", &rundir->metrics);
+    return result < 0 ? result : open_lines(rundir, "bad-samples.jsonl", &rundir->bad);
 }
 
 void nnc_rundir_close(struct nnc_rundir *rundir) {

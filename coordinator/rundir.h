@@ -5,6 +5,7 @@
 #define NNC_COORDINATOR_RUNDIR_H
 
 #include "base/config.h"
+#include "ipc/index.h"
 
 #include <stdio.h>
 
@@ -15,12 +16,21 @@ struct nnc_rundir {
     FILE *bad;     /* bad-samples.jsonl, appended to */
 };
 
-/* Create (mode 0700) or reuse config->output_dir, or runs/<model>-<time> when that is empty, take
- * its lock and write config.yaml and model.nn. --resume of a run directory or a checkpoint in one
+/* Create (mode 0700) or reuse config->output_dir, or runs/<model>-<time> when that is empty, and
+ * take its lock; nothing else in it changes. --resume of a run directory or a checkpoint in one
  * means that run goes on there when no output directory is given. Errors: -NNC_E_USAGE when another
- * run holds the lock (names host and pid), else as the file calls. */
-int nnc_rundir_open(const struct nnc_config *config, const char *model_path,
-                    struct nnc_rundir *ret_rundir);
+ * run holds the lock (names host and pid), and of nnc_rundir_check_resume(), before anything is
+ * made; -NNC_E_CHECKPOINT when directory or lock cannot be made. */
+int nnc_rundir_open(const struct nnc_config *config, struct nnc_rundir *ret_rundir);
+
+/* Whether --resume names a checkpoint or a directory that holds some; "" and "auto" name none and
+ * pass. Whether they are valid is the trainer's to find out. Errors: -NNC_E_USAGE. */
+int nnc_rundir_check_resume(const char *resume);
+
+/* Save config.yaml, model.nn and classes.txt, each whole and durable, and open the line files: once
+ * it is certain that the run starts. Errors: -NNC_E_CHECKPOINT; of fopen for the model; -ENOMEM. */
+int nnc_rundir_record(struct nnc_rundir *rundir, const struct nnc_config *config,
+                      const char *model_path, const struct nnc_index *classes);
 
 /* Release the lock and close the files. Takes an unopened (zeroed, lock_fd -1) struct. */
 void nnc_rundir_close(struct nnc_rundir *rundir);

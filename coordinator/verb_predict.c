@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ struct predictions {
     const struct nnc_classes *classes;
     float *logits; /* of the sample being received */
     uint32_t class_count, received;
-    uint64_t printed;
+    uint64_t printed, unreadable;
     int code; /* first failure while printing */
 };
 
@@ -55,9 +56,9 @@ static uint32_t next_best(const float *logits, uint32_t count, const bool *taken
 static json_t *one_class(const struct predictions *predictions, uint32_t number,
                          double probability) {
     char digits[16];
-    return json_pack("{s:s, s:i, s:f}", "label",
+    return json_pack("{s:s, s:i, s:o}", "label",
                      nnc_classes_name(predictions->classes, number, digits, sizeof(digits)),
-                     "class", (int)number, "probability", probability);
+                     "class", (int)number, "probability", nnc_verb_number(probability));
 }
 
 static json_t *top_classes(const struct predictions *predictions) {
@@ -82,16 +83,29 @@ static void print_text(const char *path, json_t *top) {
     size_t i;
     json_t *entry;
     json_array_foreach(top, i, entry) {
+        json_t *probability = json_object_get(entry, "probability");
         printf("\t%s %.4f", json_string_value(json_object_get(entry, "label")),
-               json_number_value(json_object_get(entry, "probability")));
+               json_is_number(probability) ? json_number_value(probability) : (double)NAN);
     }
     putchar('\n');
+}
+
+/* The path itself, so that a program can open it; as escaped for people when it is no UTF-8. */
+static json_t *path_string(const struct nnc_dataset_part *part, uint64_t sample,
+                           const char *escaped) {
+    const char *name = part->index.strings + part->index.samples[sample].name;
+    char path[PATH_MAX + 1];
+    int length =
+        snprintf(path, sizeof(path), "%s%s", strcmp(part->root, "/") == 0 ? "/" : "", name);
+    json_t *exact = (size_t)length < sizeof(path) ? json_string(path) : NULL;
+    return exact != NULL ? exact : json_string(escaped);
 }
 
 static void print_sample(struct predictions *predictions, uint64_t sample, bool bad) {
     char path[NNC_PATH_MAX];
     nnc_dataset_sample_path(predictions->part, sample, path, sizeof(path));
     predictions->printed++;
+    predictions->unreadable += bad ? 1 : 0;
     json_t *top = bad ? json_array() : top_classes(predictions);
     if (!predictions->config->json) {
         if (bad) {
@@ -102,7 +116,8 @@ static void print_sample(struct predictions *predictions, uint64_t sample, bool 
         json_decref(top);
         return;
     }
-    json_t *object = json_pack("{s:s, s:o}", "path", path, "top", top);
+    json_t *object =
+        json_pack("{s:o, s:o}", "path", path_string(predictions->part, sample, path), "top", top);
     if (object == NULL) {
         predictions->code = nnc_fail(-NNC_E_FORMAT, "a path or class name is no UTF-8 text");
         return;
@@ -112,7 +127,7 @@ static void print_sample(struct predictions *predictions, uint64_t sample, bool 
     } else if (predictions->config->logits) {
         json_t *values = json_array();
         for (uint32_t i = 0; i < predictions->class_count; i++) {
-            json_array_append_new(values, json_real((double)predictions->logits[i]));
+            json_array_append_new(values, nnc_verb_number((double)predictions->logits[i]));
         }
         json_object_set_new(object, "logits", values);
     }
@@ -169,7 +184,10 @@ int nnc_verb_predict(const struct nnc_verb_context *context) {
                                     .machine = &context->machine,
                                     .on_logits = on_logits,
                                     .context = &predictions};
-    int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
+    int code = nnc_verb_needs_weights(context, "nncoord predict FILE");
+    code = code < 0 ? code
+                    : nnc_model_resolve(config->model, NULL, params.model_path,
+                                        sizeof(params.model_path));
     code = code < 0 ? code
                     : nnc_dataset_from_files((const char *const *)context->command->args,
                                              (size_t)context->command->arg_count, 0, &dataset);
@@ -185,6 +203,10 @@ int nnc_verb_predict(const struct nnc_verb_context *context) {
     if (code >= 0 && predictions.printed != predictions.part->samples) {
         code = nnc_fail(-NNC_E_CHILD, "predictions of %" PRIu64 " images are missing",
                         predictions.part->samples - predictions.printed);
+    }
+    if (code >= 0 && predictions.unreadable != 0) {
+        code = nnc_fail(-NNC_E_DATA_BUDGET, "%" PRIu64 " of %" PRIu64 " images cannot be read",
+                        predictions.unreadable, predictions.printed);
     }
 out:
     free(predictions.logits);

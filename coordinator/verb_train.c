@@ -6,11 +6,11 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/model_dir.h"
-#include "coordinator/classes.h"
 #include "coordinator/run.h"
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,21 +26,36 @@ static void print_header(const struct nnc_verb_context *context,
             context->machine.cpus, context->machine.cpus_limit);
 }
 
+/* A figure of a phase: null when there was none, as in a run that only found itself done. */
+static json_t *figure(double (*of)(const struct nnc_phase_sums *), bool have,
+                      const struct nnc_phase_sums *sums) {
+    return have ? nnc_verb_number(of(sums)) : json_null();
+}
+
 static json_t *train_object(const struct nnc_run_result *result, const struct nnc_rundir *rundir) {
     const struct nnc_phase_sums *sums = result->have_val ? &result->val : &result->train;
+    bool have = result->have_val || result->have_train;
     double seconds = result->trainer_seconds > 0.0 ? result->trainer_seconds : 1e-9;
-    json_t *object = json_pack(
-        "{s:i, s:I, s:f, s:f, s:f, s:s, s:s, s:s, s:f, s:I, s:I, s:i, s:i}", "epochs",
-        (int)result->epochs, "steps", (json_int_t)result->steps, "loss", nnc_sums_loss(sums),
-        "acc1", nnc_sums_acc1(sums), "images_per_s", (double)result->images / seconds,
-        "weights_sha256", result->weights_sha256, "run_dir", rundir->path, "checkpoint",
-        result->checkpoint, "seconds", result->seconds, "bad_samples",
-        (json_int_t)result->bad_samples, "parameters", (json_int_t)result->parameters,
-        "loader_deaths", (int)result->loader_deaths, "restarts", (int)result->restarts);
-    json_object_set_new(object, "acc5", json_real(nnc_sums_acc5(sums)));
-    json_object_set_new(object, "train_loss", json_real(nnc_sums_loss(&result->train)));
-    json_object_set_new(object, "best_acc1", json_real(result->best_acc1));
-    json_object_set_new(object, "first_batch_s", json_real(result->first_batch_seconds));
+    json_t *object =
+        json_pack("{s:i, s:I, s:o, s:o, s:o, s:o, s:f, s:s, s:s, s:o, s:f, s:I, s:I, s:i, s:i}",
+                  "epochs", (int)result->epochs, "steps", (json_int_t)result->steps, "loss",
+                  figure(nnc_sums_loss, have, sums), "acc1", figure(nnc_sums_acc1, have, sums),
+                  "acc5", figure(nnc_sums_acc5, have, sums), "train_loss",
+                  figure(nnc_sums_loss, result->have_train, &result->train), "images_per_s",
+                  (double)result->images / seconds, "weights_sha256", result->weights_sha256,
+                  "run_dir", rundir->path, "checkpoint",
+                  result->checkpoint[0] != '\0' ? json_string(result->checkpoint) : json_null(),
+                  "seconds", result->seconds, "bad_samples", (json_int_t)result->bad_samples,
+                  "parameters", (json_int_t)result->parameters, "loader_deaths",
+                  (int)result->loader_deaths, "restarts", (int)result->restarts);
+    if (object == NULL) {
+        return NULL;
+    }
+    json_object_set_new(object, "best_acc1",
+                        result->best_acc1 < 0.0 ? json_null() : json_real(result->best_acc1));
+    json_object_set_new(object, "first_batch_s",
+                        result->first_batch_seconds < 0.0 ? json_null()
+                                                          : json_real(result->first_batch_seconds));
     json_object_set_new(object, "loaders_and_coordinator_bytes",
                         json_integer((json_int_t)result->peak_memory_bytes));
     json_object_set_new(object, "workers", json_integer(result->loaders));
@@ -56,6 +71,9 @@ static void print_train(const struct nnc_run_result *result, const struct nnc_ru
                 " epochs, %" PRIu64 " steps, %.1f s\n",
                 100.0 * nnc_sums_acc1(&result->val), 100.0 * result->best_acc1,
                 nnc_sums_loss(&result->val), result->epochs, result->steps, result->seconds);
+    } else if (!result->have_train) {
+        fprintf(stderr, "nothing left to do: %" PRIu32 " epochs are done; --epochs asks for more\n",
+                result->epochs);
     } else {
         fprintf(stderr, "done: training loss %.4f, %" PRIu32 " epochs, %" PRIu64 " steps, %.1f s\n",
                 nnc_sums_loss(&result->train), result->epochs, result->steps, result->seconds);
@@ -76,7 +94,10 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
                         "a training run is --output-dir %s",
                         config->output);
     }
-    int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
+    int code = nnc_verb_check_weights(config);
+    code = code < 0 ? code
+                    : nnc_model_resolve(config->model, NULL, params.model_path,
+                                        sizeof(params.model_path));
     code = code < 0
                ? code
                : nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);
@@ -85,8 +106,7 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
     }
     print_header(context, dataset);
     params.dataset = dataset;
-    code = nnc_rundir_open(config, params.model_path, &rundir);
-    code = code < 0 ? code : nnc_classes_save(&dataset->parts[NNC_PHASE_TRAIN].index, rundir.path);
+    code = nnc_rundir_open(config, &rundir);
     code = code < 0 ? code : nnc_run(&params, context->started_ns, &result);
     if (code < 0) {
         goto out;
@@ -101,13 +121,35 @@ out:
     return code;
 }
 
+static int print_eval(const struct nnc_run_result *result, bool json) {
+    const struct nnc_phase_sums *val = &result->val;
+    double loss = nnc_sums_loss(val);
+    fprintf(stderr, "%" PRIu64 " images: loss %.4f  acc1 %.2f%%  acc5 %.2f%%\n", val->count, loss,
+            100.0 * nnc_sums_acc1(val), 100.0 * nnc_sums_acc5(val));
+    int code = 0;
+    if (json) {
+        code = nnc_verb_print_json(
+            json_pack("{s:I, s:o, s:f, s:f, s:I, s:f}", "images", (json_int_t)val->count, "loss",
+                      nnc_verb_number(loss), "acc1", nnc_sums_acc1(val), "acc5", nnc_sums_acc5(val),
+                      "unreadable", (json_int_t)val->bad, "images_per_s",
+                      (double)result->images / (result->trainer_seconds + 1e-9)));
+    }
+    return code < 0 || isfinite(loss)
+               ? code
+               : nnc_fail(-NNC_E_NUMERIC, "the loss over these images is not a finite number: the "
+                                          "weights are of a training that diverged");
+}
+
 int nnc_verb_eval(const struct nnc_verb_context *context) {
     const struct nnc_config *config = &context->command->config;
     struct nnc_dataset *dataset = NULL;
     struct nnc_run_result result;
     struct nnc_run_params params = {
         .config = config, .mode = NNC_MODE_EVAL, .machine = &context->machine};
-    int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
+    int code = nnc_verb_needs_weights(context, "nncoord eval DATA");
+    code = code < 0 ? code
+                    : nnc_model_resolve(config->model, NULL, params.model_path,
+                                        sizeof(params.model_path));
     code = code < 0 ? code : nnc_dataset_open_config(config, NNC_DATASET_VAL, &dataset);
     if (code < 0) {
         goto out;
@@ -118,16 +160,7 @@ int nnc_verb_eval(const struct nnc_verb_context *context) {
     if (code < 0) {
         goto out;
     }
-    const struct nnc_phase_sums *val = &result.val;
-    fprintf(stderr, "%" PRIu64 " images: loss %.4f  acc1 %.2f%%  acc5 %.2f%%\n", val->count,
-            nnc_sums_loss(val), 100.0 * nnc_sums_acc1(val), 100.0 * nnc_sums_acc5(val));
-    if (config->json) {
-        code = nnc_verb_print_json(
-            json_pack("{s:I, s:f, s:f, s:f, s:I, s:f}", "images", (json_int_t)val->count, "loss",
-                      nnc_sums_loss(val), "acc1", nnc_sums_acc1(val), "acc5", nnc_sums_acc5(val),
-                      "unreadable", (json_int_t)val->left_out, "images_per_s",
-                      (double)result.images / (result.trainer_seconds + 1e-9)));
-    }
+    code = print_eval(&result, config->json);
 out:
     nnc_dataset_close(dataset);
     return code;

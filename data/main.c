@@ -5,6 +5,7 @@
  * Exit status: enum nnc_exit. Results go to stdout, everything else to stderr. */
 #include "base/err.h"
 #include "base/log.h"
+#include "base/output.h"
 #include "base/paths.h"
 #include "data/stop.h"
 #include "data/verbs.h"
@@ -67,8 +68,8 @@ int main(int argc, char **argv) {
     if (code >= 0 && !done) {
         code = run(&command);
     }
-    if (fflush(stdout) != 0 && code >= 0) {
-        code = nnc_fail_errno("write to standard output");
+    if (code >= 0) {
+        code = nnc_output_flush(stdout, "standard output");
     }
     if (code < 0) {
         bool stopped = code == -NNC_E_STOPPED;

@@ -13,9 +13,9 @@
 #include "data/pack_dir.h"
 
 #include "base/err.h"
+#include "base/output.h"
 #include "base/vfs.h"
 #include "coordinator/dataset_classes.h"
-#include "data/output.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -76,13 +76,8 @@ static json_t *describe(const struct nnc_dataset *dataset, const struct nnc_conf
 
 static int write_text(const struct nnc_pack_dir *dir, const char *name, const char *text) {
     char path[NNC_PATH_MAX + 32];
-    struct nnc_output output = {.is_open = false};
     snprintf(path, sizeof(path), "%s/%s", dir->path, name);
-    int code = nnc_output_open(nnc_vfs_real(), path, &output);
-    code = code < 0 ? code : nnc_output_write(&output, text, strlen(text));
-    code = code < 0 ? code : nnc_output_commit(&output, true);
-    nnc_output_abandon(&output);
-    return code;
+    return nnc_output_save(nnc_vfs_real(), path, text, strlen(text));
 }
 
 static int write_record(const struct nnc_pack_dir *dir, const json_t *record) {

@@ -3,7 +3,7 @@
 #ifndef NNC_DATA_SHARD_WRITE_H
 #define NNC_DATA_SHARD_WRITE_H
 
-#include "data/output.h"
+#include "base/output.h"
 #include "data/pack_image.h"
 
 #include <stdint.h>

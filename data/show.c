@@ -24,9 +24,9 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/output.h"
 #include "base/text.h"
 #include "data/npy.h"
-#include "data/output.h"
 #include "data/samples.h"
 #include "data/sheet.h"
 #include "data/stop.h"

@@ -14,9 +14,9 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/output.h"
 #include "base/text.h"
 #include "data/jpeg_write.h"
-#include "data/output.h"
 #include "data/photo.h"
 #include "data/stop.h"
 

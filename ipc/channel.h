@@ -65,7 +65,8 @@ struct nnc_msg_eval {
     uint32_t epoch;
     uint64_t step; /* training steps done in this epoch */
     uint64_t count, correct1, correct5;
-    uint64_t left_out; /* samples without a label (bad ones) */
+    uint64_t left_out; /* samples without a label, bad ones among them */
+    uint64_t bad;      /* could not be read; of a training epoch that was resumed: since then */
     double loss_sum;
     double seconds, wait_seconds; /* of the phase; waiting for data */
 };

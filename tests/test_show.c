@@ -2,9 +2,9 @@
 /* What `nncoord show` writes is what a trainer gets from a real loader's ring, and can be read by
  * others. */
 #include "base/err.h"
+#include "base/output.h"
 #include "data/font.h"
 #include "data/npy.h"
-#include "data/output.h"
 #include "data/sheet.h"
 #include "data/stop.h"
 #include "data/verbs.h"

@@ -297,6 +297,8 @@ Test(train, a_bad_sample_is_left_out_and_counted) {
     cr_assert_eq(train.log[0].evals[0].count, 95);
     cr_assert_eq(train.log[0].evals[0].left_out, 1);
     cr_assert_eq(train.log[0].evals[1].left_out, 1);
+    cr_assert_eq(train.log[0].evals[0].bad, 1);
+    cr_assert_eq(train.log[0].evals[1].bad, 1);
     train_case_finish(&train);
 }
 

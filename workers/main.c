@@ -148,7 +148,9 @@ static int open_audit(struct process *process) {
         return 0;
     }
     process->audit_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    return process->audit_fd < 0 ? nnc_fail_errno("open --audit %s", path) : 0;
+    return process->audit_fd >= 0 ? 0
+                                  : nnc_fail(-NNC_E_CHECKPOINT, "--audit %s cannot be written: %s",
+                                             path, strerror(errno));
 }
 
 static int attach(struct process *process) {

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/model_dir.h"
+#include "base/output.h"
 #include "workers/graph_build.h"
 
 #include <errno.h>
@@ -35,10 +36,7 @@ static const char *count_text(uint64_t count, char *text) {
 }
 
 static int flush(FILE *out) {
-    if (fflush(out) != 0 || ferror(out)) {
-        return nnc_fail(-EIO, "the report cannot be written");
-    }
-    return 0;
+    return nnc_output_flush(out, "the report");
 }
 
 /* Print and free a JSON value; NULL means that there was no memory for it. */

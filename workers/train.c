@@ -57,7 +57,8 @@ static int write_audit(const struct nnc_trainer *trainer, const struct nnc_batch
     while (done < used) { /* one write appends atomically; a short one is a full disk */
         ssize_t put = write(trainer->params.audit_fd, trainer->audit + done, used - done);
         if (put < 0 && errno != EINTR) {
-            return nnc_fail_errno("write --audit %s", trainer->setup->config.audit);
+            return nnc_fail(-NNC_E_CHECKPOINT, "--audit %s cannot be written: %s",
+                            trainer->setup->config.audit, strerror(errno));
         }
         done += put > 0 ? (size_t)put : 0;
     }
@@ -135,6 +136,9 @@ static int feed_batch(struct nnc_trainer *trainer, struct nnc_executable *execut
     int code = check_labels(trainer, batch);
     if (code < 0) {
         return code;
+    }
+    for (uint32_t i = 0; i < batch->count; i++) {
+        trainer->bad += batch->status[i] == NNC_SAMPLE_BAD;
     }
     const struct nnc_feed feed = {
         .images = batch->images, .sample_stride = batch->sample_bytes, .labels = batch->labels};
@@ -292,10 +296,12 @@ static int end_phase(struct nnc_trainer *trainer, const struct nnc_batch_place *
                                       .correct1 = sums.correct1,
                                       .correct5 = sums.correct5,
                                       .left_out = sums.left_out,
+                                      .bad = trainer->bad,
                                       .loss_sum = sums.loss_sum,
                                       .seconds = sums.seconds,
                                       .wait_seconds = sums.wait_seconds};
     trainer->sums = (struct nnc_train_metrics){0};
+    trainer->bad = 0;
     trainer->phase_began_ns = nnc_clock_ns();
     *ret_sums = sums;
     return trainer_send(trainer, NNC_MSG_EVAL, &eval, sizeof(eval));

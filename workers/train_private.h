@@ -23,6 +23,7 @@ struct nnc_trainer {
     struct nnc_train_state state;  /* place and identity; metrics are filled in when it is stored */
     uint64_t seq, total;           /* next batch; batches in all */
     struct nnc_train_metrics sums; /* of this rank in the current phase */
+    uint64_t bad;                  /* unreadable samples of it that this process met */
     uint64_t phase_began_ns;
     enum nnc_phase phase; /* whose sums they are */
     double lr;

@@ -6,8 +6,8 @@
  *     code = code < 0 ? code : nnc_output_write(&output, bytes, size);
  *     code = code < 0 ? code : nnc_output_commit(&output, true);
  *     nnc_output_abandon(&output); */
-#ifndef NNC_DATA_OUTPUT_H
-#define NNC_DATA_OUTPUT_H
+#ifndef NNC_BASE_OUTPUT_H
+#define NNC_BASE_OUTPUT_H
 
 #include "base/config.h"
 #include "base/vfs.h"
@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* All zero: closed. */
 struct nnc_output {
@@ -44,5 +45,12 @@ int nnc_output_commit(struct nnc_output *output, bool durable);
 
 /* Close and remove what was written. Does nothing to a closed one. */
 void nnc_output_abandon(struct nnc_output *output);
+
+/* Write out what a stream holds back; an earlier write that failed counts too. name: for the text.
+ * Errors: -NNC_E_CHECKPOINT. */
+int nnc_output_flush(FILE *stream, const char *name);
+
+/* A whole durable file in one call. Errors: of the calls above. */
+int nnc_output_save(struct nnc_vfs *vfs, const char *path, const void *data, size_t bytes);
 
 #endif

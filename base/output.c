@@ -10,7 +10,7 @@
  * what is neither a file nor free (a directory, a device, a pipe) is refused at the beginning.
  *
  * Does not: make directories. */
-#include "data/output.h"
+#include "base/output.h"
 
 #include "base/err.h"
 
@@ -108,6 +108,26 @@ int nnc_output_commit(struct nnc_output *output, bool durable) {
     code = durable ? nnc_vfs_sync_path(vfs, parent) : 0;
     /* A directory that may be written to but not read cannot be synced, and need not be. */
     return code < 0 && code != -EACCES ? nnc_fail_in(-NNC_E_CHECKPOINT, "%s", output->path) : 0;
+}
+
+int nnc_output_flush(FILE *stream, const char *name) {
+    errno = 0;
+    bool failed = fflush(stream) != 0;
+    if (!failed && !ferror(stream)) {
+        return 0;
+    }
+    /* The reason of a failure before the last flush is lost. */
+    return nnc_fail(-NNC_E_CHECKPOINT, "%s cannot be written: %s", name,
+                    failed && errno != 0 ? strerror(errno) : "an earlier write failed");
+}
+
+int nnc_output_save(struct nnc_vfs *vfs, const char *path, const void *data, size_t bytes) {
+    struct nnc_output output = {.is_open = false};
+    int code = nnc_output_open(vfs, path, &output);
+    code = code < 0 ? code : nnc_output_write(&output, data, bytes);
+    code = code < 0 ? code : nnc_output_commit(&output, true);
+    nnc_output_abandon(&output);
+    return code;
 }
 
 void nnc_output_abandon(struct nnc_output *output) {

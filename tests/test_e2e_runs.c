@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs that start again, are refused, or have nothing to do, and what eval and predict take from
+ * them: a run's directory stays what its training made of it. */
+#include "tests/support/command.h"
+#include "tests/support/datasets.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char *scratch;
+
+/* Two data sets, of three and of four classes, in small and other. */
+static void set_up(void) {
+    char path[300];
+    scratch = scratch_make();
+    snprintf(path, sizeof(path), "%s/small", scratch);
+    dataset_make_jpeg(path, 3, 16, 8, 40);
+    snprintf(path, sizeof(path), "%s/other", scratch);
+    dataset_make_jpeg(path, 4, 16, 8, 40);
+}
+
+static void tear_down(void) {
+    cr_assert_eq(count_our_processes(scratch), 0, "processes are left behind");
+    scratch_remove(scratch);
+}
+
+/* train DATA of one small epoch into OUT, with what `added` adds (NULL-ended). */
+static struct command train(const char *data, const char *out, const char *const *added) {
+    const char *arguments[40] = {"train",
+                                 data,
+                                 "--model",
+                                 "cnn",
+                                 "--train-crop-size",
+                                 "28",
+                                 "--val-crop-size",
+                                 "28",
+                                 "--lr",
+                                 "0.01",
+                                 "--batch-size",
+                                 "16",
+                                 "--val-resize-size",
+                                 "32",
+                                 "--mean",
+                                 "0.5",
+                                 "--std",
+                                 "0.25",
+                                 "--epochs",
+                                 "1",
+                                 "--json",
+                                 "--output-dir",
+                                 out};
+    size_t count = 0;
+    while (arguments[count] != NULL) {
+        count++;
+    }
+    for (size_t i = 0; added[i] != NULL; i++) {
+        arguments[count + i] = added[i];
+    }
+    struct command command = command_start(scratch, false, arguments);
+    command_wait(&command);
+    return command;
+}
+
+static void train_well(const char *data, const char *out, const char *const *added) {
+    struct command command = train(data, out, added);
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    command_free(&command);
+}
+
+/* The text of a file in the scratch folder; owned by the caller. */
+static char *read_text(const char *name) {
+    char path[400];
+    snprintf(path, sizeof(path), "%s/%s", scratch, name);
+    char *text = calloc(1, 1 << 16);
+    FILE *file = fopen(path, "r");
+    cr_assert_not_null(file, "%s", path);
+    cr_assert_lt(fread(text, 1, (1 << 16) - 1, file), (1 << 16) - 1);
+    fclose(file);
+    return text;
+}
+
+Test(runs, a_refused_start_leaves_the_run_as_it_was, .init = set_up, .fini = tear_down,
+     .timeout = 120) {
+    static const char *const names[] = {"run/config.yaml", "run/model.nn", "run/classes.txt"};
+    static const char *const rows[][5] = {
+        {"--resume", "auto", NULL},
+        {NULL},
+        {"--model", "mlp", "--resume", "auto", NULL},
+    };
+    char *before[3];
+    train_well("small", "run", (const char *[]){NULL});
+    for (size_t i = 0; i < 3; i++) {
+        before[i] = read_text(names[i]);
+    }
+    for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
+        struct command refused = train("other", "run", rows[row]);
+        cr_assert_eq(refused.status, 2, "row %zu: %d: %s", row, refused.status, refused.err);
+        for (size_t i = 0; i < 3; i++) {
+            char *after = read_text(names[i]);
+            cr_assert_str_eq(after, before[i], "row %zu: %s", row, names[i]);
+            free(after);
+        }
+        command_free(&refused);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        free(before[i]);
+    }
+}
+
+Test(runs, resuming_what_is_no_run_makes_nothing_there, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    char path[400];
+    snprintf(path, sizeof(path), "%s/empty", scratch);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    static const char *const rows[] = {"empty", "nowhere", "small/val/c00/0000.jpg"};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command =
+            command_run(scratch, "train", "small", "--model", "cnn", "--resume", rows[i], NULL);
+        cr_assert_eq(command.status, 2, "row %zu: %d: %s", i, command.status, command.err);
+        cr_assert_not_null(strstr(command.err, rows[i]), "%s", command.err);
+        command_free(&command);
+    }
+    cr_assert_eq(rmdir(path), 0, "the directory is no longer empty");
+    snprintf(path, sizeof(path), "%s/runs", scratch);
+    cr_assert_neq(access(path, F_OK), 0, "a run was begun");
+}
+
+Test(runs, eval_and_predict_adopt_network_and_input_and_nothing_else, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    train_well("small", "run",
+               (const char *[]){"--limit-val-batches", "1", "--fresh", "--audit", "audit.txt",
+                                "--loss", "mse", NULL});
+    char *before = read_text("audit.txt");
+    struct command eval = command_run(scratch, "eval", "--resume", "run", "--json", NULL);
+    cr_assert_eq(eval.status, 0, "%s", eval.err);
+    cr_assert_eq(json_number(eval.out, "images"), 24, "the limit of the training holds");
+    struct command elsewhere = command_run(scratch, "eval", "other", "--resume", "run",
+                                           "--model-args", "num_classes=4", NULL);
+    cr_assert_eq(elsewhere.status, 2, "%s", elsewhere.err);
+    cr_assert_not_null(strstr(elsewhere.err, "other parameters"), "%s", elsewhere.err);
+    struct command predict =
+        command_run(scratch, "predict", "--resume", "run", "small/val/c00", NULL);
+    cr_assert_eq(predict.status, 0, "%s", predict.err);
+    cr_assert_neq(predict.out[0], '{', "%s", predict.out);
+    cr_assert_null(strstr(predict.err, "epoch"), "%s", predict.err);
+    cr_assert_null(strstr(predict.err, "unreadable"), "%s", predict.err);
+    cr_assert_not_null(strstr(predict.err, "weights of "), "%s", predict.err);
+    char *after = read_text("audit.txt");
+    cr_assert_str_eq(after, before, "the audit of the training was appended to");
+    free(before);
+    free(after);
+    command_free(&eval);
+    command_free(&elsewhere);
+    command_free(&predict);
+}
+
+Test(runs, a_validation_loss_that_is_no_number_ends_with_6, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct command command = train(
+        "small", "run",
+        (const char *[]){"--lr", "1e5", "--momentum", "0", "--limit-train-batches", "2", NULL});
+    cr_assert_eq(command.status, 6, "%d: %s", command.status, command.err);
+    cr_assert_not_null(strstr(command.err, "validation loss of epoch 1 is not a finite number"),
+                       "%s", command.err);
+    char *metrics = read_text("run/metrics.jsonl");
+    for (char *line = strtok(metrics, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        json_t *object = json_loads(line, 0, NULL);
+        cr_assert_not_null(object, "%s", line);
+        json_decref(object);
+    }
+    char path[400];
+    snprintf(path, sizeof(path), "%s/run/LATEST", scratch);
+    cr_assert_neq(access(path, F_OK), 0, "weights of no use were saved");
+    free(metrics);
+    command_free(&command);
+}
+
+Test(runs, a_finished_run_says_what_it_has_and_invents_nothing, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    char path[500], checkpoint[500];
+    struct command first = train("small", "run", (const char *[]){NULL});
+    cr_assert_eq(first.status, 0, "%s", first.err);
+    struct command again = train("small", "run", (const char *[]){"--resume", "auto", NULL});
+    cr_assert_eq(again.status, 0, "%s", again.err);
+    cr_assert_not_null(strstr(again.err, "nothing left to do: 1 epochs are done"), "%s", again.err);
+    static const char *const same[] = {"epochs", "steps", "best_acc1"};
+    for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
+        cr_assert_eq(json_number(again.out, same[i]), json_number(first.out, same[i]), "%s: %s",
+                     same[i], again.out);
+    }
+    json_text(first.out, "checkpoint", path, sizeof(path));
+    json_text(again.out, "checkpoint", checkpoint, sizeof(checkpoint));
+    cr_assert_str_eq(checkpoint, path);
+    json_t *object = json_loads(again.out, 0, NULL);
+    static const char *const unknown[] = {"loss", "acc1", "acc5", "train_loss"};
+    for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
+        cr_assert(json_is_null(json_object_get(object, unknown[i])), "%s: %s", unknown[i],
+                  again.out);
+    }
+    json_decref(object);
+    command_free(&first);
+    command_free(&again);
+}
+
+Test(runs, eval_and_predict_without_weights_are_refused_with_the_line_that_works, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    static const struct {
+        const char *arguments[7];
+        const char *said;
+    } rows[] = {
+        {{"eval", "small", "--model", "cnn", NULL}, "nncoord eval DATA --resume RUN"},
+        {{"predict", "--model", "cnn", "small/val/c00", NULL}, "nncoord predict FILE --resume RUN"},
+        {{"eval", "small", "--resume", "auto", NULL}, "--resume RUN"},
+        {{"eval", "small", "--resume", "small", NULL}, "there is no checkpoint"},
+        {{"eval", "small", "--weights", "none.safetensors", NULL}, "none.safetensors"},
+        {{"train", "small", "--weights", "none.safetensors", NULL}, "none.safetensors"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command = command_start(scratch, false, rows[i].arguments);
+        command_wait(&command);
+        cr_assert_eq(command.status, 2, "row %zu: %d: %s", i, command.status, command.err);
+        cr_assert_not_null(strstr(command.err, rows[i].said), "row %zu: %s", i, command.err);
+        cr_assert_str_empty(command.out);
+        command_free(&command);
+    }
+}
+
+/* Exit status of `nncoord WORDS` under a shell, which can redirect. */
+static int shell(const char *words) {
+    char line[1000];
+    snprintf(line, sizeof(line), "cd %s && XDG_CACHE_HOME=%s %s/nncoord %s 2>err.txt", scratch,
+             scratch, NNC_TEST_BUILD_DIR, words);
+    int status = system(line);
+    cr_assert(WIFEXITED(status), "%s", line);
+    return WEXITSTATUS(status);
+}
+
+#define SMALL                                                                                      \
+    "small --model cnn --train-crop-size 28 --val-resize-size 32 --val-crop-size 28 --epochs 1 "   \
+    "--limit-train-batches 1 "
+
+Test(runs, an_output_that_cannot_be_written_ends_with_74, .init = set_up, .fini = tear_down,
+     .timeout = 120) {
+    static const char *const rows[] = {
+        "train " SMALL "--output-dir a --json >/dev/full",
+        "eval small --resume run --json >/dev/full",
+        "eval small --resume run --json >&-",
+        "predict small/val/c00 --resume run >/dev/full",
+        "config dump >/dev/full",
+        "doctor --json >/dev/full",
+        "models --json >/dev/full",
+        "--help >/dev/full",
+        "train " SMALL "--output-dir b --audit /dev/full",
+        "train " SMALL "--output-dir c --audit nowhere/audit",
+        "train " SMALL "--output-dir file/d",
+        "train " SMALL "--output-dir /proc/nncoord",
+    };
+    cr_assert_eq(shell("train " SMALL "--output-dir run && touch file"), 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        int status = shell(rows[i]);
+        char *text = read_text("err.txt");
+        cr_expect_eq(status, 74, "%s: %d: %s", rows[i], status, text);
+        cr_expect_not_null(strstr(text, "cannot be written"), "%s: %s", rows[i], text);
+        free(text);
+    }
+}
+
+Test(runs, predict_prints_every_image_and_ends_with_3_when_one_is_unreadable, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    char path[400];
+    train_well("small", "run", (const char *[]){NULL});
+    snprintf(path, sizeof(path), "%s/small/val/c00/0003.jpg", scratch);
+    cr_assert_eq(truncate(path, 60), 0);
+    struct command predict =
+        command_run(scratch, "predict", "--resume", "run", "--json", "small/val/c00", NULL);
+    cr_assert_eq(predict.status, 3, "%d: %s", predict.status, predict.err);
+    cr_assert_not_null(strstr(predict.err, "1 of 8 images cannot be read"), "%s", predict.err);
+    unsigned lines = 0;
+    for (const char *at = predict.out; *at != '\0'; at++) {
+        lines += *at == '\n';
+    }
+    cr_assert_eq(lines, 8, "%s", predict.out);
+    command_free(&predict);
+    struct command missing = command_run(scratch, "predict", "--resume", "run", "none.jpg", NULL);
+    cr_assert_eq(missing.status, 2, "%d: %s", missing.status, missing.err);
+    cr_assert_not_null(strstr(missing.err, "give image files"), "%s", missing.err);
+    command_free(&missing);
+}
+
+Test(runs, the_path_in_json_is_the_path_itself, .init = set_up, .fini = tear_down, .timeout = 60) {
+    static const char name[] = "small/val/back\\slash and \xc3\xa4.jpg";
+    char from[400], to[400];
+    train_well("small", "run", (const char *[]){NULL});
+    snprintf(from, sizeof(from), "%s/small/val/c00/0000.jpg", scratch);
+    snprintf(to, sizeof(to), "%s/%s", scratch, name);
+    cr_assert_eq(rename(from, to), 0);
+    struct command predict =
+        command_run(scratch, "predict", "--resume", "run", "--json", name, NULL);
+    cr_assert_eq(predict.status, 0, "%s", predict.err);
+    json_text(predict.out, "path", from, sizeof(from));
+    cr_assert_str_eq(from, name);
+    command_free(&predict);
+}
+
+Test(runs, a_backend_that_is_not_there_is_refused_by_its_own_option, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    struct command command = train("small", "run", (const char *[]){"--backend", "cuda", NULL});
+    cr_assert_eq(command.status, 2, "%s", command.err);
+    cr_assert_not_null(strstr(command.err, "--backend cuda"), "%s", command.err);
+    cr_assert_null(strstr(command.err, "--gpus"), "%s", command.err);
+    command_free(&command);
+}
