@@ -401,8 +401,9 @@ const struct nnc_option nnc_config_options[] = {
      .def = "",
      .help = "parameters of the model text, such as activation=Tanh,hidden=512",
      .group = NNC_GROUP_MODEL, .verbs = RUNS | NNC_VERB_MODELS, .adopts = true},
-    {.name = "weights", .type = NNC_OPTION_STRING, FIELD(weights), .unit = "FILE", .def = "",
-     .help = "safetensors file or checkpoint to take weights from, and nothing else",
+    {.name = "weights", .type = NNC_OPTION_STRING, FIELD(weights), .unit = "PATH", .def = "",
+     .help = "safetensors file, checkpoint or run (its best checkpoint) to take weights from, and "
+             "nothing else",
      .group = NNC_GROUP_MODEL, .check = check_weights, .aliases = {"initial-checkpoint"},
      .verbs = RUNS},
     {.name = "strict", .type = NNC_OPTION_BOOL, FIELD(strict), .unit = "", .def = "true",
@@ -503,8 +504,8 @@ const struct nnc_option nnc_config_options[] = {
      .help = "the run's directory; runs/MODEL-TIME if not given",
      .group = NNC_GROUP_STATE, .verbs = TRAIN},
     {.name = "resume", .type = NNC_OPTION_STRING, FIELD(resume), .unit = "PATH|auto", .def = "",
-     .help = "continue from a checkpoint or a run; auto takes the newest valid one of "
-             "--output-dir",
+     .help = "continue from a checkpoint, RUN/best or the newest checkpoint of a run; auto takes "
+             "that of --output-dir. Without data and --config the run's own are taken",
      .group = NNC_GROUP_STATE, .verbs = TRAIN | NNC_VERB_EVAL | PREDICT},
     {.name = "fresh", .type = NNC_OPTION_BOOL, FIELD(fresh), .unit = "", .def = "false",
      .help = "start from zero in a directory that has checkpoints",

@@ -18,6 +18,7 @@
 #include "base/config_table.h"
 
 #include "base/err.h"
+#include "base/run_path.h"
 #include "base/text.h"
 
 #include <assert.h>
@@ -438,13 +439,16 @@ static int load_yaml(const struct line *line, bool takes_recipe, const char *rec
 /* config.yaml of the run that --resume names, or of the run that its checkpoint lies in; "" if
  * none. */
 static void find_run(const char *resume, char ret_path[RUN_PATH_BYTES]) {
+    char path[NNC_PATH_MAX];
     ret_path[0] = '\0';
     if (resume[0] == '\0') {
         return;
     }
-    snprintf(ret_path, RUN_PATH_BYTES, "%s/config.yaml", resume);
+    snprintf(path, sizeof(path), "%s", resume);
+    nnc_run_path_resolve(path);
+    snprintf(ret_path, RUN_PATH_BYTES, "%s/config.yaml", path);
     if (access(ret_path, R_OK) != 0) {
-        snprintf(ret_path, RUN_PATH_BYTES, "%s/../config.yaml", resume);
+        snprintf(ret_path, RUN_PATH_BYTES, "%s/../config.yaml", path);
     }
     if (access(ret_path, R_OK) != 0) {
         ret_path[0] = '\0';
@@ -506,12 +510,31 @@ static int apply_all(const struct line *line, struct nnc_config *config) {
     return code;
 }
 
+/* A training that goes on without being told its data or configuration anew takes all of the run's,
+ * save what only said how that began. */
+static int continue_run(const char *path, struct nnc_config *config) {
+    int code = nnc_config_load_yaml(path, config);
+    config->weights[0] = '\0';
+    config->fresh = false;
+    return code;
+}
+
+/* Does the command line of a training leave everything to the run that --resume names? */
+static bool leaves_all_to_run(const struct line *line, const struct nnc_verb *verb, int used,
+                              const struct nnc_config *config) {
+    return verb->mask == NNC_VERB_TRAIN && line->config_name == NULL &&
+           !is_data_given(line, used) && strcmp(config->resume, "auto") != 0;
+}
+
 /* All layers; run: config.yaml to adopt from, "" none. */
 static int lay(const struct line *line, const struct nnc_verb *verb, int used,
                const char *recipe_dir, const char *run, struct nnc_config *config) {
     bool data_given = is_data_given(line, used);
     nnc_config_defaults(config);
-    int code = run[0] != '\0' ? adopt_run(run, data_given, config) : 0;
+    int code = 0;
+    if (run[0] != '\0') {
+        code = verb->adopts_run ? adopt_run(run, data_given, config) : continue_run(run, config);
+    }
     if (code == 0) {
         bool takes_recipe = verb->default_recipe && !data_given && run[0] == '\0';
         code = load_yaml(line, takes_recipe, recipe_dir, config);
@@ -534,10 +557,12 @@ static int build_config(const struct line *line, const struct nnc_verb *verb, in
     if (code == 0) {
         code = lay(line, verb, used, recipe_dir, run, config);
     }
-    if (code == 0 && verb->adopts_run) {
+    if (code == 0 && (verb->adopts_run || leaves_all_to_run(line, verb, used, config))) {
         find_run(config->resume, run);
         code = run[0] == '\0' ? 0 : lay(line, verb, used, recipe_dir, run, config);
     }
+    nnc_run_path_resolve(config->resume);
+    nnc_run_path_weights(config->weights);
     return code < 0 ? code : nnc_config_check(config);
 }
 

@@ -18,12 +18,14 @@
 static void print_header(const struct nnc_verb_context *context,
                          const struct nnc_dataset *dataset) {
     const struct nnc_config *config = &context->command->config;
+    bool limited = context->machine.cpus < context->machine.cpus_online;
     nnc_log(NNC_LOG_INFO,
             "%s: %" PRIu64 " training and %" PRIu64 " validation images, %" PRIu32
-            " classes; model %s; %" PRIu32 " CPUs (%s)",
+            " classes; model %s; %" PRIu32 " CPUs%s%s",
             config->data, dataset->parts[NNC_PHASE_TRAIN].samples,
             dataset->parts[NNC_PHASE_VAL].samples, dataset->classes, config->model,
-            context->machine.cpus, context->machine.cpus_limit);
+            context->machine.cpus, limited ? " by " : "",
+            limited ? context->machine.cpus_limit : "");
 }
 
 /* A figure of a phase: null when there was none, as in a run that only found itself done. */
@@ -83,16 +85,23 @@ static void print_train(const struct nnc_run_result *result, const struct nnc_ru
 
 int nnc_verb_train(const struct nnc_verb_context *context) {
     const struct nnc_config *config = &context->command->config;
+    struct nnc_config effective = *config;
     struct nnc_dataset *dataset = NULL;
     struct nnc_rundir rundir = {.lock_fd = -1};
     struct nnc_run_result result;
-    struct nnc_run_params params = {
-        .config = config, .mode = NNC_MODE_TRAIN, .machine = &context->machine, .rundir = &rundir};
+    struct nnc_run_params params = {.config = &effective,
+                                    .mode = NNC_MODE_TRAIN,
+                                    .machine = &context->machine,
+                                    .rundir = &rundir};
     if (config->output[0] != '\0') {
         return nnc_fail(-NNC_E_USAGE,
                         "--output names the file of `nncoord show`; the directory of "
                         "a training run is --output-dir %s",
                         config->output);
+    }
+    if (strcmp(config->resume, "auto") == 0 && config->output_dir[0] == '\0') {
+        return nnc_fail(-NNC_E_USAGE, "--resume auto looks in --output-dir, which is not given; or "
+                                      "name the run: --resume runs/NAME");
     }
     int code = nnc_verb_check_weights(config);
     code = code < 0 ? code
@@ -106,7 +115,9 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
     }
     print_header(context, dataset);
     params.dataset = dataset;
-    code = nnc_rundir_open(config, &rundir);
+    /* What auto means here goes into the run's record: other images shall not change it. */
+    effective.channels = nnc_dataset_channels(dataset, config->channels);
+    code = nnc_rundir_open(&effective, &rundir);
     code = code < 0 ? code : nnc_run(&params, context->started_ns, &result);
     if (code < 0) {
         goto out;

@@ -316,3 +316,39 @@ Test(runs, a_backend_that_is_not_there_is_refused_by_its_own_option, .init = set
     cr_assert_null(strstr(command.err, "--gpus"), "%s", command.err);
     command_free(&command);
 }
+
+Test(runs, a_run_is_continued_by_its_name_alone_and_its_best_checkpoint_has_one, .init = set_up,
+     .fini = tear_down, .timeout = 90) {
+    train_well("small", "run", (const char *const[]){"--seed", "7", NULL});
+    struct command command =
+        command_run(scratch, "--resume", "run", "--epochs", "2", "--json", NULL);
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    cr_expect_eq(json_number(command.out, "epochs"), 2);
+    cr_expect_null(strstr(command.err, "fashion-mnist"), "%s", command.err);
+    command_free(&command);
+    command = command_run(scratch, "eval", "--resume", "run/best", "--json", NULL);
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    cr_expect_eq(json_number(command.out, "images"), 24);
+    command_free(&command);
+    command = command_run(scratch, "eval", "small", "--weights", "run", "--model", "cnn",
+                          "--val-crop-size", "28", "--val-resize-size", "32", NULL);
+    cr_expect_eq(command.status, 0, "%s", command.err);
+    command_free(&command);
+    command = command_run(scratch, "small", "--resume", "auto", NULL);
+    cr_expect_eq(command.status, 2);
+    cr_expect_not_null(strstr(command.err, "--output-dir"), "%s", command.err);
+    command_free(&command);
+}
+
+Test(runs, a_network_of_grey_images_classifies_colour_photographs, .init = set_up,
+     .fini = tear_down, .timeout = 90) {
+    char path[400];
+    snprintf(path, sizeof(path), "%s/digits", scratch);
+    dataset_make_idx(path, 100, 20);
+    train_well("digits", "run", (const char *const[]){NULL});
+    struct command command =
+        command_run(scratch, "predict", "--resume", "run", "small/val/c00/0000.jpg", NULL);
+    cr_expect_eq(command.status, 0, "%s", command.err);
+    cr_expect_neq(strlen(command.out), 0);
+    command_free(&command);
+}
