@@ -94,10 +94,7 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
                         "a training run is --output-dir %s",
                         config->output);
     }
-    int code = nnc_verb_check_weights(config);
-    code = code < 0 ? code
-                    : nnc_model_resolve(config->model, NULL, params.model_path,
-                                        sizeof(params.model_path));
+    int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
     code = code < 0
                ? code
                : nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);

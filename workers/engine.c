@@ -17,12 +17,14 @@
 
 #include "base/err.h"
 #include "base/sha256.h"
+#include "workers/checkpoint_tensors.h"
 #include "workers/safetensors.h"
 #include "workers/state.h"
 #include "workers/weights.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -357,13 +359,41 @@ static int read_matched(const struct nnc_graph *graph, const struct nnc_safetens
     return 0;
 }
 
+/* Open a safetensors file, or that of a checkpoint directory. What cannot be opened is the user's
+ * to mend. */
+static int open_weights(struct nnc_vfs *vfs, const char *path, struct nnc_safetensors **ret_file) {
+    char inside[NNC_PATH_MAX + sizeof(NNC_CHECKPOINT_MODEL_FILE) + 1];
+    snprintf(inside, sizeof(inside), "%s/%s", path, NNC_CHECKPOINT_MODEL_FILE);
+    int fd = vfs->ops->open(vfs, inside, O_RDONLY, 0);
+    if (fd >= 0) {
+        vfs->ops->close(vfs, fd);
+    }
+    int code = nnc_safetensors_open(vfs, fd >= 0 ? inside : path, ret_file);
+    if (code == -ENOENT || code == -EACCES || code == -EISDIR || code == -ENOTDIR) {
+        return nnc_fail(-NNC_E_USAGE, "%s; give a safetensors file or a ckpt-* directory",
+                        strerror(-code));
+    }
+    return code;
+}
+
+int nnc_engine_check_weights(const struct nnc_graph *graph, struct nnc_vfs *vfs, const char *path,
+                             bool strict) {
+    struct nnc_safetensors *file = NULL;
+    struct nnc_weights *weights = NULL;
+    int code = open_weights(vfs, path, &file);
+    code = code < 0 ? code : nnc_weights_match(graph, file, strict, &weights);
+    nnc_weights_destroy(weights);
+    nnc_safetensors_close(file);
+    return code < 0 ? nnc_fail_in(code, "--weights %s", path) : 0;
+}
+
 int nnc_engine_load_weights(const struct nnc_engine *engine, struct nnc_vfs *vfs, const char *path,
                             bool strict, float *tensors, char **ret_report) {
     const struct nnc_graph *graph = nnc_engine_model(engine);
     struct nnc_safetensors *file = NULL;
     struct nnc_weights *weights = NULL;
     char *report = NULL;
-    int code = nnc_safetensors_open(vfs, path, &file);
+    int code = open_weights(vfs, path, &file);
     code = code < 0 ? code : nnc_weights_match(graph, file, strict, &weights);
     code = code < 0 ? code : read_matched(graph, file, weights, tensors);
     if (code == 0) {
