@@ -103,10 +103,7 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
         return nnc_fail(-NNC_E_USAGE, "--resume auto looks in --output-dir, which is not given; or "
                                       "name the run: --resume runs/NAME");
     }
-    int code = nnc_verb_check_weights(config);
-    code = code < 0 ? code
-                    : nnc_model_resolve(config->model, NULL, params.model_path,
-                                        sizeof(params.model_path));
+    int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
     code = code < 0
                ? code
                : nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);

@@ -6,7 +6,6 @@
 #include "coordinator/process.h"
 #include "coordinator/rundir.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,15 +29,6 @@ int nnc_verb_execute(const struct nnc_verb_context *context) {
     return nnc_fail(-NNC_E_USAGE, "unknown verb %s", context->command->verb);
 }
 
-int nnc_verb_check_weights(const struct nnc_config *config) {
-    if (config->weights[0] != '\0' && access(config->weights, R_OK) != 0) {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--weights %s cannot be read: %s; give a safetensors file or a checkpoint",
-                        config->weights, strerror(errno));
-    }
-    return 0;
-}
-
 int nnc_verb_needs_weights(const struct nnc_verb_context *context, const char *call) {
     const struct nnc_config *config = &context->command->config;
     bool resumes = config->resume[0] != '\0' && strcmp(config->resume, "auto") != 0;
@@ -48,8 +38,7 @@ int nnc_verb_needs_weights(const struct nnc_verb_context *context, const char *c
                         context->command->verb,
                         config->resume[0] != '\0' ? " has no run for --resume auto and" : "", call);
     }
-    int code = nnc_verb_check_weights(config);
-    return code < 0 || !resumes ? code : nnc_rundir_check_resume(config->resume);
+    return resumes ? nnc_rundir_check_resume(config->resume) : 0;
 }
 
 json_t *nnc_verb_number(double value) {

@@ -20,12 +20,8 @@ struct nnc_verb_context {
 /* Execute command->verb. Returns 0 or a negative code with text. */
 int nnc_verb_execute(const struct nnc_verb_context *context);
 
-/* Whether the file or directory of --weights, if there is one, can be read. Errors: -NNC_E_USAGE.
- */
-int nnc_verb_check_weights(const struct nnc_config *config);
-
-/* Whether --resume or --weights names weights that are there; call: the verb with its words, for
- * the line that would work. Errors: -NNC_E_USAGE. */
+/* Whether weights are asked for, and those of --resume are there; call: the verb with its words,
+ * for the line that would work. Errors: -NNC_E_USAGE. */
 int nnc_verb_needs_weights(const struct nnc_verb_context *context, const char *call);
 
 /* A number for a JSON object: null when it is not finite, which JSON has no word for. */

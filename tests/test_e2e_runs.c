@@ -92,6 +92,8 @@ Test(runs, a_refused_start_leaves_the_run_as_it_was, .init = set_up, .fini = tea
         {"--resume", "auto", NULL},
         {NULL},
         {"--model", "mlp", "--resume", "auto", NULL},
+        {"--fresh", "--weights", "none.safetensors", NULL},
+        {"--fresh", "--weights", "run/config.yaml", NULL},
     };
     char *before[3];
     train_well("small", "run", (const char *[]){NULL});
@@ -351,4 +353,19 @@ Test(runs, a_network_of_grey_images_classifies_colour_photographs, .init = set_u
     cr_expect_eq(command.status, 0, "%s", command.err);
     cr_expect_neq(strlen(command.out), 0);
     command_free(&command);
+}
+
+Test(runs, weights_of_a_checkpoint_directory_evaluate_as_the_run_does, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    char checkpoint[400];
+    struct command first = train("small", "run", (const char *[]){NULL});
+    cr_assert_eq(first.status, 0, "%s", first.err);
+    json_text(first.out, "checkpoint", checkpoint, sizeof(checkpoint));
+    struct command eval = command_run(scratch, "eval", "small", "--weights", checkpoint, "--model",
+                                      "cnn", "--val-crop-size", "28", "--val-resize-size", "32",
+                                      "--mean", "0.5", "--std", "0.25", "--json", NULL);
+    cr_assert_eq(eval.status, 0, "%s", eval.err);
+    cr_assert_float_eq(json_number(eval.out, "acc1"), json_number(first.out, "acc1"), 1e-9);
+    command_free(&first);
+    command_free(&eval);
 }

@@ -357,13 +357,35 @@ static int read_matched(const struct nnc_graph *graph, const struct nnc_safetens
     return 0;
 }
 
+/* What cannot be opened is the user's to mend. Checkpoints and runs were resolved to their files
+ * when the options were read (base/run_path.h). */
+static int open_weights(struct nnc_vfs *vfs, const char *path, struct nnc_safetensors **ret_file) {
+    int code = nnc_safetensors_open(vfs, path, ret_file);
+    if (code == -ENOENT || code == -EACCES || code == -EISDIR || code == -ENOTDIR) {
+        return nnc_fail(-NNC_E_USAGE, "%s; give a safetensors file, a ckpt-* directory or a run",
+                        strerror(-code));
+    }
+    return code;
+}
+
+int nnc_engine_check_weights(const struct nnc_graph *graph, struct nnc_vfs *vfs, const char *path,
+                             bool strict) {
+    struct nnc_safetensors *file = NULL;
+    struct nnc_weights *weights = NULL;
+    int code = open_weights(vfs, path, &file);
+    code = code < 0 ? code : nnc_weights_match(graph, file, strict, &weights);
+    nnc_weights_destroy(weights);
+    nnc_safetensors_close(file);
+    return code < 0 ? nnc_fail_in(code, "--weights %s", path) : 0;
+}
+
 int nnc_engine_load_weights(const struct nnc_engine *engine, struct nnc_vfs *vfs, const char *path,
                             bool strict, float *tensors, char **ret_report) {
     const struct nnc_graph *graph = nnc_engine_model(engine);
     struct nnc_safetensors *file = NULL;
     struct nnc_weights *weights = NULL;
     char *report = NULL;
-    int code = nnc_safetensors_open(vfs, path, &file);
+    int code = open_weights(vfs, path, &file);
     code = code < 0 ? code : nnc_weights_match(graph, file, strict, &weights);
     code = code < 0 ? code : read_matched(graph, file, weights, tensors);
     if (code == 0) {

@@ -57,6 +57,10 @@ int nnc_engine_set(const struct nnc_engine *engine, const float *tensors);
 /* Starting values from the seed, momentum zero. */
 void nnc_engine_init(const struct nnc_engine *engine, uint64_t seed, float *ret_tensors);
 
+/* Whether nnc_engine_load_weights() would find a file that fits; reads no values. Errors: its. */
+int nnc_engine_check_weights(const struct nnc_graph *graph, struct nnc_vfs *vfs, const char *path,
+                             bool strict);
+
 /* Put the weights of a safetensors file over tensors[]; momentum stays. *ret_report (owner: caller
  * frees) tells what was left out, "" when nothing. Errors: -NNC_E_USAGE with the report when the
  * file does not fit; -NNC_E_FORMAT. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The planning trainer: builds the graph, adds up sizes, looks for the checkpoint to resume,
- * answers with one struct and ends. It runs before any other process, so that mistakes in a model
- * text or in --resume are told at once, and the coordinator can make its shared memory in the right
- * size.
+/* The planning trainer: builds the graph, adds up sizes, looks for the checkpoint to resume or the
+ * weights to start from, answers with one struct and ends. It runs before any other process, so
+ * that mistakes in a model text or in --resume are told at once, and the coordinator can make its
+ * shared memory in the right size.
  *
  * It changes nothing on disk, opens no backend and starts no threads. */
 #include "workers/plan.h"
@@ -143,6 +143,8 @@ static int fill_start(struct nnc_vfs *vfs, const struct nnc_setup *setup,
     if (found == 1) {
         code = take_checkpoint(setup, graph, checkpoint, answer);
         code = code < 0 ? code : warn_of_damage(checkpoint, ret_warning);
+    } else if (found == 0 && setup->config.weights[0] != '\0') {
+        code = nnc_engine_check_weights(graph, vfs, setup->config.weights, setup->config.strict);
     }
     free(checkpoint);
     return code;
