@@ -299,6 +299,26 @@ static void read_channel(struct nnc_run_state *run, uint32_t child) {
     }
 }
 
+/* A loader was reaped: whether what it died of is in quarantine from now on. */
+static bool count_strike(struct nnc_run_state *run, const struct nnc_process *process,
+                         const struct nnc_process_end *end) {
+    struct nnc_strike strike;
+    char reason[256];
+    if (nnc_strikes_count(&run->strikes, process, end, &strike, reason, sizeof(reason)) == 0) {
+        return false;
+    }
+    if (nnc_bad_add(&run->bad, strike.phase, strike.sample, reason) < 0) {
+        abort_run(run, -NNC_E_DATA_BUDGET);
+    }
+    return true;
+}
+
+/* Whether a reaped loader has given the run anything. */
+static bool has_published(const struct nnc_process *process) {
+    return atomic_load_explicit(&process->page->counter[NNC_COUNT_SAMPLES], memory_order_relaxed) !=
+           0;
+}
+
 static void reap_child(struct nnc_run_state *run, uint32_t child) {
     struct nnc_process *process = &run->process[child];
     struct nnc_process_end end;
@@ -313,10 +333,12 @@ static void reap_child(struct nnc_run_state *run, uint32_t child) {
     char words[1024];
     nnc_process_describe_end(process, &end, words, sizeof(words));
     nnc_run_measure_ended(run, process, &end);
+    bool progress = count_strike(run, process, &end) || has_published(process);
     nnc_process_finish(process);
     const struct nnc_exit_event event = {.signalled = end.signalled,
                                          .status = end.status,
                                          .error_code = end.error_code,
+                                         .progress = progress,
                                          .words = words};
     struct nnc_actions actions = {.count = 0};
     nnc_group_exit(&run->group, child, &event, nnc_clock_ns(), &actions);
@@ -370,6 +392,7 @@ static void find_hangs(struct nnc_run_state *run, uint64_t now_ns) {
         nnc_log(NNC_LOG_WARN, "%s (pid %d) has not moved for %" PRIu64 " s in %s; killing it", name,
                 (int)process->pid, (uint64_t)((now_ns - beat) / SECOND_NS),
                 doing < NNC_DOING_COUNT ? nnc_activity_name((enum nnc_activity)doing) : "?");
+        process->hung = true;
         nnc_process_kill(process, SIGKILL);
     }
 }

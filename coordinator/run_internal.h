@@ -10,6 +10,7 @@
 #include "coordinator/process.h"
 #include "coordinator/run.h"
 #include "coordinator/saving.h"
+#include "coordinator/strikes.h"
 #include "coordinator/usage.h"
 #include "ipc/footprint.h"
 
@@ -46,6 +47,7 @@ struct nnc_run_state {
     struct nnc_saving saving;
     struct nnc_report report;
     struct nnc_bad_ledger bad;
+    struct nnc_strikes strikes;
     uint64_t next_snapshot_ns;
     struct nnc_usage ended;         /* of loaders that are gone */
     struct nnc_usage measured_from; /* of all, when the measured part began */
