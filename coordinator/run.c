@@ -397,25 +397,39 @@ static void find_hangs(struct nnc_run_state *run, uint64_t now_ns) {
     }
 }
 
-/* The same for the saver. A stop signal leaves it --grace, a second one nothing. */
-static void find_hung_saver(struct nnc_run_state *run, uint64_t now_ns) {
-    struct nnc_saving *saving = &run->saving;
-    if (!saving->running) {
+/* A run that failed says so at once, also when a checkpoint is still being written. */
+static void tell_failure(struct nnc_run_state *run, uint64_t now_ns) {
+    if (run->failed_ns != 0 || run->group.code == 0 || !run->saving.running) {
         return;
     }
-    uint64_t started = saving->saver.started_ns;
+    run->failed_ns = now_ns;
+    nnc_report_clear(&run->report);
+    nnc_log(NNC_LOG_WARN, "%s; waiting at most %" PRIu32 " s for the checkpoint under way",
+            run->group.verdict, run->params->config->grace);
+}
+
+/* When the saver is killed. A stop signal and a failed run leave it --grace. */
+static uint64_t saver_limit_ns(const struct nnc_run_state *run) {
+    uint64_t started = run->saving.saver.started_ns;
     uint64_t limit = started + SAVER_HANG_NS;
-    if (run->signals != 0) {
-        uint64_t from = run->signal_ns > started ? run->signal_ns : started;
+    uint64_t since = run->signals != 0 ? run->signal_ns : run->failed_ns;
+    if (since != 0) {
+        uint64_t from = since > started ? since : started;
         uint64_t grace = from + run->params->config->grace * SECOND_NS;
         limit = grace < limit ? grace : limit;
     }
-    if (now_ns < limit && run->signals < 2) {
+    return limit;
+}
+
+/* The same for the saver. A second stop signal leaves it nothing. */
+static void find_hung_saver(struct nnc_run_state *run, uint64_t now_ns) {
+    struct nnc_saving *saving = &run->saving;
+    if (!saving->running || (now_ns < saver_limit_ns(run) && run->signals < 2)) {
         return;
     }
     nnc_report_clear(&run->report);
     nnc_log(NNC_LOG_WARN, "saver (pid %d) is still writing after %" PRIu64 " s; killing it",
-            (int)saving->saver.pid, (uint64_t)((now_ns - started) / SECOND_NS));
+            (int)saving->saver.pid, (uint64_t)((now_ns - saving->saver.started_ns) / SECOND_NS));
     nnc_process_kill(&saving->saver, SIGKILL);
 }
 
@@ -475,6 +489,7 @@ static void tick(struct nnc_run_state *run) {
     nnc_group_tick(&run->group, now_ns, &actions);
     perform(run, &actions);
     find_hangs(run, now_ns);
+    tell_failure(run, now_ns);
     find_hung_saver(run, now_ns);
     ask_snapshot(run, now_ns);
     start_saving(run);

@@ -58,6 +58,7 @@ struct nnc_run_state {
     uint32_t extra_failures; /* of the group, heard of so far */
     uint32_t signals;        /* that ask to stop */
     uint64_t signal_ns;      /* of the first */
+    uint64_t failed_ns;      /* when the group had failed but a saver still ran; 0: not so */
     bool uring_note_logged;
     int epoll_fd, signal_fd;
     bool finished;

@@ -194,6 +194,10 @@ int nnc_run_prepare_generation(struct nnc_run_state *run) {
         run->setup.start = NNC_START_SNAPSHOT;
         run->setup.start_epoch = run->saving.newest.epoch;
         run->setup.start_step = run->saving.newest.step;
+        if (run->saving.newest_path[0] != '\0') { /* should no snapshot be whole */
+            snprintf(run->setup.start_path, sizeof(run->setup.start_path), "%s",
+                     run->saving.newest_path);
+        }
         nnc_log(NNC_LOG_INFO,
                 "the group goes on from its snapshot: epoch %" PRIu32 ", step %" PRIu64,
                 run->setup.start_epoch + 1, run->setup.start_step);

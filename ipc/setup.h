@@ -50,7 +50,7 @@ struct nnc_setup_data {
 enum nnc_start {
     NNC_START_FRESH,      /* initialised from the seed, then config.weights if given */
     NNC_START_CHECKPOINT, /* start_path is a committed checkpoint directory */
-    NNC_START_SNAPSHOT,   /* the snapshot memfd holds the state */
+    NNC_START_SNAPSHOT, /* newest whole state in the snapshot memfd, else start_path, else fresh */
 };
 
 struct nnc_setup {

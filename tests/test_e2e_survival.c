@@ -325,3 +325,62 @@ Test(survival, a_stopped_saver_does_not_outlive_the_second_signal, .init = set_u
     cr_assert(all_gone());
     command_free(&command);
 }
+
+static char *error_so_far(const struct command *command) {
+    static char text[4096];
+    FILE *file = fopen(command->err_path, "r");
+    text[file == NULL ? 0 : fread(text, 1, sizeof(text) - 1, file)] = '\0';
+    if (file != NULL) {
+        fclose(file);
+    }
+    return text;
+}
+
+Test(survival, a_failed_run_says_why_at_once_and_leaves_a_stopped_saver_the_grace_alone,
+     .init = set_up, .fini = tear_down, .timeout = 60) {
+    const char *const arguments[] = {"train",
+                                     data_path,
+                                     "--model",
+                                     model_path,
+                                     "--train-crop-size",
+                                     "28",
+                                     "--lr",
+                                     "0.001",
+                                     "--epochs",
+                                     "100000",
+                                     "--val-crop-size",
+                                     "28",
+                                     "--save-every",
+                                     "1",
+                                     "--grace",
+                                     "3",
+                                     "--quiet",
+                                     "--output-dir",
+                                     "failed",
+                                     "--max-restarts",
+                                     "0",
+                                     NULL};
+    struct command command = command_start(scratch, false, arguments);
+    pid_t saver = 0, pids[16];
+    for (int i = 0; i < 2000 && saver == 0; i++) {
+        saver = find_saver(command.pid);
+        saver = saver != 0 && kill(saver, SIGSTOP) == 0 ? saver : 0;
+    }
+    size_t count = find_descendants(command.pid, "nncoord-trainer", pids, 16);
+    for (size_t i = 0; i < count; i++) {
+        kill(pids[i], pids[i] == saver ? SIGSTOP : SIGKILL);
+    }
+    bool told = false;
+    for (int i = 0; i < 100 && !told; i++) {
+        usleep(20000);
+        told = strstr(error_so_far(&command), "budget of 0 restarts") != NULL;
+    }
+    cr_assert(saver != 0 && count == 2, "no saver was seen: %s", error_so_far(&command));
+    cr_assert(told, "%s", error_so_far(&command));
+    cr_assert_eq(count_our_processes(scratch), 2, "the saver has its grace");
+    command_wait(&command);
+    cr_assert_eq(command.status, 4, "exit %d: %s", command.status, command.err);
+    cr_assert_not_null(strstr(command.err, "still writing after"), "%s", command.err);
+    cr_assert(all_gone());
+    command_free(&command);
+}
