@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -29,6 +30,9 @@
 #include <unistd.h>
 
 #define LIFTED_FD (NNC_FD_FIRST_OTHER + NNC_PROCESS_FDS_MAX)
+
+/* Enough to hash a checkpoint of a hundred GB on a slow disk. */
+#define PLAN_SECONDS 600
 
 static const char *const role_names[] = {
     [NNC_ROLE_LOADER] = "loader", [NNC_ROLE_TRAINER] = "trainer", [NNC_ROLE_SAVER] = "saver"};
@@ -381,13 +385,36 @@ void nnc_process_describe_end(const struct nnc_process *process, const struct nn
     }
 }
 
+/* Sleep until the answer can be read or its time is over. Signals are let in meanwhile, also where
+ * a run before has blocked them: there is nothing yet that they would have to wait for. */
+static int wait_for_answer(int fd, uint64_t deadline_ns) {
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    sigset_t none;
+    sigemptyset(&none);
+    uint64_t now_ns = nnc_clock_ns();
+    uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+    const struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000u),
+                                  .tv_nsec = (long)(left_ns % 1000000000u)};
+    int ready = ppoll(&wait, 1, &left, &none);
+    if (ready == 0) {
+        return nnc_fail(-NNC_E_CHILD, "nncoord-trainer --plan gave no answer within %d s",
+                        PLAN_SECONDS);
+    }
+    return ready < 0 && errno != EINTR ? nnc_fail_errno("poll") : 0;
+}
+
 /* Read the answer struct from the pipe to its end. */
 static int read_answer(int fd, struct nnc_plan_answer *ret_answer) {
     struct nnc_plan_answer answer;
     size_t used = 0;
+    uint64_t deadline_ns = nnc_clock_ns() + PLAN_SECONDS * 1000000000ull;
     while (used < sizeof(answer)) {
+        int code = wait_for_answer(fd, deadline_ns);
+        if (code < 0) {
+            return code;
+        }
         ssize_t bytes = read(fd, (char *)&answer + used, sizeof(answer) - used);
-        if (bytes < 0 && errno == EINTR) {
+        if (bytes < 0 && (errno == EINTR || errno == EAGAIN)) {
             continue;
         }
         if (bytes <= 0) {
@@ -430,6 +457,9 @@ int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_an
         goto out;
     }
     result = read_answer(answer_pipe[0], ret_answer);
+    if (result < 0) {
+        kill(pid, SIGKILL); /* it may hang; where it has ended this is nothing */
+    }
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
     }
     if (result >= 0 && ret_answer->status < 0) {

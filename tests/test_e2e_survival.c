@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char *scratch;
@@ -383,4 +384,73 @@ Test(survival, a_failed_run_says_why_at_once_and_leaves_a_stopped_saver_the_grac
     cr_assert_not_null(strstr(command.err, "still writing after"), "%s", command.err);
     cr_assert(all_gone());
     command_free(&command);
+}
+
+/* A short training run that leaves one checkpoint in `out`, or goes on with it. */
+static struct command run_short(const char *out, const char *resume) {
+    return command_run(scratch, "train", data_path, "--model", model_path, "--train-crop-size",
+                       "28", "--val-crop-size", "28", "--lr", "0.001", "--epochs", "1", "--keep",
+                       "1", "--output-dir", out, resume,
+                       strcmp(resume, "--resume") == 0 ? "auto" : NULL, NULL);
+}
+
+Test(survival, a_pipe_in_the_place_of_a_checkpoint_file_is_damage_and_is_not_waited_for,
+     .init = set_up, .fini = tear_down, .timeout = 60) {
+    struct command command = run_short("piped", "--fresh");
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    command_free(&command);
+    static const char *const files[] = {"model.safetensors", "run.json", "MANIFEST"};
+    for (size_t i = 0; i < 3; i++) {
+        char text[1000];
+        snprintf(text, sizeof(text), "cd %s/piped/ckpt-* && mv %s ../kept && mkfifo %s", scratch,
+                 files[i], files[i]);
+        cr_assert_eq(system(text), 0);
+        command = run_short("piped", "--resume");
+        cr_assert_eq(command.status, 74, "%s: exit %d: %s", files[i], command.status, command.err);
+        cr_assert_not_null(strstr(command.err, files[i]), "%s", command.err);
+        command_free(&command);
+        snprintf(text, sizeof(text), "cd %s/piped/ckpt-* && mv ../kept %s", scratch, files[i]);
+        cr_assert_eq(system(text), 0);
+    }
+}
+
+Test(survival, a_pipe_is_no_configuration, .init = set_up, .fini = tear_down, .timeout = 30) {
+    char path[400];
+    snprintf(path, sizeof(path), "%s/pipe.yaml", scratch);
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    struct command command = command_run(scratch, "train", data_path, "--config", path, NULL);
+    cr_assert_eq(command.status, 2, "%s", command.err);
+    cr_assert_not_null(strstr(command.err, "not a regular file"), "%s", command.err);
+    command_free(&command);
+}
+
+/* Start a run and stop its planning trainer at some moment; 0: it was too quick. */
+static pid_t stop_plan(const struct command *command) {
+    pid_t pid = 0;
+    for (int i = 0; i < 400; i++) {
+        if (find_descendants(command->pid, "nncoord-trainer", &pid, 1) == 1) {
+            return kill(pid, SIGSTOP) == 0 ? pid : 0;
+        }
+    }
+    return 0;
+}
+
+Test(survival, a_planning_trainer_does_not_outlive_its_coordinator, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    unsigned died_with_it = 0;
+    for (int i = 0; i < 40 && died_with_it < 3; i++) {
+        struct command command = start_long("planned");
+        pid_t plan = stop_plan(&command);
+        kill(command.pid, SIGTERM);
+        command_wait(&command);
+        if (plan != 0 && command.status == 128 + SIGTERM) {
+            /* One that was stopped before it could ask to be killed ends when it goes on. */
+            died_with_it += all_gone() ? 1 : 0;
+            kill(plan, SIGCONT);
+        }
+        cr_assert(all_gone(), "attempt %d: %zu processes are left", i,
+                  count_our_processes(scratch));
+        command_free(&command);
+    }
+    cr_assert_geq(died_with_it, 1, "no planning trainer was stopped in its work");
 }
