@@ -78,7 +78,7 @@ static void act(struct nnc_actions *actions, enum nnc_action_kind kind, uint32_t
                 uint32_t argument) {
     assert(actions->count < NNC_GROUP_ACTIONS_MAX);
     actions->item[actions->count++] =
-        (struct nnc_action){.kind = kind, .child = child, .argument = argument};
+        (struct nnc_action){.kind = (uint16_t)kind, .child = (uint16_t)child, .argument = argument};
 }
 
 static const char *role_name(const struct nnc_group_child *child) {

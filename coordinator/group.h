@@ -74,9 +74,10 @@ enum nnc_action_kind {
     NNC_ACTION_FINISH,         /* the run is over; group->code says how */
 };
 
+/* Small, because lists of them lie on the stack, and on small ones several at a time. */
 struct nnc_action {
-    enum nnc_action_kind kind;
-    uint32_t child;
+    uint16_t kind; /* enum nnc_action_kind */
+    uint16_t child;
     uint32_t argument;
 };
 

@@ -173,14 +173,20 @@ static int launch_program(const struct launch *launch, pid_t *ret_pid) {
 
 /* The setup memfd of one child. */
 static int make_setup(const struct nnc_setup *template, int *ret_fd) {
-    struct nnc_setup setup = *template;
-    setup.magic = NNC_SETUP_MAGIC;
-    setup.version = NNC_SETUP_VERSION;
-    setup.setup_bytes = sizeof(setup);
-    setup.parent_pid = (int32_t)getpid();
-    snprintf(setup.build_id, sizeof(setup.build_id), "%s", nnc_build_id());
-    return nnc_memfd_create("setup", sizeof(setup), NNC_MEMFD_READONLY, &setup,
-                            setup.config.shm_dir, ret_fd);
+    struct nnc_setup *setup = malloc(sizeof(*setup)); /* large for a stack */
+    if (setup == NULL) {
+        return nnc_fail(-ENOMEM, "setup of a child: out of memory");
+    }
+    *setup = *template;
+    setup->magic = NNC_SETUP_MAGIC;
+    setup->version = NNC_SETUP_VERSION;
+    setup->setup_bytes = sizeof(*setup);
+    setup->parent_pid = (int32_t)getpid();
+    snprintf(setup->build_id, sizeof(setup->build_id), "%s", nnc_build_id());
+    int result = nnc_memfd_create("setup", sizeof(*setup), NNC_MEMFD_READONLY, setup,
+                                  setup->config.shm_dir, ret_fd);
+    free(setup);
+    return result;
 }
 
 /* Descriptors made for one child; ours and the child's ends. */

@@ -76,11 +76,10 @@ static void spawn_child(struct nnc_run_state *run, uint32_t number) {
         refuse_spawn(run, number, "was not started"); /* another one of this batch failed */
         return;
     }
-    struct nnc_setup setup;
     struct nnc_fd_list fds;
-    nnc_run_child_setup(run, &run->group.child[number], &setup, &fds);
+    nnc_run_child_setup(run, &run->group.child[number], &run->child_setup, &fds);
     const struct nnc_process_params params = {
-        .directory = run->directory, .setup = &setup, .fds = &fds};
+        .directory = run->directory, .setup = &run->child_setup, .fds = &fds};
     struct nnc_process *process = &run->process[number];
     int result = nnc_process_spawn(&params, process);
     if (result >= 0 && watch_process(run, process, false, number) >= 0) {
@@ -135,7 +134,7 @@ static void send_message(struct nnc_run_state *run, const struct nnc_action *act
 static void perform(struct nnc_run_state *run, struct nnc_actions *actions) {
     for (uint32_t i = 0; i < actions->count; i++) {
         const struct nnc_action *action = &actions->item[i];
-        switch (action->kind) {
+        switch ((enum nnc_action_kind)action->kind) {
         case NNC_ACTION_SPAWN:
             spawn_child(run, action->child);
             break;
@@ -453,9 +452,9 @@ static void start_saving(struct nnc_run_state *run) {
     if (!run->saving.have_waiting || run->saving.running) {
         return;
     }
-    struct nnc_setup setup = run->setup;
+    run->child_setup = run->setup;
     const struct nnc_process_params params = {.directory = run->directory};
-    int result = nnc_saving_start(&run->saving, &params, &setup, run->snapshot_fd);
+    int result = nnc_saving_start(&run->saving, &params, &run->child_setup, run->snapshot_fd);
     if (result == 1) {
         result = watch_process(run, &run->saving.saver, true, 0);
     }

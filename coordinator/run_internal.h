@@ -38,7 +38,8 @@ struct nnc_run_state {
     struct nnc_plan plan;
     struct nnc_plan_answer answer; /* zero for modes without a model */
     bool has_model;
-    struct nnc_setup setup; /* template of every child's */
+    struct nnc_setup setup;       /* template of every child's */
+    struct nnc_setup child_setup; /* of the child that is being started: too large for the stack */
     struct nnc_ring *ring[NNC_MAX_RANKS];
     int index_fd[2];
     int comm_fd, snapshot_fd;

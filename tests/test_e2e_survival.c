@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char *scratch;
@@ -453,4 +454,23 @@ Test(survival, a_planning_trainer_does_not_outlive_its_coordinator, .init = set_
         command_free(&command);
     }
     cr_assert_geq(died_with_it, 1, "no planning trainer was stopped in its work");
+}
+
+/* A short run under `limit`, a line of shell; what it says goes to limited.err. Returns its exit
+ * status as the shell sees it. */
+static int run_limited(const char *limit) {
+    char text[2500];
+    snprintf(text, sizeof(text),
+             "cd %s && %s && XDG_CACHE_HOME=%s %s/nncoord train %s --model %s --train-crop-size 28 "
+             "--val-crop-size 28 --lr 0.001 --epochs 1 --fresh --output-dir limited "
+             ">limited.out 2>limited.err; exit $?",
+             scratch, limit, scratch, NNC_TEST_BUILD_DIR, data_path, model_path);
+    int status = system(text);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+Test(survival, a_small_stack_is_enough_for_the_coordinator, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    int status = run_limited("ulimit -s 64");
+    cr_assert_lt(status, 128, "the coordinator was killed by signal %d", status - 128);
 }

@@ -28,7 +28,7 @@ struct world {
 static void perform(struct world *world, struct nnc_actions *actions) {
     for (uint32_t i = 0; i < actions->count; i++) {
         const struct nnc_action action = actions->item[i];
-        switch (action.kind) {
+        switch ((enum nnc_action_kind)action.kind) {
         case NNC_ACTION_SPAWN:
             cr_assert(!world->alive[action.child], "child %u spawned twice", action.child);
             world->alive[action.child] = true;
