@@ -108,11 +108,27 @@ static int add_descriptor(posix_spawn_file_actions_t *actions, int source, int t
                           struct nnc_fd_list *lifted) {
     int copy = fcntl(source, F_DUPFD_CLOEXEC, LIFTED_FD);
     if (copy < 0) {
-        return nnc_fail_errno("duplicate descriptor %d for a child", source);
+        struct rlimit limit = {0};
+        getrlimit(RLIMIT_NOFILE, &limit);
+        /* EINVAL: the lowest number wanted is beyond the limit; EMFILE: none is free below it. */
+        return errno != EINVAL && errno != EMFILE
+                   ? nnc_fail_errno("duplicate descriptor %d for a child", source)
+                   : nnc_fail(-NNC_E_USAGE,
+                              "%" PRIu64
+                              " open files are too few to start a child; raise ulimit -n",
+                              (uint64_t)limit.rlim_cur);
     }
     lifted->source[lifted->count++] = copy;
     int result = posix_spawn_file_actions_adddup2(actions, copy, target);
     return result == 0 ? 0 : nnc_fail(-result, "posix_spawn actions: %s", strerror(result));
+}
+
+uint32_t nnc_process_open_files(uint32_t ranks, uint32_t loaders) {
+    const uint32_t other = 32; /* data set, files of the run, epoll, ... */
+    const uint32_t per_child = 4;
+    uint32_t for_one = 2 * ranks + 16; /* lifted copies of what the child gets */
+    uint32_t held = other + 2 * ranks + per_child * (ranks + loaders + 1);
+    return (held > LIFTED_FD ? held : LIFTED_FD) + for_one;
 }
 
 struct launch {
@@ -409,7 +425,7 @@ static int wait_for_answer(int fd, uint64_t deadline_ns) {
     return ready < 0 && errno != EINTR ? nnc_fail_errno("poll") : 0;
 }
 
-/* Read the answer struct from the pipe to its end. */
+/* Read the answer struct from the pipe. Returns 1, or 0 when the pipe ends before. */
 static int read_answer(int fd, struct nnc_plan_answer *ret_answer) {
     struct nnc_plan_answer answer;
     size_t used = 0;
@@ -423,15 +439,39 @@ static int read_answer(int fd, struct nnc_plan_answer *ret_answer) {
         if (bytes < 0 && (errno == EINTR || errno == EAGAIN)) {
             continue;
         }
-        if (bytes <= 0) {
-            return nnc_fail(-NNC_E_CHILD, "nncoord-trainer --plan ended without an answer");
+        if (bytes < 0) {
+            return nnc_fail_errno("answer of nncoord-trainer --plan");
+        }
+        if (bytes == 0) {
+            return 0;
         }
         used += (size_t)bytes;
     }
     answer.error_text[sizeof(answer.error_text) - 1] = '\0';
     answer.start_path[sizeof(answer.start_path) - 1] = '\0';
     *ret_answer = answer;
-    return 0;
+    return 1;
+}
+
+/* Reap the planning trainer. It has ended, or it is of no use any more and is killed. Returns 0
+ * when it gave an answer, else the failure with how it ended. */
+static int end_plan(pid_t pid, int answered) {
+    int status = 0;
+    if (answered < 0) {
+        kill(pid, SIGKILL);
+    }
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (answered != 0) {
+        return answered < 0 ? answered : 0;
+    }
+    if (WIFSIGNALED(status)) {
+        return nnc_fail(-NNC_E_CHILD,
+                        "nncoord-trainer --plan was killed by signal %d (%s) before it answered",
+                        WTERMSIG(status), strsignal(WTERMSIG(status)));
+    }
+    return nnc_fail(-NNC_E_CHILD, "nncoord-trainer --plan exited with status %d without an answer",
+                    WEXITSTATUS(status));
 }
 
 int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_answer *ret_answer) {
@@ -462,12 +502,7 @@ int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_an
     if (result < 0) {
         goto out;
     }
-    result = read_answer(answer_pipe[0], ret_answer);
-    if (result < 0) {
-        kill(pid, SIGKILL); /* it may hang; where it has ended this is nothing */
-    }
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
-    }
+    result = end_plan(pid, read_answer(answer_pipe[0], ret_answer));
     if (result >= 0 && ret_answer->status < 0) {
         result = nnc_fail(ret_answer->status, "%s", ret_answer->error_text);
     }

@@ -77,6 +77,9 @@ void nnc_process_finish(struct nnc_process *process);
 void nnc_process_describe_end(const struct nnc_process *process, const struct nnc_process_end *end,
                               char *ret_text, size_t bytes);
 
+/* Open files that the coordinator needs for a run with so many children. */
+uint32_t nnc_process_open_files(uint32_t ranks, uint32_t loaders);
+
 /* Run `nncoord-trainer --plan` with this setup and read its answer. */
 int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_answer *ret_answer);
 

@@ -118,6 +118,17 @@ static int ask_trainer(struct nnc_run_state *run) {
     return 0;
 }
 
+static int check_open_files(const struct nnc_run_state *run) {
+    uint32_t need = nnc_process_open_files(run->plan.ranks, run->plan.loaders);
+    uint64_t allowed = run->params->machine->nofile_soft;
+    return allowed >= need
+               ? 0
+               : nnc_fail(-NNC_E_USAGE,
+                          "this run needs %" PRIu32 " open files and ulimit -n allows %" PRIu64
+                          "; raise it (ulimit -n %" PRIu32 ")",
+                          need, allowed, need);
+}
+
 static int check_memory(struct nnc_run_state *run) {
     const struct nnc_memory_need need = {
         .rings = (uint64_t)run->plan.ring_bytes * run->plan.ranks,
@@ -148,6 +159,7 @@ int nnc_run_prepare(struct nnc_run_state *run) {
     run->strikes.fd = -1;
     int result = nnc_process_directory(run->directory, sizeof(run->directory));
     result = result < 0 ? result : make_plan(run);
+    result = result < 0 ? result : check_open_files(run);
     if (result < 0) {
         return result;
     }

@@ -469,8 +469,38 @@ static int run_limited(const char *limit) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+static bool limited_says(const char *words) {
+    char text[1000];
+    snprintf(text, sizeof(text), "grep -q '%s' %s/limited.err", words, scratch);
+    return system(text) == 0;
+}
+
+Test(survival, too_few_open_files_are_refused_with_the_number_that_is_needed, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    cr_assert_eq(run_limited("ulimit -n 64"), 2);
+    cr_assert(limited_says("needs 1[0-9][0-9] open files and ulimit -n allows 64"));
+}
+
 Test(survival, a_small_stack_is_enough_for_the_coordinator, .init = set_up, .fini = tear_down,
      .timeout = 60) {
     int status = run_limited("ulimit -s 64");
     cr_assert_lt(status, 128, "the coordinator was killed by signal %d", status - 128);
+}
+
+Test(survival, a_planning_trainer_that_is_killed_is_named_with_its_signal, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    bool caught = false;
+    for (int i = 0; i < 40 && !caught; i++) {
+        struct command command = start_long("killed-plan");
+        pid_t plan = stop_plan(&command);
+        kill(plan != 0 ? plan : command.pid, SIGKILL);
+        usleep(300000);
+        kill(command.pid, SIGKILL);
+        command_wait(&command);
+        caught = strstr(command.err, "--plan was killed by signal 9") != NULL;
+        cr_assert(!caught || command.status == 1, "exit %d: %s", command.status, command.err);
+        command_free(&command);
+        cr_assert(all_gone());
+    }
+    cr_assert(caught, "no planning trainer was killed in its work");
 }
