@@ -25,8 +25,10 @@
 static int real_open(struct nnc_vfs *vfs, const char *path, int flags, unsigned mode) {
     (void)vfs;
     int fd;
+    /* Not blocking: the name may be that of a pipe, which is found out by the first read. */
+    int wait = (flags & O_ACCMODE) == O_RDONLY ? O_NONBLOCK : 0;
     do {
-        fd = open(path, flags | O_CLOEXEC, (mode_t)mode);
+        fd = open(path, flags | wait | O_CLOEXEC, (mode_t)mode);
     } while (fd < 0 && errno == EINTR);
     return fd < 0 ? -errno : fd;
 }

@@ -12,7 +12,8 @@ struct nnc_vfs;
 
 /* Each function behaves as the system call of its name, but returns -errno instead of setting it
  * (no error text: the caller knows what the file was for). Descriptors are close-on-exec. Paths are
- * absolute or relative to the working directory. */
+ * absolute or relative to the working directory. Opening a pipe for reading does not wait for a
+ * writer; reading it at an offset fails with -ESPIPE. */
 struct nnc_vfs_ops {
     const char *name;
     int (*open)(struct nnc_vfs *vfs, const char *path, int flags, unsigned mode);

@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/log.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -58,29 +59,19 @@ static void write_line(const struct nnc_bad_ledger *ledger, unsigned phase, uint
     json_decref(line);
 }
 
-int nnc_bad_report(struct nnc_bad_ledger *ledger, const struct nnc_message *message) {
-    struct nnc_msg_bad bad;
-    memcpy(&bad, message->body, sizeof(bad));
-    if (bad.phase > 1 || bad.sample >= ledger->samples[bad.phase]) {
-        return nnc_fail(-NNC_E_FORMAT, "a loader reported sample %" PRIu64 ", which does not exist",
-                        bad.sample);
-    }
-    uint64_t *word = &ledger->seen[bad.phase][bad.sample / 64];
-    uint64_t bit = 1ull << (bad.sample % 64);
+int nnc_bad_add(struct nnc_bad_ledger *ledger, uint32_t phase, uint64_t sample,
+                const char *reason) {
+    assert(phase <= 1 && sample < ledger->samples[phase]);
+    uint64_t *word = &ledger->seen[phase][sample / 64];
+    uint64_t bit = 1ull << (sample % 64);
     if ((*word & bit) != 0) {
         return 0;
     }
     *word |= bit;
     ledger->count++;
-    char reason[512];
-    size_t there = message->header.bytes - sizeof(bad);
-    size_t length = bad.reason_bytes < there ? bad.reason_bytes : there;
-    length = length < sizeof(reason) - 1 ? length : sizeof(reason) - 1;
-    memcpy(reason, message->body + sizeof(bad), length);
-    reason[length] = '\0';
     char path[NNC_PATH_MAX];
-    nnc_index_sample_path(ledger->index[bad.phase], bad.sample, path, sizeof(path));
-    write_line(ledger, bad.phase, bad.sample, path, reason);
+    nnc_index_sample_path(ledger->index[phase], sample, path, sizeof(path));
+    write_line(ledger, phase, sample, path, reason);
     if (ledger->count <= 10) {
         nnc_log(NNC_LOG_WARN, "bad sample %s: %s%s", path, reason,
                 ledger->count == 10 ? " (further ones only in bad-samples.jsonl)" : "");
@@ -97,4 +88,20 @@ int nnc_bad_report(struct nnc_bad_ledger *ledger, const struct nnc_message *mess
                         ledger->count, ledger->budget, path, reason);
     }
     return 0;
+}
+
+int nnc_bad_report(struct nnc_bad_ledger *ledger, const struct nnc_message *message) {
+    struct nnc_msg_bad bad;
+    memcpy(&bad, message->body, sizeof(bad));
+    if (bad.phase > 1 || bad.sample >= ledger->samples[bad.phase]) {
+        return nnc_fail(-NNC_E_FORMAT, "a loader reported sample %" PRIu64 ", which does not exist",
+                        bad.sample);
+    }
+    char reason[512];
+    size_t there = message->header.bytes - sizeof(bad);
+    size_t length = bad.reason_bytes < there ? bad.reason_bytes : there;
+    length = length < sizeof(reason) - 1 ? length : sizeof(reason) - 1;
+    memcpy(reason, message->body + sizeof(bad), length);
+    reason[length] = '\0';
+    return nnc_bad_add(ledger, bad.phase, bad.sample, reason);
 }

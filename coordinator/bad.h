@@ -26,6 +26,10 @@ int nnc_bad_open(const struct nnc_index *const index[2], double max_bad, int fai
                  FILE *file, struct nnc_bad_ledger *ret_ledger);
 void nnc_bad_close(struct nnc_bad_ledger *ledger);
 
+/* A bad sample of a phase, which exists (assert), and why it is one. Returns 0, or
+ * -NNC_E_DATA_BUDGET with text when the run has to end. */
+int nnc_bad_add(struct nnc_bad_ledger *ledger, uint32_t phase, uint64_t sample, const char *reason);
+
 /* A loader's report. Returns 0; -NNC_E_DATA_BUDGET with text when the run has to end; -NNC_E_FORMAT
  * when the message makes no sense. */
 int nnc_bad_report(struct nnc_bad_ledger *ledger, const struct nnc_message *message);

@@ -21,8 +21,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SECOND_NS         1000000000ull
-#define DEATHS_PER_MINUTE 8u
+#define SECOND_NS       1000000000ull
+#define IDLE_DEATHS_MAX 8u
 
 static const uint32_t successors[NNC_CHILD_STATE_COUNT] = {
     [NNC_CHILD_ABSENT] = 1u << NNC_CHILD_SPAWNED | 1u << NNC_CHILD_FAILED,
@@ -78,7 +78,7 @@ static void act(struct nnc_actions *actions, enum nnc_action_kind kind, uint32_t
                 uint32_t argument) {
     assert(actions->count < NNC_GROUP_ACTIONS_MAX);
     actions->item[actions->count++] =
-        (struct nnc_action){.kind = kind, .child = child, .argument = argument};
+        (struct nnc_action){.kind = (uint16_t)kind, .child = (uint16_t)child, .argument = argument};
 }
 
 static const char *role_name(const struct nnc_group_child *child) {
@@ -280,19 +280,17 @@ void nnc_group_message(struct nnc_group *group, uint32_t number, enum nnc_messag
 }
 
 /* When a loader starts again: at once, then with growing pauses. */
-static uint64_t respawn_delay_ns(uint32_t recent_deaths) {
+static uint64_t respawn_delay_ns(uint32_t deaths) {
     static const uint64_t delays_ms[] = {0, 100, 400, 1600, 5000};
     uint32_t last = sizeof(delays_ms) / sizeof(delays_ms[0]) - 1;
-    uint32_t place = recent_deaths > 0 ? recent_deaths - 1 : 0;
+    uint32_t place = deaths > 0 ? deaths - 1 : 0;
     return delays_ms[place < last ? place : last] * 1000000ull;
 }
 
-static void count_death(struct nnc_group_child *child, uint64_t now_ns) {
-    if (child->recent_deaths == 0 || now_ns - child->deaths_since_ns > 60 * SECOND_NS) {
-        child->deaths_since_ns = now_ns;
-        child->recent_deaths = 0;
-    }
-    child->recent_deaths++;
+/* A loader that publishes between its deaths does its work, and a sample that was taken away cannot
+ * kill again; only deaths that change nothing would go on for ever. */
+static void count_death(struct nnc_group_child *child, const struct nnc_exit_event *event) {
+    child->idle_deaths = event->progress ? 1 : child->idle_deaths + 1;
 }
 
 /* An error a child reported by itself would come again: no restart helps. A crash has no code, and
@@ -332,19 +330,19 @@ static void loader_died(struct nnc_group *group, uint32_t number,
                 child->number, event->words);
         return;
     }
-    count_death(child, now_ns);
-    if (child->recent_deaths > DEATHS_PER_MINUTE) {
+    count_death(child, event);
+    if (child->idle_deaths > IDLE_DEATHS_MAX) {
         char words[1000];
         snprintf(words, sizeof(words),
-                 "died %" PRIu32 " times within a minute; the last time it %s",
-                 child->recent_deaths, event->words);
+                 "died %" PRIu32 " times without making a sample between; the last time it %s",
+                 child->idle_deaths, event->words);
         fail_for(group, number, -NNC_E_HARDWARE, words, now_ns, actions);
         return;
     }
     nnc_log(NNC_LOG_WARN, "loader %" PRIu32 " %s; its samples go to the others, it starts again",
             child->number, event->words);
     set_state(child, NNC_CHILD_ABSENT, now_ns, "waits for respawn");
-    child->respawn_ns = now_ns + respawn_delay_ns(child->recent_deaths);
+    child->respawn_ns = now_ns + respawn_delay_ns(child->idle_deaths);
 }
 
 static void trainer_died(struct nnc_group *group, uint32_t number,
@@ -456,7 +454,7 @@ int nnc_group_add_loader(struct nnc_group *group, uint64_t now_ns, struct nnc_ac
             set_state(place, NNC_CHILD_ABSENT, now_ns, "empty place");
         }
         place->wanted = place->extra = true;
-        place->recent_deaths = 0;
+        place->idle_deaths = 0;
         spawn(group, i, now_ns, actions);
         return 1;
     }

@@ -55,14 +55,13 @@ struct nnc_group_child {
     uint32_t number;
     enum nnc_child_state state;
     uint32_t incarnation;
-    bool done;              /* trainer: said DONE */
-    bool wanted;            /* false: a loader's place that is empty, or is to become so */
-    bool extra;             /* a loader added to a running group, until it was READY once */
-    bool was_ready;         /* since the run began, in any incarnation */
-    uint64_t deadline_ns;   /* of the state; UINT64_MAX: none */
-    uint64_t respawn_ns;    /* ABSENT loader: when to start again; UINT64_MAX: not */
-    uint32_t recent_deaths; /* within the minute that began at deaths_since_ns */
-    uint64_t deaths_since_ns;
+    bool done;            /* trainer: said DONE */
+    bool wanted;          /* false: a loader's place that is empty, or is to become so */
+    bool extra;           /* a loader added to a running group, until it was READY once */
+    bool was_ready;       /* since the run began, in any incarnation */
+    uint64_t deadline_ns; /* of the state; UINT64_MAX: none */
+    uint64_t respawn_ns;  /* ABSENT loader: when to start again; UINT64_MAX: not */
+    uint32_t idle_deaths; /* in a row, of incarnations that gave the run nothing */
 };
 
 enum nnc_action_kind {
@@ -75,9 +74,10 @@ enum nnc_action_kind {
     NNC_ACTION_FINISH,         /* the run is over; group->code says how */
 };
 
+/* Small, because lists of them lie on the stack, and on small ones several at a time. */
 struct nnc_action {
-    enum nnc_action_kind kind;
-    uint32_t child;
+    uint16_t kind; /* enum nnc_action_kind */
+    uint16_t child;
     uint32_t argument;
 };
 
@@ -114,6 +114,7 @@ struct nnc_exit_event {
     bool signalled;
     int status;
     int32_t error_code; /* from its page, 0: none */
+    bool progress;      /* loader: it published samples, or its sample was quarantined */
     const char *words;  /* one clause: "was killed by signal 9 (Killed)" */
 };
 

@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -29,6 +30,9 @@
 #include <unistd.h>
 
 #define LIFTED_FD (NNC_FD_FIRST_OTHER + NNC_PROCESS_FDS_MAX)
+
+/* Enough to hash a checkpoint of a hundred GB on a slow disk. */
+#define PLAN_SECONDS 600
 
 static const char *const role_names[] = {
     [NNC_ROLE_LOADER] = "loader", [NNC_ROLE_TRAINER] = "trainer", [NNC_ROLE_SAVER] = "saver"};
@@ -104,11 +108,27 @@ static int add_descriptor(posix_spawn_file_actions_t *actions, int source, int t
                           struct nnc_fd_list *lifted) {
     int copy = fcntl(source, F_DUPFD_CLOEXEC, LIFTED_FD);
     if (copy < 0) {
-        return nnc_fail_errno("duplicate descriptor %d for a child", source);
+        struct rlimit limit = {0};
+        getrlimit(RLIMIT_NOFILE, &limit);
+        /* EINVAL: the lowest number wanted is beyond the limit; EMFILE: none is free below it. */
+        return errno != EINVAL && errno != EMFILE
+                   ? nnc_fail_errno("duplicate descriptor %d for a child", source)
+                   : nnc_fail(-NNC_E_USAGE,
+                              "%" PRIu64
+                              " open files are too few to start a child; raise ulimit -n",
+                              (uint64_t)limit.rlim_cur);
     }
     lifted->source[lifted->count++] = copy;
     int result = posix_spawn_file_actions_adddup2(actions, copy, target);
     return result == 0 ? 0 : nnc_fail(-result, "posix_spawn actions: %s", strerror(result));
+}
+
+uint32_t nnc_process_open_files(uint32_t ranks, uint32_t loaders) {
+    const uint32_t other = 32; /* data set, files of the run, epoll, ... */
+    const uint32_t per_child = 4;
+    uint32_t for_one = 2 * ranks + 16; /* lifted copies of what the child gets */
+    uint32_t held = other + 2 * ranks + per_child * (ranks + loaders + 1);
+    return (held > LIFTED_FD ? held : LIFTED_FD) + for_one;
 }
 
 struct launch {
@@ -169,14 +189,20 @@ static int launch_program(const struct launch *launch, pid_t *ret_pid) {
 
 /* The setup memfd of one child. */
 static int make_setup(const struct nnc_setup *template, int *ret_fd) {
-    struct nnc_setup setup = *template;
-    setup.magic = NNC_SETUP_MAGIC;
-    setup.version = NNC_SETUP_VERSION;
-    setup.setup_bytes = sizeof(setup);
-    setup.parent_pid = (int32_t)getpid();
-    snprintf(setup.build_id, sizeof(setup.build_id), "%s", nnc_build_id());
-    return nnc_memfd_create("setup", sizeof(setup), NNC_MEMFD_READONLY, &setup,
-                            setup.config.shm_dir, ret_fd);
+    struct nnc_setup *setup = malloc(sizeof(*setup)); /* large for a stack */
+    if (setup == NULL) {
+        return nnc_fail(-ENOMEM, "setup of a child: out of memory");
+    }
+    *setup = *template;
+    setup->magic = NNC_SETUP_MAGIC;
+    setup->version = NNC_SETUP_VERSION;
+    setup->setup_bytes = sizeof(*setup);
+    setup->parent_pid = (int32_t)getpid();
+    snprintf(setup->build_id, sizeof(setup->build_id), "%s", nnc_build_id());
+    int result = nnc_memfd_create("setup", sizeof(*setup), NNC_MEMFD_READONLY, setup,
+                                  setup->config.shm_dir, ret_fd);
+    free(setup);
+    return result;
 }
 
 /* Descriptors made for one child; ours and the child's ends. */
@@ -381,24 +407,71 @@ void nnc_process_describe_end(const struct nnc_process *process, const struct nn
     }
 }
 
-/* Read the answer struct from the pipe to its end. */
+/* Sleep until the answer can be read or its time is over. Signals are let in meanwhile, also where
+ * a run before has blocked them: there is nothing yet that they would have to wait for. */
+static int wait_for_answer(int fd, uint64_t deadline_ns) {
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    sigset_t none;
+    sigemptyset(&none);
+    uint64_t now_ns = nnc_clock_ns();
+    uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+    const struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000u),
+                                  .tv_nsec = (long)(left_ns % 1000000000u)};
+    int ready = ppoll(&wait, 1, &left, &none);
+    if (ready == 0) {
+        return nnc_fail(-NNC_E_CHILD, "nncoord-trainer --plan gave no answer within %d s",
+                        PLAN_SECONDS);
+    }
+    return ready < 0 && errno != EINTR ? nnc_fail_errno("poll") : 0;
+}
+
+/* Read the answer struct from the pipe. Returns 1, or 0 when the pipe ends before. */
 static int read_answer(int fd, struct nnc_plan_answer *ret_answer) {
     struct nnc_plan_answer answer;
     size_t used = 0;
+    uint64_t deadline_ns = nnc_clock_ns() + PLAN_SECONDS * 1000000000ull;
     while (used < sizeof(answer)) {
+        int code = wait_for_answer(fd, deadline_ns);
+        if (code < 0) {
+            return code;
+        }
         ssize_t bytes = read(fd, (char *)&answer + used, sizeof(answer) - used);
-        if (bytes < 0 && errno == EINTR) {
+        if (bytes < 0 && (errno == EINTR || errno == EAGAIN)) {
             continue;
         }
-        if (bytes <= 0) {
-            return nnc_fail(-NNC_E_CHILD, "nncoord-trainer --plan ended without an answer");
+        if (bytes < 0) {
+            return nnc_fail_errno("answer of nncoord-trainer --plan");
+        }
+        if (bytes == 0) {
+            return 0;
         }
         used += (size_t)bytes;
     }
     answer.error_text[sizeof(answer.error_text) - 1] = '\0';
     answer.start_path[sizeof(answer.start_path) - 1] = '\0';
     *ret_answer = answer;
-    return 0;
+    return 1;
+}
+
+/* Reap the planning trainer. It has ended, or it is of no use any more and is killed. Returns 0
+ * when it gave an answer, else the failure with how it ended. */
+static int end_plan(pid_t pid, int answered) {
+    int status = 0;
+    if (answered < 0) {
+        kill(pid, SIGKILL);
+    }
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (answered != 0) {
+        return answered < 0 ? answered : 0;
+    }
+    if (WIFSIGNALED(status)) {
+        return nnc_fail(-NNC_E_CHILD,
+                        "nncoord-trainer --plan was killed by signal %d (%s) before it answered",
+                        WTERMSIG(status), strsignal(WTERMSIG(status)));
+    }
+    return nnc_fail(-NNC_E_CHILD, "nncoord-trainer --plan exited with status %d without an answer",
+                    WEXITSTATUS(status));
 }
 
 int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_answer *ret_answer) {
@@ -429,9 +502,7 @@ int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_an
     if (result < 0) {
         goto out;
     }
-    result = read_answer(answer_pipe[0], ret_answer);
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
-    }
+    result = end_plan(pid, read_answer(answer_pipe[0], ret_answer));
     if (result >= 0 && ret_answer->status < 0) {
         result = nnc_fail(ret_answer->status, "%s", ret_answer->error_text);
     }

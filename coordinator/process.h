@@ -44,6 +44,7 @@ struct nnc_process {
     struct nnc_child_page *page;
     char last_words[1024]; /* end of what it logged */
     uint32_t last_length;
+    bool hung; /* was killed because it did not move */
     uint64_t started_ns;
 };
 
@@ -75,6 +76,9 @@ void nnc_process_finish(struct nnc_process *process);
 /* One sentence: "killed by signal 9 (Killed)", "exit status 2: text from its page". */
 void nnc_process_describe_end(const struct nnc_process *process, const struct nnc_process_end *end,
                               char *ret_text, size_t bytes);
+
+/* Open files that the coordinator needs for a run with so many children. */
+uint32_t nnc_process_open_files(uint32_t ranks, uint32_t loaders);
 
 /* Run `nncoord-trainer --plan` with this setup and read its answer. */
 int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_answer *ret_answer);

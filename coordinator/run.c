@@ -77,11 +77,10 @@ static void spawn_child(struct nnc_run_state *run, uint32_t number) {
         refuse_spawn(run, number, "was not started"); /* another one of this batch failed */
         return;
     }
-    struct nnc_setup setup;
     struct nnc_fd_list fds;
-    nnc_run_child_setup(run, &run->group.child[number], &setup, &fds);
+    nnc_run_child_setup(run, &run->group.child[number], &run->child_setup, &fds);
     const struct nnc_process_params params = {
-        .directory = run->directory, .setup = &setup, .fds = &fds};
+        .directory = run->directory, .setup = &run->child_setup, .fds = &fds};
     struct nnc_process *process = &run->process[number];
     int result = nnc_process_spawn(&params, process);
     if (result >= 0 && watch_process(run, process, false, number) >= 0) {
@@ -136,7 +135,7 @@ static void send_message(struct nnc_run_state *run, const struct nnc_action *act
 static void perform(struct nnc_run_state *run, struct nnc_actions *actions) {
     for (uint32_t i = 0; i < actions->count; i++) {
         const struct nnc_action *action = &actions->item[i];
-        switch (action->kind) {
+        switch ((enum nnc_action_kind)action->kind) {
         case NNC_ACTION_SPAWN:
             spawn_child(run, action->child);
             break;
@@ -312,6 +311,26 @@ static void read_channel(struct nnc_run_state *run, uint32_t child) {
     }
 }
 
+/* A loader was reaped: whether what it died of is in quarantine from now on. */
+static bool count_strike(struct nnc_run_state *run, const struct nnc_process *process,
+                         const struct nnc_process_end *end) {
+    struct nnc_strike strike;
+    char reason[256];
+    if (nnc_strikes_count(&run->strikes, process, end, &strike, reason, sizeof(reason)) == 0) {
+        return false;
+    }
+    if (nnc_bad_add(&run->bad, strike.phase, strike.sample, reason) < 0) {
+        abort_run(run, -NNC_E_DATA_BUDGET);
+    }
+    return true;
+}
+
+/* Whether a reaped loader has given the run anything. */
+static bool has_published(const struct nnc_process *process) {
+    return atomic_load_explicit(&process->page->counter[NNC_COUNT_SAMPLES], memory_order_relaxed) !=
+           0;
+}
+
 static void reap_child(struct nnc_run_state *run, uint32_t child) {
     struct nnc_process *process = &run->process[child];
     struct nnc_process_end end;
@@ -326,10 +345,12 @@ static void reap_child(struct nnc_run_state *run, uint32_t child) {
     char words[1024];
     nnc_process_describe_end(process, &end, words, sizeof(words));
     nnc_run_measure_ended(run, process, &end);
+    bool progress = count_strike(run, process, &end) || has_published(process);
     nnc_process_finish(process);
     const struct nnc_exit_event event = {.signalled = end.signalled,
                                          .status = end.status,
                                          .error_code = end.error_code,
+                                         .progress = progress,
                                          .words = words};
     struct nnc_actions actions = {.count = 0};
     nnc_group_exit(&run->group, child, &event, nnc_clock_ns(), &actions);
@@ -383,29 +404,44 @@ static void find_hangs(struct nnc_run_state *run, uint64_t now_ns) {
         nnc_log(NNC_LOG_WARN, "%s (pid %d) has not moved for %" PRIu64 " s in %s; killing it", name,
                 (int)process->pid, (uint64_t)((now_ns - beat) / SECOND_NS),
                 doing < NNC_DOING_COUNT ? nnc_activity_name((enum nnc_activity)doing) : "?");
+        process->hung = true;
         nnc_process_kill(process, SIGKILL);
     }
 }
 
-/* The same for the saver. A stop signal leaves it --grace, a second one nothing. */
-static void find_hung_saver(struct nnc_run_state *run, uint64_t now_ns) {
-    struct nnc_saving *saving = &run->saving;
-    if (!saving->running) {
+/* A run that failed says so at once, also when a checkpoint is still being written. */
+static void tell_failure(struct nnc_run_state *run, uint64_t now_ns) {
+    if (run->failed_ns != 0 || run->group.code == 0 || !run->saving.running) {
         return;
     }
-    uint64_t started = saving->saver.started_ns;
+    run->failed_ns = now_ns;
+    nnc_report_clear(&run->report);
+    nnc_log(NNC_LOG_WARN, "%s; waiting at most %" PRIu32 " s for the checkpoint under way",
+            run->group.verdict, run->params->config->grace);
+}
+
+/* When the saver is killed. A stop signal and a failed run leave it --grace. */
+static uint64_t saver_limit_ns(const struct nnc_run_state *run) {
+    uint64_t started = run->saving.saver.started_ns;
     uint64_t limit = started + SAVER_HANG_NS;
-    if (run->signals != 0) {
-        uint64_t from = run->signal_ns > started ? run->signal_ns : started;
+    uint64_t since = run->signals != 0 ? run->signal_ns : run->failed_ns;
+    if (since != 0) {
+        uint64_t from = since > started ? since : started;
         uint64_t grace = from + run->params->config->grace * SECOND_NS;
         limit = grace < limit ? grace : limit;
     }
-    if (now_ns < limit && run->signals < 2) {
+    return limit;
+}
+
+/* The same for the saver. A second stop signal leaves it nothing. */
+static void find_hung_saver(struct nnc_run_state *run, uint64_t now_ns) {
+    struct nnc_saving *saving = &run->saving;
+    if (!saving->running || (now_ns < saver_limit_ns(run) && run->signals < 2)) {
         return;
     }
     nnc_report_clear(&run->report);
     nnc_log(NNC_LOG_WARN, "saver (pid %d) is still writing after %" PRIu64 " s; killing it",
-            (int)saving->saver.pid, (uint64_t)((now_ns - started) / SECOND_NS));
+            (int)saving->saver.pid, (uint64_t)((now_ns - saving->saver.started_ns) / SECOND_NS));
     nnc_process_kill(&saving->saver, SIGKILL);
 }
 
@@ -429,9 +465,9 @@ static void start_saving(struct nnc_run_state *run) {
     if (!run->saving.have_waiting || run->saving.running) {
         return;
     }
-    struct nnc_setup setup = run->setup;
+    run->child_setup = run->setup;
     const struct nnc_process_params params = {.directory = run->directory};
-    int result = nnc_saving_start(&run->saving, &params, &setup, run->snapshot_fd);
+    int result = nnc_saving_start(&run->saving, &params, &run->child_setup, run->snapshot_fd);
     if (result == 1) {
         result = watch_process(run, &run->saving.saver, true, 0);
     }
@@ -465,6 +501,7 @@ static void tick(struct nnc_run_state *run) {
     nnc_group_tick(&run->group, now_ns, &actions);
     perform(run, &actions);
     find_hangs(run, now_ns);
+    tell_failure(run, now_ns);
     find_hung_saver(run, now_ns);
     ask_snapshot(run, now_ns);
     start_saving(run);

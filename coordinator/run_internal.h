@@ -10,6 +10,7 @@
 #include "coordinator/process.h"
 #include "coordinator/run.h"
 #include "coordinator/saving.h"
+#include "coordinator/strikes.h"
 #include "coordinator/usage.h"
 #include "ipc/footprint.h"
 
@@ -37,7 +38,8 @@ struct nnc_run_state {
     struct nnc_plan plan;
     struct nnc_plan_answer answer; /* zero for modes without a model */
     bool has_model;
-    struct nnc_setup setup; /* template of every child's */
+    struct nnc_setup setup;       /* template of every child's */
+    struct nnc_setup child_setup; /* of the child that is being started: too large for the stack */
     struct nnc_ring *ring[NNC_MAX_RANKS];
     int index_fd[2];
     int comm_fd, snapshot_fd;
@@ -46,6 +48,7 @@ struct nnc_run_state {
     struct nnc_saving saving;
     struct nnc_report report;
     struct nnc_bad_ledger bad;
+    struct nnc_strikes strikes;
     uint64_t next_snapshot_ns;
     struct nnc_usage ended;         /* of loaders that are gone */
     struct nnc_usage measured_from; /* of all, when the measured part began */
@@ -56,6 +59,7 @@ struct nnc_run_state {
     uint32_t extra_failures; /* of the group, heard of so far */
     uint32_t signals;        /* that ask to stop */
     uint64_t signal_ns;      /* of the first */
+    uint64_t failed_ns;      /* when the group had failed but a saver still ran; 0: not so */
     bool uring_note_logged;
     int epoll_fd, signal_fd;
     bool finished;

@@ -49,6 +49,11 @@ static int make_index_memfds(struct nnc_run_state *run) {
     return 0;
 }
 
+static int make_strikes(struct nnc_run_state *run) {
+    const uint64_t samples[2] = {run->setup.data[0].samples, run->setup.data[1].samples};
+    return nnc_strikes_open(samples, run->params->config->shm_dir, &run->strikes);
+}
+
 static void fill_data(struct nnc_run_state *run) {
     for (int phase = 0; phase < 2; phase++) {
         const struct nnc_dataset_part *part = part_of(run, phase);
@@ -74,6 +79,7 @@ static void fill_setup(struct nnc_run_state *run) {
     setup->geometry = run->plan.geometry;
     setup->comm_fd = -1;
     setup->snapshot_fd = -1;
+    setup->quarantine_fd = -1;
     setup->generation = 1;
     fill_data(run);
     uint32_t train_classes = setup->data[NNC_PHASE_TRAIN].classes;
@@ -119,6 +125,17 @@ static int ask_trainer(struct nnc_run_state *run) {
     return 0;
 }
 
+static int check_open_files(const struct nnc_run_state *run) {
+    uint32_t need = nnc_process_open_files(run->plan.ranks, run->plan.loaders);
+    uint64_t allowed = run->params->machine->nofile_soft;
+    return allowed >= need
+               ? 0
+               : nnc_fail(-NNC_E_USAGE,
+                          "this run needs %" PRIu32 " open files and ulimit -n allows %" PRIu64
+                          "; raise it (ulimit -n %" PRIu32 ")",
+                          need, allowed, need);
+}
+
 static int check_memory(struct nnc_run_state *run) {
     const struct nnc_memory_need need = {
         .rings = (uint64_t)run->plan.ring_bytes * run->plan.ranks,
@@ -146,8 +163,10 @@ static int make_ledger(struct nnc_run_state *run) {
 
 int nnc_run_prepare(struct nnc_run_state *run) {
     run->index_fd[0] = run->index_fd[1] = run->comm_fd = run->snapshot_fd = -1;
+    run->strikes.fd = -1;
     int result = nnc_process_directory(run->directory, sizeof(run->directory));
     result = result < 0 ? result : make_plan(run);
+    result = result < 0 ? result : check_open_files(run);
     if (result < 0) {
         return result;
     }
@@ -158,6 +177,7 @@ int nnc_run_prepare(struct nnc_run_state *run) {
     }
     result = result < 0 ? result : check_memory(run);
     result = result < 0 ? result : make_index_memfds(run);
+    result = result < 0 ? result : make_strikes(run);
     if (result >= 0 && run->params->mode == NNC_MODE_TRAIN) {
         result = nnc_memfd_create("snapshot", run->setup.snapshot_bytes, NNC_MEMFD_SHARED, NULL,
                                   run->setup.config.shm_dir, &run->snapshot_fd);
@@ -199,6 +219,10 @@ int nnc_run_prepare_generation(struct nnc_run_state *run) {
         run->setup.start = NNC_START_SNAPSHOT;
         run->setup.start_epoch = run->saving.newest.epoch;
         run->setup.start_step = run->saving.newest.step;
+        if (run->saving.newest_path[0] != '\0') { /* should no snapshot be whole */
+            snprintf(run->setup.start_path, sizeof(run->setup.start_path), "%s",
+                     run->saving.newest_path);
+        }
         nnc_log(NNC_LOG_INFO,
                 "the group goes on from its snapshot: epoch %" PRIu32 ", step %" PRIu64,
                 run->setup.start_epoch + 1, run->setup.start_step);
@@ -244,6 +268,7 @@ void nnc_run_child_setup(struct nnc_run_state *run, const struct nnc_group_child
     if (child->role == NNC_ROLE_LOADER) {
         ret_setup->loaders = nnc_group_loaders(&run->group); /* shares claims with so many */
         add_data(run, ret_setup, ret_fds);
+        ret_setup->quarantine_fd = nnc_fd_list_add(ret_fds, run->strikes.fd);
         for (uint32_t rank = 0; rank < run->plan.ranks; rank++) {
             add_ring(run, rank, ret_setup, ret_fds);
         }
@@ -257,6 +282,7 @@ void nnc_run_child_setup(struct nnc_run_state *run, const struct nnc_group_child
 void nnc_run_release(struct nnc_run_state *run) {
     release_generation(run);
     nnc_bad_close(&run->bad);
+    nnc_strikes_close(&run->strikes);
     int *const all[] = {&run->index_fd[0], &run->index_fd[1], &run->snapshot_fd, &run->epoll_fd,
                         &run->signal_fd};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {

@@ -50,6 +50,7 @@ static const size_t layout[] = {
     sizeof(struct nnc_msg_logits),
     sizeof(struct nnc_msg_done),
     sizeof(struct nnc_child_page),
+    offsetof(struct nnc_child_page, hand),
     offsetof(struct nnc_child_page, counter),
     offsetof(struct nnc_child_page, error_code),
     sizeof(struct ring_header),

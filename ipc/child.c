@@ -320,6 +320,29 @@ int nnc_child_wait_start(struct nnc_child *child) {
     }
 }
 
+void nnc_child_hold(struct nnc_child *child, uint32_t phase, uint64_t sample) {
+    /* Relaxed: read behind this process's end alone. */
+    atomic_store_explicit(&child->page->hand, ((uint64_t)phase << 32 | (uint32_t)sample) + 1,
+                          memory_order_relaxed);
+    /* What follows may crash: the compiler must not move it up. */
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+void nnc_child_hold_nothing(struct nnc_child *child) {
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_store_explicit(&child->page->hand, 0, memory_order_relaxed);
+}
+
+bool nnc_child_hand(const struct nnc_child_page *page, uint32_t *ret_phase, uint64_t *ret_sample) {
+    uint64_t hand = atomic_load_explicit(&page->hand, memory_order_relaxed);
+    if (hand == 0) {
+        return false;
+    }
+    *ret_phase = (uint32_t)((hand - 1) >> 32);
+    *ret_sample = (uint32_t)(hand - 1);
+    return true;
+}
+
 void nnc_child_beat(struct nnc_child *child, enum nnc_activity activity) {
     /* Relaxed: the coordinator only compares them with its clock. */
     atomic_store_explicit(&child->page->activity, activity, memory_order_relaxed);

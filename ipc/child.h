@@ -12,6 +12,7 @@
 #include "ipc/setup.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What a process is doing, for the progress line and for the diagnosis of a hang. */
@@ -60,6 +61,7 @@ struct nnc_child_page {
     _Alignas(64) _Atomic uint64_t heartbeat_ns;
     _Atomic uint32_t activity;
     _Atomic uint32_t phase;
+    _Atomic uint64_t hand; /* loader: phase << 32 | number of its sample, plus 1; 0: none */
     _Alignas(64) _Atomic uint64_t counter[NNC_COUNT_MAX];
     _Atomic uint64_t loss_sum_bits;          /* double, this phase */
     _Atomic uint64_t lr_bits;                /* double */
@@ -95,6 +97,15 @@ int nnc_child_ready(struct nnc_child *child, const struct nnc_msg_ready *ready);
 
 /* Block until START (0) or until the coordinator is gone or says STOP (-EPIPE). */
 int nnc_child_wait_start(struct nnc_child *child);
+
+/* The sample that this loader works on from now on, so that the coordinator knows what it died of;
+ * and that it works on none. The loader's thread. */
+void nnc_child_hold(struct nnc_child *child, uint32_t phase, uint64_t sample);
+void nnc_child_hold_nothing(struct nnc_child *child);
+
+/* Coordinator: the sample in the hand of a loader that was reaped. False: none. What a page says is
+ * not checked. */
+bool nnc_child_hand(const struct nnc_child_page *page, uint32_t *ret_phase, uint64_t *ret_sample);
 
 /* Heartbeat: two relaxed stores. Any thread. */
 void nnc_child_beat(struct nnc_child *child, enum nnc_activity activity);

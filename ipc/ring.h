@@ -144,8 +144,8 @@ void nnc_ring_release(struct nnc_ring *ring, uint64_t seq);
  * Returns the number of samples put back. */
 unsigned nnc_ring_sweep(struct nnc_ring *ring, uint32_t incarnation);
 
-/* Any one sample that this incarnation holds (its sample "in hand"); returns 1 or 0. Before the
- * sweep. */
+/* Any one sample that this incarnation holds; returns 1 or 0. Before the sweep. For tests: which of
+ * its samples a loader worked on is told by its page (ipc/child.h). */
 int nnc_ring_find_claim(const struct nnc_ring *ring, uint32_t incarnation,
                         struct nnc_claim *ret_claim);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The coordinator's side of the ring: what a dead loader held is put back.
  *
- *   pidfd readable -> waitid (reaped: no instruction of it can run any more) -> find_claim -> sweep
+ *   pidfd readable -> waitid (reaped: no instruction of it can run any more) -> sweep
  *
  * Invariants:
  *   1. Only samples whose done bit is clear are put back: a bit is a promise that the sample is

@@ -50,7 +50,7 @@ struct nnc_setup_data {
 enum nnc_start {
     NNC_START_FRESH,      /* initialised from the seed, then config.weights if given */
     NNC_START_CHECKPOINT, /* start_path is a committed checkpoint directory */
-    NNC_START_SNAPSHOT,   /* the snapshot memfd holds the state */
+    NNC_START_SNAPSHOT, /* newest whole state in the snapshot memfd, else start_path, else fresh */
 };
 
 struct nnc_setup {
@@ -74,8 +74,10 @@ struct nnc_setup {
     struct nnc_setup_data data[2];      /* by enum nnc_phase */
     int32_t ring_ctl_fd[NNC_MAX_RANKS]; /* loader: all ranks; trainer: its own rank's; else -1 */
     int32_t ring_data_fd[NNC_MAX_RANKS];
-    int32_t comm_fd;     /* shared memory of the CPU all-reduce; -1: one rank */
-    int32_t snapshot_fd; /* -1: none */
+    int32_t comm_fd;       /* shared memory of the CPU all-reduce; -1: one rank */
+    int32_t snapshot_fd;   /* -1: none */
+    int32_t quarantine_fd; /* of loaders (ipc/quarantine.h); -1: none */
+    uint32_t reserved;
     uint64_t comm_bytes, snapshot_bytes;
     int32_t start;       /* enum nnc_start */
     uint32_t save_half;  /* saver: which half of the snapshot */

@@ -15,10 +15,14 @@
  *    channel is looked at too. Generations are read before the claims that find nothing, so no
  *    recycling between is missed.
  * 5. A bad training sample gets a substitute, drawn for its place, so that all loaders agree; a bad
- *    validation sample is published without a label. Each failed delivery is one message.
- *
+ *    validation sample is published without a label. Each failed delivery is one message. A sample
+ *    in quarantine is a bad one that is not even read.
  * 6. STOP means this loader alone: it claims nothing more, publishes what it holds and ends. At the
  *    end of a run the slots are closed instead.
+ *
+ * 7. The page names the sample in hand wherever it could kill us: the one that is parsed and made,
+ *    and while we wait for reads the one that was asked for first, since all those in flight have
+ *    taken at least as long as the wait.
  *
  * Does not: touch ring memory except through a claim's pixels; log above debug. */
 #include "loader/loop.h"
@@ -27,6 +31,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "ipc/footprint.h"
+#include "loader/poison.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -44,6 +49,7 @@ struct work {
     bool held;
     uint32_t rank;
     uint32_t attempt;     /* substitutes drawn */
+    uint64_t order;       /* of its read among all reads */
     uint32_t head;        /* bytes that were read alone first; 0: none */
     uint64_t slice_first; /* of what was read behind the head; 0: the head is being read */
     struct nnc_claim claim;
@@ -63,7 +69,8 @@ struct loop {
     uint32_t held;
     struct lane lanes[NNC_MAX_RANKS];
     uint32_t generations[NNC_MAX_RANKS];
-    bool leaving; /* was told to stop */
+    uint64_t reads; /* submitted so far */
+    bool leaving;   /* was told to stop */
     uint64_t next_poll_ns;
     struct nnc_footprint footprint;
 };
@@ -124,6 +131,7 @@ static void submit(struct loop *loop, uint32_t tag) {
     struct work *work = &loop->work[tag];
     work->head = row_of(loop, work)->head;
     work->slice_first = 0;
+    work->order = loop->reads++;
     const struct nnc_read read = {
         .tag = tag,
         .phase = work->place.phase,
@@ -164,6 +172,46 @@ static uint32_t free_tag(const struct loop *loop) {
     return tag;
 }
 
+static void publish(struct loop *loop, uint32_t tag, enum nnc_sample_status status) {
+    const struct nnc_loop_params *params = loop->params;
+    struct work *work = &loop->work[tag];
+    const struct nnc_index *index = nnc_source_index(params->sources[work->place.phase]);
+    const struct nnc_sample_result result = {
+        .status = status,
+        .label = status == NNC_SAMPLE_BAD ? -1 : index->samples[work->place.sample].label,
+        .sample = (uint32_t)work->place.sample,
+    };
+    nnc_ring_publish(params->rings[work->rank], &work->claim, &result);
+    nnc_child_count(params->child, NNC_COUNT_SAMPLES, 1);
+    work->held = false;
+    loop->held--;
+}
+
+/* No sample could be made for this place. */
+static void give_up(struct loop *loop, uint32_t tag) {
+    struct work *work = &loop->work[tag];
+    uint8_t *pixels = nnc_ring_claim_pixels(loop->params->rings[work->rank], &work->claim);
+    nnc_maker_grey(loop->params->maker, work->place.phase, pixels);
+    publish(loop, tag, NNC_SAMPLE_BAD);
+}
+
+static bool is_quarantined(const struct loop *loop, const struct work *work) {
+    return nnc_quarantine_has(loop->params->quarantine, work->place.phase, work->place.sample);
+}
+
+/* Ask for the sample of this place, or for the first substitute that is not in quarantine. The
+ * coordinator has reported those that are. */
+static void begin(struct loop *loop, uint32_t tag) {
+    struct work *work = &loop->work[tag];
+    while (is_quarantined(loop, work)) {
+        if (!nnc_sampler_replace(&loop->params->sampler, &work->attempt, &work->place)) {
+            give_up(loop, tag);
+            return;
+        }
+    }
+    submit(loop, tag);
+}
+
 /* Claim and submit until the table is full or nothing can be claimed. */
 static int fill(struct loop *loop) {
     const struct nnc_loop_params *params = loop->params;
@@ -184,27 +232,12 @@ static int fill(struct loop *loop) {
         uint32_t tag = free_tag(loop);
         loop->work[tag] = work;
         loop->held++;
-        submit(loop, tag);
+        begin(loop, tag);
     }
     return 0;
 }
 
 /* ---- results ---- */
-
-static void publish(struct loop *loop, uint32_t tag, enum nnc_sample_status status) {
-    const struct nnc_loop_params *params = loop->params;
-    struct work *work = &loop->work[tag];
-    const struct nnc_index *index = nnc_source_index(params->sources[work->place.phase]);
-    const struct nnc_sample_result result = {
-        .status = status,
-        .label = status == NNC_SAMPLE_BAD ? -1 : index->samples[work->place.sample].label,
-        .sample = (uint32_t)work->place.sample,
-    };
-    nnc_ring_publish(params->rings[work->rank], &work->claim, &result);
-    nnc_child_count(params->child, NNC_COUNT_SAMPLES, 1);
-    work->held = false;
-    loop->held--;
-}
 
 static int report_bad(struct loop *loop, const struct work *work) {
     const char *reason = nnc_error_text();
@@ -228,12 +261,10 @@ static int replace_bad(struct loop *loop, uint32_t tag) {
         return code;
     }
     if (nnc_sampler_replace(&loop->params->sampler, &work->attempt, &work->place)) {
-        submit(loop, tag);
+        begin(loop, tag);
         return 0;
     }
-    uint8_t *pixels = nnc_ring_claim_pixels(loop->params->rings[work->rank], &work->claim);
-    nnc_maker_grey(loop->params->maker, work->place.phase, pixels);
-    publish(loop, tag, NNC_SAMPLE_BAD);
+    give_up(loop, tag);
     return 0;
 }
 
@@ -251,6 +282,7 @@ static int make(struct loop *loop, const struct work *work, const struct nnc_rea
         .slice = done->kept != NULL ? &slice : NULL,
     };
     nnc_child_beat(params->child, NNC_DOING_DECODE);
+    loader_poison(bytes.bytes, bytes.size);
     int code = nnc_maker_make(params->maker, index->header, &work->place, &bytes, pixels);
     struct nnc_maker_cost cost = nnc_maker_cost(params->maker);
     nnc_child_count(params->child, NNC_COUNT_BYTES_READ, done->size + done->kept_size);
@@ -262,6 +294,11 @@ static int make(struct loop *loop, const struct work *work, const struct nnc_rea
 static int finish_read(struct loop *loop, const struct nnc_read_done *done) {
     struct work *work = &loop->work[done->tag];
     assert(done->tag < loop->params->claims_max && work->held);
+    if (is_quarantined(loop, work)) { /* since it was asked for */
+        begin(loop, done->tag);
+        return 0;
+    }
+    nnc_child_hold(loop->params->child, work->place.phase, work->place.sample);
     if (done->code >= 0 && work->head != 0 && work->slice_first == 0) {
         submit_rest(loop, done);
         return 0;
@@ -307,9 +344,22 @@ static int poll_coordinator(struct loop *loop) {
     return code < 0 ? code : 0;
 }
 
+/* Name the sample whose read is the oldest. */
+static void hold_oldest(struct loop *loop) {
+    const struct work *oldest = NULL;
+    for (uint32_t tag = 0; tag < loop->params->claims_max; tag++) {
+        const struct work *work = &loop->work[tag];
+        if (work->held && (oldest == NULL || work->order < oldest->order)) {
+            oldest = work;
+        }
+    }
+    nnc_child_hold(loop->params->child, oldest->place.phase, oldest->place.sample);
+}
+
 static int wait_for_read(struct loop *loop) {
     uint64_t start = nnc_clock_ns();
     nnc_child_beat(loop->params->child, NNC_DOING_READ);
+    hold_oldest(loop);
     struct nnc_read_done done;
     int code = nnc_reader_wait(loop->params->reader, &done);
     nnc_child_count(loop->params->child, NNC_COUNT_NS_READ, nnc_clock_ns() - start);
@@ -317,7 +367,10 @@ static int wait_for_read(struct loop *loop) {
         assert(code < 0); /* a held claim always has a read in flight */
         return code;
     }
-    return finish_read(loop, &done);
+    nnc_child_hold_nothing(loop->params->child);
+    code = finish_read(loop, &done);
+    nnc_child_hold_nothing(loop->params->child);
+    return code;
 }
 
 /* One turn: claim if few are held, then finish one read or wait. Returns 1 at the end. */

@@ -4,6 +4,7 @@
 #define NNC_LOADER_LOOP_H
 
 #include "ipc/child.h"
+#include "ipc/quarantine.h"
 #include "ipc/ring.h"
 #include "loader/maker.h"
 #include "loader/reader.h"
@@ -21,6 +22,7 @@ struct nnc_loop_params {
     struct nnc_sampler sampler;
     struct nnc_maker *maker;
     struct nnc_reader *reader;
+    const struct nnc_quarantine *quarantine;
     uint32_t claims_max; /* held at a time, 1..depth of the reader */
 };
 

@@ -23,6 +23,7 @@ struct process {
     struct nnc_source *sources[2];
     struct nnc_maker *maker;
     struct nnc_reader *reader;
+    struct nnc_quarantine quarantine;
 };
 
 /* Decoders allocate and free per image; keep that memory instead of giving it back to the kernel,
@@ -64,6 +65,20 @@ static int attach_sources(struct process *process) {
                             (unsigned long long)samples, (unsigned long long)data->samples);
         }
     }
+    return 0;
+}
+
+static int attach_quarantine(struct process *process) {
+    const struct nnc_setup *setup = nnc_child_setup(process->child);
+    if (setup->quarantine_fd < 0) {
+        return 0;
+    }
+    const uint64_t samples[2] = {setup->data[0].samples, setup->data[1].samples};
+    int code = nnc_quarantine_map(setup->quarantine_fd, samples, 0, &process->quarantine);
+    if (code < 0) {
+        return nnc_fail_in(code, "mapping the quarantine");
+    }
+    close(setup->quarantine_fd);
     return 0;
 }
 
@@ -115,6 +130,9 @@ static int run(struct process *process) {
         code = attach_sources(process);
     }
     if (code >= 0) {
+        code = attach_quarantine(process);
+    }
+    if (code >= 0) {
         code = nnc_child_attached(process->child);
     }
     if (code >= 0) {
@@ -137,6 +155,7 @@ static int run(struct process *process) {
         .sampler = {.schedule = setup->schedule, .seed = setup->config.seed},
         .maker = process->maker,
         .reader = process->reader,
+        .quarantine = &process->quarantine,
         .claims_max = claims_max,
     };
     return nnc_loop_run(&params);
@@ -152,6 +171,7 @@ int main(void) {
     }
     code = run(&process);
     nnc_reader_close(process.reader);
+    nnc_quarantine_unmap(&process.quarantine);
     nnc_maker_destroy(process.maker);
     for (int phase = 0; phase < 2; phase++) {
         nnc_source_close(process.sources[phase]);

@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char *scratch;
@@ -324,4 +326,181 @@ Test(survival, a_stopped_saver_does_not_outlive_the_second_signal, .init = set_u
     cr_assert_neq(command.status, 0);
     cr_assert(all_gone());
     command_free(&command);
+}
+
+static char *error_so_far(const struct command *command) {
+    static char text[4096];
+    FILE *file = fopen(command->err_path, "r");
+    text[file == NULL ? 0 : fread(text, 1, sizeof(text) - 1, file)] = '\0';
+    if (file != NULL) {
+        fclose(file);
+    }
+    return text;
+}
+
+Test(survival, a_failed_run_says_why_at_once_and_leaves_a_stopped_saver_the_grace_alone,
+     .init = set_up, .fini = tear_down, .timeout = 60) {
+    const char *const arguments[] = {"train",
+                                     data_path,
+                                     "--model",
+                                     model_path,
+                                     "--train-crop-size",
+                                     "28",
+                                     "--lr",
+                                     "0.001",
+                                     "--epochs",
+                                     "100000",
+                                     "--val-crop-size",
+                                     "28",
+                                     "--save-every",
+                                     "1",
+                                     "--grace",
+                                     "3",
+                                     "--quiet",
+                                     "--output-dir",
+                                     "failed",
+                                     "--max-restarts",
+                                     "0",
+                                     NULL};
+    struct command command = command_start(scratch, false, arguments);
+    pid_t saver = 0, pids[16];
+    for (int i = 0; i < 2000 && saver == 0; i++) {
+        saver = find_saver(command.pid);
+        saver = saver != 0 && kill(saver, SIGSTOP) == 0 ? saver : 0;
+    }
+    size_t count = find_descendants(command.pid, "nncoord-trainer", pids, 16);
+    for (size_t i = 0; i < count; i++) {
+        kill(pids[i], pids[i] == saver ? SIGSTOP : SIGKILL);
+    }
+    bool told = false;
+    for (int i = 0; i < 100 && !told; i++) {
+        usleep(20000);
+        told = strstr(error_so_far(&command), "budget of 0 restarts") != NULL;
+    }
+    cr_assert(saver != 0 && count == 2, "no saver was seen: %s", error_so_far(&command));
+    cr_assert(told, "%s", error_so_far(&command));
+    cr_assert_eq(count_our_processes(scratch), 2, "the saver has its grace");
+    command_wait(&command);
+    cr_assert_eq(command.status, 4, "exit %d: %s", command.status, command.err);
+    cr_assert_not_null(strstr(command.err, "still writing after"), "%s", command.err);
+    cr_assert(all_gone());
+    command_free(&command);
+}
+
+/* A short training run that leaves one checkpoint in `out`, or goes on with it. */
+static struct command run_short(const char *out, const char *resume) {
+    return command_run(scratch, "train", data_path, "--model", model_path, "--train-crop-size",
+                       "28", "--val-crop-size", "28", "--lr", "0.001", "--epochs", "1", "--keep",
+                       "1", "--output-dir", out, resume,
+                       strcmp(resume, "--resume") == 0 ? "auto" : NULL, NULL);
+}
+
+Test(survival, a_pipe_in_the_place_of_a_checkpoint_file_is_damage_and_is_not_waited_for,
+     .init = set_up, .fini = tear_down, .timeout = 60) {
+    struct command command = run_short("piped", "--fresh");
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    command_free(&command);
+    static const char *const files[] = {"model.safetensors", "run.json", "MANIFEST"};
+    for (size_t i = 0; i < 3; i++) {
+        char text[1000];
+        snprintf(text, sizeof(text), "cd %s/piped/ckpt-* && mv %s ../kept && mkfifo %s", scratch,
+                 files[i], files[i]);
+        cr_assert_eq(system(text), 0);
+        command = run_short("piped", "--resume");
+        cr_assert_eq(command.status, 74, "%s: exit %d: %s", files[i], command.status, command.err);
+        cr_assert_not_null(strstr(command.err, files[i]), "%s", command.err);
+        command_free(&command);
+        snprintf(text, sizeof(text), "cd %s/piped/ckpt-* && mv ../kept %s", scratch, files[i]);
+        cr_assert_eq(system(text), 0);
+    }
+}
+
+Test(survival, a_pipe_is_no_configuration, .init = set_up, .fini = tear_down, .timeout = 30) {
+    char path[400];
+    snprintf(path, sizeof(path), "%s/pipe.yaml", scratch);
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    struct command command = command_run(scratch, "train", data_path, "--config", path, NULL);
+    cr_assert_eq(command.status, 2, "%s", command.err);
+    cr_assert_not_null(strstr(command.err, "not a regular file"), "%s", command.err);
+    command_free(&command);
+}
+
+/* Start a run and stop its planning trainer at some moment; 0: it was too quick. */
+static pid_t stop_plan(const struct command *command) {
+    pid_t pid = 0;
+    for (int i = 0; i < 400; i++) {
+        if (find_descendants(command->pid, "nncoord-trainer", &pid, 1) == 1) {
+            return kill(pid, SIGSTOP) == 0 ? pid : 0;
+        }
+    }
+    return 0;
+}
+
+Test(survival, a_planning_trainer_does_not_outlive_its_coordinator, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    unsigned died_with_it = 0;
+    for (int i = 0; i < 40 && died_with_it < 3; i++) {
+        struct command command = start_long("planned");
+        pid_t plan = stop_plan(&command);
+        kill(command.pid, SIGTERM);
+        command_wait(&command);
+        if (plan != 0 && command.status == 128 + SIGTERM) {
+            /* One that was stopped before it could ask to be killed ends when it goes on. */
+            died_with_it += all_gone() ? 1 : 0;
+            kill(plan, SIGCONT);
+        }
+        cr_assert(all_gone(), "attempt %d: %zu processes are left", i,
+                  count_our_processes(scratch));
+        command_free(&command);
+    }
+    cr_assert_geq(died_with_it, 1, "no planning trainer was stopped in its work");
+}
+
+/* A short run under `limit`, a line of shell; what it says goes to limited.err. Returns its exit
+ * status as the shell sees it. */
+static int run_limited(const char *limit) {
+    char text[2500];
+    snprintf(text, sizeof(text),
+             "cd %s && %s && XDG_CACHE_HOME=%s %s/nncoord train %s --model %s --train-crop-size 28 "
+             "--val-crop-size 28 --lr 0.001 --epochs 1 --fresh --output-dir limited "
+             ">limited.out 2>limited.err; exit $?",
+             scratch, limit, scratch, NNC_TEST_BUILD_DIR, data_path, model_path);
+    int status = system(text);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static bool limited_says(const char *words) {
+    char text[1000];
+    snprintf(text, sizeof(text), "grep -q '%s' %s/limited.err", words, scratch);
+    return system(text) == 0;
+}
+
+Test(survival, too_few_open_files_are_refused_with_the_number_that_is_needed, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    cr_assert_eq(run_limited("ulimit -n 64"), 2);
+    cr_assert(limited_says("needs 1[0-9][0-9] open files and ulimit -n allows 64"));
+}
+
+Test(survival, a_small_stack_is_enough_for_the_coordinator, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    int status = run_limited("ulimit -s 64");
+    cr_assert_lt(status, 128, "the coordinator was killed by signal %d", status - 128);
+}
+
+Test(survival, a_planning_trainer_that_is_killed_is_named_with_its_signal, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    bool caught = false;
+    for (int i = 0; i < 40 && !caught; i++) {
+        struct command command = start_long("killed-plan");
+        pid_t plan = stop_plan(&command);
+        kill(plan != 0 ? plan : command.pid, SIGKILL);
+        usleep(300000);
+        kill(command.pid, SIGKILL);
+        command_wait(&command);
+        caught = strstr(command.err, "--plan was killed by signal 9") != NULL;
+        cr_assert(!caught || command.status == 1, "exit %d: %s", command.status, command.err);
+        command_free(&command);
+        cr_assert(all_gone());
+    }
+    cr_assert(caught, "no planning trainer was killed in its work");
 }

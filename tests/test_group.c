@@ -28,7 +28,7 @@ struct world {
 static void perform(struct world *world, struct nnc_actions *actions) {
     for (uint32_t i = 0; i < actions->count; i++) {
         const struct nnc_action action = actions->item[i];
-        switch (action.kind) {
+        switch ((enum nnc_action_kind)action.kind) {
         case NNC_ACTION_SPAWN:
             cr_assert(!world->alive[action.child], "child %u spawned twice", action.child);
             world->alive[action.child] = true;
@@ -204,6 +204,38 @@ Test(group, a_loader_that_keeps_dying_ends_the_run) {
     }
     cr_assert(world->finished);
     cr_assert_eq(world->group.code, -NNC_E_HARDWARE);
+    free(world);
+}
+
+Test(group, deaths_of_a_loader_end_the_run_however_far_apart_they_are) {
+    struct world *world = begin_running(1, 1);
+    for (int i = 0; i < 9; i++) {
+        cr_assert(!world->finished, "%d deaths", i);
+        end(world, 1, true, SIGKILL, 0);
+        reap_doomed(world);
+        if (!world->finished) {
+            tick(world, 60 * SECOND);
+            make_ready(world, 1);
+        }
+    }
+    cr_assert(world->finished);
+    cr_assert_eq(world->group.code, -NNC_E_HARDWARE);
+    free(world);
+}
+
+Test(group, a_loader_that_makes_samples_between_its_deaths_always_comes_back) {
+    struct world *world = begin_running(1, 1);
+    for (int i = 0; i < 100; i++) {
+        struct nnc_actions actions = {.count = 0};
+        const struct nnc_exit_event event = {
+            .signalled = true, .status = SIGSEGV, .words = "ended so", .progress = i % 8 == 7};
+        world->alive[1] = false;
+        nnc_group_exit(&world->group, 1, &event, world->now, &actions);
+        perform(world, &actions);
+        cr_assert(!world->finished, "death %d", i);
+        tick(world, 6 * SECOND);
+        make_ready(world, 1);
+    }
     free(world);
 }
 

@@ -44,11 +44,22 @@ static uint64_t take(struct fixture *fixture, uint32_t half, uint64_t step) {
 
 /* The half that holds `step`, or -1. */
 static int half_of(const struct fixture *fixture, uint64_t step) {
+    for (uint32_t half = 0; half < 2; half++) {
+        struct nnc_snapshot_info info;
+        if (nnc_snapshot_verify(&fixture->snapshot, half, &info) == 0 &&
+            info.state.epoch == step / 100 && info.state.step == step % 100) {
+            return (int)half;
+        }
+    }
+    return -1;
+}
+
+/* The place in training of the newest whole half, or -1. */
+static int newest_of(const struct fixture *fixture) {
     uint32_t half;
     struct nnc_snapshot_info info;
-    int code =
-        nnc_snapshot_find(&fixture->snapshot, (uint32_t)(step / 100), step % 100, &half, &info);
-    return code == 0 ? (int)half : -1;
+    int code = nnc_snapshot_newest(&fixture->snapshot, &half, &info);
+    return code == 0 ? (int)(info.state.epoch * 100 + info.state.step) : -1;
 }
 
 Test(snapshot, both_halves_are_found_by_their_place_in_training) {
@@ -80,6 +91,21 @@ Test(snapshot, a_half_whose_writer_died_is_not_used_but_the_other_is) {
     /* The next generation's writer uses it again. */
     take(&fixture, 0, 3);
     cr_assert_eq(half_of(&fixture, 3), 0);
+    teardown(&fixture);
+}
+
+Test(snapshot, the_newest_whole_half_is_found_although_a_newer_one_is_torn) {
+    struct fixture fixture;
+    setup(&fixture);
+    cr_assert_eq(newest_of(&fixture), -1);
+    take(&fixture, 0, 199);
+    cr_assert_eq(newest_of(&fixture), 199);
+    take(&fixture, 1, 201);
+    cr_assert_eq(newest_of(&fixture), 201, "a later epoch is newer than any step before");
+    nnc_snapshot_begin(&fixture.snapshot, 1);
+    cr_assert_eq(newest_of(&fixture), 199);
+    nnc_snapshot_begin(&fixture.snapshot, 0);
+    cr_assert_eq(newest_of(&fixture), -1);
     teardown(&fixture);
 }
 

@@ -247,6 +247,63 @@ Test(train, a_checkpoint_written_by_the_saver_continues_bit_for_bit) {
     train_case_finish(&train);
 }
 
+/* Leave a half of the snapshot as a writer that was killed leaves it: its sequence number is odd.
+ */
+static void tear(struct train_case *train, uint32_t half) {
+    uint8_t *memory = train->snapshot;
+    memory[half * (train->setup.snapshot_bytes / 2) + 12] |= 1;
+}
+
+Test(train, a_restart_goes_back_to_what_is_whole_when_the_newest_snapshot_is_torn) {
+    struct train_case train;
+    train_case_init(&train, CNN);
+    train.setup.config.save_every = 1;
+    train_case_run(&train);
+    check_codes(&train);
+    char want[65];
+    strcpy(want, train.log[0].done.weights_sha256);
+    const struct nnc_msg_snapshot newest = train.log[0].newest;
+    tear(&train, newest.half);
+    train_case_resume(&train);
+    check_codes(&train);
+    cr_assert_eq(train.log[0].done.steps, 6, "one of two epochs was to be done again");
+    cr_assert_str_eq(train.log[0].done.weights_sha256, want);
+    tear(&train, 0);
+    tear(&train, 1);
+    train_case_run(&train);
+    check_codes(&train);
+    cr_assert_eq(train.log[0].done.steps, 12, "without a snapshot or checkpoint all begins anew");
+    cr_assert_str_eq(train.log[0].done.weights_sha256, want);
+    train_case_finish(&train);
+}
+
+Test(train, a_restart_without_a_whole_snapshot_goes_on_from_the_newest_checkpoint) {
+    struct train_case train;
+    train_case_init(&train, CNN);
+    struct vfs_sim *sim = vfs_sim_create();
+    train.vfs = vfs_sim_vfs(sim);
+    cr_assert_eq(nnc_vfs_make_dirs(train.vfs, "run", 0700), 0);
+    strcpy(train.setup.run_dir, "run");
+    train.stop_at = 9;
+    train_case_run(&train);
+    check_codes(&train);
+    train.setup.save_half = train.log[0].newest.half;
+    struct nnc_checkpoint_saved saved;
+    uint64_t step;
+    cr_assert_eq(nnc_saver_save(train.vfs, &train.setup, train.snapshot, &saved, &step), 0, "%s",
+                 nnc_error_text());
+    tear(&train, 0);
+    tear(&train, 1);
+    strcpy(train.setup.start_path, saved.path);
+    uint64_t before = train.log[0].done.steps;
+    train.stop_at = 0;
+    train_case_resume(&train);
+    check_codes(&train);
+    cr_assert_eq(before + train.log[0].done.steps, 12);
+    vfs_sim_destroy(sim);
+    train_case_finish(&train);
+}
+
 Test(train, a_finished_run_that_is_resumed_has_nothing_to_do) {
     struct train_case train;
     train_case_init(&train, MLP);

@@ -18,10 +18,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -269,10 +271,16 @@ static int run_saver(struct nnc_child *child) {
 
 /* ---- main ---- */
 
+/* A program that only plans talks to nobody, so it needs no order to end: it goes with the
+ * coordinator, and by a signal. Whether the coordinator ended before is checked in plan.c. */
 static int plan(void) {
     char *warning = NULL;
+    sigset_t none;
+    sigemptyset(&none);
     nnc_log_init("nncoord", NNC_LOG_INFO);
-    int code = nnc_plan_main(&warning);
+    int code = prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? nnc_fail_errno("PR_SET_PDEATHSIG") : 0;
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    code = code < 0 ? code : nnc_plan_main(&warning);
     if (warning != NULL) {
         nnc_log(NNC_LOG_WARN, "%s", warning);
     }

@@ -195,6 +195,10 @@ int nnc_plan_main(char **ret_warning) {
         munmap(address, sizeof(struct nnc_setup));
         return nnc_fail(-NNC_E_FORMAT, "the setup comes from another build of nncoord");
     }
+    if (getppid() != setup->parent_pid) {
+        munmap(address, sizeof(struct nnc_setup));
+        return nnc_fail(-EPIPE, "the coordinator is gone");
+    }
     nnc_plan_answer_setup(nnc_vfs_real(), setup, &answer, ret_warning);
     munmap(address, sizeof(struct nnc_setup));
     return write_answer(&answer);

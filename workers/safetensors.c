@@ -288,8 +288,7 @@ int nnc_safetensors_open(struct nnc_vfs *vfs, const char *path, struct nnc_safet
     uint64_t begin = 0, bytes = 0;
     int code = reader->path == NULL ? nnc_fail(-ENOMEM, "%s: no memory", path) : 0;
     if (code >= 0) {
-        /* Not blocking: the name may be that of a pipe. */
-        reader->fd = vfs->ops->open(vfs, path, O_RDONLY | O_NONBLOCK, 0);
+        reader->fd = vfs->ops->open(vfs, path, O_RDONLY, 0);
         code = reader->fd < 0 ? nnc_fail(reader->fd, "%s: %s", path, strerror(-reader->fd)) : 0;
     }
     if (code >= 0) {

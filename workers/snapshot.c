@@ -250,22 +250,38 @@ int nnc_snapshot_confirm(const struct nnc_snapshot *snapshot, uint32_t half,
     return 0;
 }
 
-int nnc_snapshot_find(const struct nnc_snapshot *snapshot, uint32_t epoch, uint64_t step,
-                      uint32_t *ret_half, struct nnc_snapshot_info *ret_info) {
-    for (uint32_t half = 0; half < 2; half++) {
-        struct nnc_snapshot_info info;
-        if (nnc_snapshot_look(snapshot, half, &info) < 0 || info.state.epoch != epoch ||
-            info.state.step != step) {
-            continue;
-        }
-        const float *tensors = nnc_snapshot_tensors(snapshot, half);
-        uint64_t hash = XXH3_64bits(tensors, snapshot->floats * sizeof(float));
-        if (nnc_snapshot_confirm(snapshot, half, &info, hash) == 0) {
-            *ret_half = half;
-            *ret_info = info;
-            return 0;
-        }
+int nnc_snapshot_verify(const struct nnc_snapshot *snapshot, uint32_t half,
+                        struct nnc_snapshot_info *ret_info) {
+    struct nnc_snapshot_info info;
+    int code = nnc_snapshot_look(snapshot, half, &info);
+    if (code < 0) {
+        return code;
     }
-    return nnc_fail(-NNC_E_FORMAT, "no valid snapshot of epoch %u, step %llu in memory", epoch,
-                    (unsigned long long)step);
+    const float *tensors = nnc_snapshot_tensors(snapshot, half);
+    uint64_t hash = XXH3_64bits(tensors, snapshot->floats * sizeof(float));
+    code = nnc_snapshot_confirm(snapshot, half, &info, hash);
+    if (code == 0) {
+        *ret_info = info;
+    }
+    return code;
+}
+
+static bool is_behind(const struct nnc_train_state *state, const struct nnc_train_state *other) {
+    return state->epoch != other->epoch ? state->epoch < other->epoch : state->step < other->step;
+}
+
+int nnc_snapshot_newest(const struct nnc_snapshot *snapshot, uint32_t *ret_half,
+                        struct nnc_snapshot_info *ret_info) {
+    struct nnc_snapshot_info info[2];
+    bool whole[2];
+    for (uint32_t half = 0; half < 2; half++) {
+        whole[half] = nnc_snapshot_verify(snapshot, half, &info[half]) == 0;
+    }
+    if (!whole[0] && !whole[1]) {
+        return nnc_fail(-NNC_E_FORMAT, "there is no whole snapshot in memory");
+    }
+    uint32_t half = !whole[0] || (whole[1] && is_behind(&info[0].state, &info[1].state)) ? 1 : 0;
+    *ret_half = half;
+    *ret_info = info[half];
+    return 0;
 }

@@ -64,8 +64,14 @@ const float *nnc_snapshot_tensors(const struct nnc_snapshot *snapshot, uint32_t 
 int nnc_snapshot_confirm(const struct nnc_snapshot *snapshot, uint32_t half,
                          const struct nnc_snapshot_info *info, uint64_t hash);
 
-/* The complete half of that place in training, tensors verified. Errors: -NNC_E_FORMAT none. */
-int nnc_snapshot_find(const struct nnc_snapshot *snapshot, uint32_t epoch, uint64_t step,
-                      uint32_t *ret_half, struct nnc_snapshot_info *ret_info);
+/* Look at a half and verify its tensors. Errors: -NNC_E_FORMAT as for nnc_snapshot_look(), or
+ * damaged tensors. */
+int nnc_snapshot_verify(const struct nnc_snapshot *snapshot, uint32_t half,
+                        struct nnc_snapshot_info *ret_info);
+
+/* The verified half that is farthest in training. The newest one may be torn: a trainer overwrites
+ * it while a saver holds the other. Errors: -NNC_E_FORMAT none is whole. */
+int nnc_snapshot_newest(const struct nnc_snapshot *snapshot, uint32_t *ret_half,
+                        struct nnc_snapshot_info *ret_info);
 
 #endif

@@ -85,7 +85,8 @@ static int start_fresh(struct nnc_trainer *trainer, float *ret_tensors) {
     return 0;
 }
 
-/* The state must be what the coordinator planned with, and fit the run. */
+/* The state must fit the run. A checkpoint must be the one that the coordinator planned with; which
+ * snapshot is whole nobody knows before it was read. */
 static int accept_state(struct nnc_trainer *trainer, const struct nnc_train_state *stored) {
     if (!is_training(trainer)) {
         return 0;
@@ -95,12 +96,13 @@ static int accept_state(struct nnc_trainer *trainer, const struct nnc_train_stat
     if (code < 0) {
         return code;
     }
-    if (stored->epoch != setup->start_epoch || stored->step != setup->start_step) {
+    bool is_planned = stored->epoch == setup->start_epoch && stored->step == setup->start_step;
+    if (setup->start == NNC_START_CHECKPOINT && !is_planned) {
         return nnc_fail(-NNC_E_CHECKPOINT,
                         "%s has epoch %" PRIu32 ", step %" PRIu64 ", planned was epoch %" PRIu32
                         ", step %" PRIu64,
-                        setup->start == NNC_START_SNAPSHOT ? "the snapshot" : setup->start_path,
-                        stored->epoch, stored->step, setup->start_epoch, setup->start_step);
+                        setup->start_path, stored->epoch + 1, stored->step, setup->start_epoch + 1,
+                        setup->start_step);
     }
     trainer->state = *stored;
     return 0;
@@ -120,17 +122,28 @@ static int start_from_checkpoint(struct nnc_trainer *trainer, float *ret_tensors
     return code;
 }
 
+/* The newest whole snapshot. A trainer that was killed while it wrote one left a torn half behind:
+ * then the one before it, and when that is torn too, the newest checkpoint or the beginning. */
 static int start_from_snapshot(struct nnc_trainer *trainer, float *ret_tensors) {
     const struct nnc_snapshot *snapshot = trainer->params.snapshot;
+    const struct nnc_setup *setup = trainer->setup;
     uint32_t half;
     struct nnc_snapshot_info info;
     if (snapshot == NULL) {
         return nnc_fail(-NNC_E_FORMAT, "told to start from a snapshot that was not given");
     }
-    int code = nnc_snapshot_find(snapshot, trainer->setup->start_epoch, trainer->setup->start_step,
-                                 &half, &info);
-    if (code < 0) {
-        return code;
+    if (nnc_snapshot_newest(snapshot, &half, &info) < 0) {
+        bool has_checkpoint = setup->start_path[0] != '\0';
+        nnc_log(NNC_LOG_WARN, "%s; going on from %s", nnc_error_text(),
+                has_checkpoint ? setup->start_path : "the beginning");
+        return has_checkpoint ? start_from_checkpoint(trainer, ret_tensors)
+                              : start_fresh(trainer, ret_tensors);
+    }
+    if (info.state.epoch != setup->start_epoch || info.state.step != setup->start_step) {
+        nnc_log(NNC_LOG_WARN,
+                "the newest whole snapshot is of epoch %" PRIu32 ", step %" PRIu64
+                ": going on from there",
+                info.state.epoch + 1, info.state.step);
     }
     memcpy(ret_tensors, nnc_snapshot_tensors(snapshot, half), snapshot->floats * sizeof(float));
     trainer->half = 1 - half;

@@ -52,6 +52,7 @@ static void fill_schedule(struct run *run) {
 }
 
 static void make_rings(struct run *run) {
+    run->setup.quarantine_fd = -1;
     const struct loader_run_params *params = run->params;
     uint32_t train = params->config.train_crop_size, val = params->config.val_crop_size;
     uint32_t side = train > val ? train : val;
