@@ -85,7 +85,7 @@ static void print_train(const struct nnc_run_result *result, const struct nnc_ru
 
 int nnc_verb_train(const struct nnc_verb_context *context) {
     const struct nnc_config *config = &context->command->config;
-    struct nnc_config effective = *config;
+    static struct nnc_config effective; /* too large for a small stack */
     struct nnc_dataset *dataset = NULL;
     struct nnc_rundir rundir = {.lock_fd = -1};
     struct nnc_run_result result;
@@ -103,6 +103,7 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
         return nnc_fail(-NNC_E_USAGE, "--resume auto looks in --output-dir, which is not given; or "
                                       "name the run: --resume runs/NAME");
     }
+    effective = *config;
     int code = nnc_model_resolve(config->model, NULL, params.model_path, sizeof(params.model_path));
     code = code < 0
                ? code

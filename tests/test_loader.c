@@ -147,11 +147,16 @@ Test(loader, killed_loaders_lose_nothing_and_change_nothing) {
     struct loader_run_result quiet, chaos;
     loader_run(&params, &quiet);
     params.kills = 24;
-    loader_run(&params, &chaos);
-    cr_expect_eq(chaos.hash, quiet.hash);
-    cr_expect_eq(chaos.samples, quiet.samples);
-    cr_expect_eq(chaos.clean_exits, 2);
-    cr_expect_gt(chaos.requeued, 0, "no kill hit a loader that held a claim");
+    uint64_t requeued = 0;
+    /* On a machine with other work all kills of a run may hit loaders that wait. */
+    for (int attempt = 0; attempt < 10 && requeued == 0; attempt++) {
+        loader_run(&params, &chaos);
+        cr_expect_eq(chaos.hash, quiet.hash);
+        cr_expect_eq(chaos.samples, quiet.samples);
+        cr_expect_eq(chaos.clean_exits, 2);
+        requeued += chaos.requeued;
+    }
+    cr_expect_gt(requeued, 0, "no kill hit a loader that held a claim");
     end(&world);
 }
 
