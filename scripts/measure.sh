@@ -3,9 +3,9 @@
 # Measures what docs/measurements.md quotes. Each section is a function; no argument runs all that need no data
 # beside Debian's packages.
 #
-#   scripts/measure.sh [demo|mlp|first-batch|resnet20|overfit|photographs ...]
+#   scripts/measure.sh [demo|mlp|first-batch|resnet20|overfit|photographs|loaders|cold ...]
 #   CIFAR10=DIR  class folders train/ and val/ of CIFAR-10 images    (resnet20, first-batch)
-#   IMAGES=DIR   class folders of at least 50 full-size photographs   (overfit, photographs)
+#   IMAGES=DIR   class folders of at least 50 full-size photographs   (overfit, photographs, loaders, cold)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 nncoord=$PWD/build/nncoord
@@ -107,6 +107,32 @@ photographs() {
                 "weights $(field weights_sha256 <"$out/train.json" | cut -c2-13), $((SECONDS - begin)) s"
         done
     done
+}
+
+# images/s of the loaders with two settings, alternating, and the ratio of the medians.
+alternate() {
+    local title=$1 one=$2 two=$3 round rates
+    for round in 1 2 3 4 5; do
+        # shellcheck disable=SC2086 # options are words
+        for setting in "$one" "$two"; do
+            "$nncoord" bench input "$IMAGES" --batch-size 50 $setting --json 2>/dev/null |
+                field images_per_s >>"$out/rates$([ "$setting" = "$one" ] && echo 1 || echo 2)"
+        done
+    done
+    rates=$(for n in 1 2; do sort -n "$out/rates$n" | sed -n 3p; done)
+    echo "$title: $(echo "$rates" | tr '\n' ' ')images/s, ratio" \
+        "$(echo "$rates" | awk 'NR == 1 { a = $1 } NR == 2 { printf "%.3f", $1 / a }')"
+    rm "$out"/rates?
+}
+
+# One loader against two.
+loaders() {
+    alternate "1 and 2 loaders" "--workers 1" "--workers 2"
+}
+
+# Files in the page cache against files that were dropped from it.
+cold() {
+    alternate "warm and cold cache, 2 loaders" "--workers 2 --bench-epochs 1" "--workers 2 --cache cold"
 }
 
 sections=("$@")
