@@ -32,6 +32,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    LINE_ALIGN = 64,
+};
+
 /* Which part of one axis is seen, and what it is made of. */
 struct span {
     uint32_t first_output; /* first visible output */
@@ -63,7 +67,8 @@ struct nnc_resizer {
     uint32_t rows_out;  /* visible rows that were written */
     uint8_t *lines;
     size_t lines_bytes, line_bytes;
-    uint8_t *mixed; /* down_first: one mixed line that still has to go across */
+    size_t line_stride; /* lines begin at multiples of a cache line */
+    uint8_t *mixed;     /* down_first: one mixed line that still has to go across */
     size_t mixed_bytes;
     const uint8_t **line_list; /* the lines of one output row, in order */
     size_t line_list_room;
@@ -343,7 +348,8 @@ static int reserve_lines(struct nnc_resizer *resizer) {
     uint32_t pixels = resizer->down_first ? resizer->x.span.in_count : resizer->x.span.out_count;
     resizer->line_bytes = (size_t)pixels * resizer->channels;
     size_t bytes;
-    if (nnc_size_mul(resizer->line_bytes, stride, &bytes) ||
+    resizer->line_stride = (resizer->line_bytes + LINE_ALIGN - 1) / LINE_ALIGN * LINE_ALIGN;
+    if (nnc_size_mul(resizer->line_stride, stride + 1, &bytes) ||
         nnc_image_reserve(&resizer->lines, &resizer->lines_bytes, bytes) < 0 ||
         nnc_image_reserve(&resizer->mixed, &resizer->mixed_bytes, resizer->line_bytes) < 0) {
         return nnc_fail(-ENOMEM, "no memory for %zu lines of the resizer", stride);
@@ -420,7 +426,8 @@ static void make_line(const struct nnc_resizer *resizer, const uint8_t *row, uin
 }
 
 static uint8_t *line_at(const struct nnc_resizer *resizer, uint32_t row) {
-    return resizer->lines + (row % resizer->y.taps.stride) * resizer->line_bytes;
+    uintptr_t base = ((uintptr_t)resizer->lines + LINE_ALIGN - 1) / LINE_ALIGN * LINE_ALIGN;
+    return (uint8_t *)base + (row % resizer->y.taps.stride) * resizer->line_stride;
 }
 
 /* Write the output rows whose last line is there. */

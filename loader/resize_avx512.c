@@ -6,8 +6,8 @@
  *
  * 1. A weight of 22 bits is three signed digits to the base 256: w = a 65536 + b 256 + c. The dot
  *    product of unsigned pixels and signed digits is exact in 32 bits, so
- *    sum w p = 65536 sum a p + 256 sum b p + sum c p, modulo 2^32, and the true sum fits. The bits
- *    are those of the plain loops.
+ *    sum w p = ((sum a p) 256 + sum b p) 256 + sum c p, modulo 2^32, and the true sum fits. The
+ *    bits are those of the plain loops.
  * 2. A lane is one channel of one output. 5 outputs of 3 channels or 16 of 1 share a window of 64
  *    bytes; where they lie too far apart for that (reduction beyond 4), the AVX2 loops are taken.
  * 3. A window may reach NNC_IMAGE_ROW_SLACK bytes behind the row. Stores end exactly: the last
@@ -27,8 +27,6 @@ enum {
     QUAD = 4, /* taps of a dot product */
     WINDOW = 64,
 };
-
-static const int32_t half = 1 << (NNC_RESIZE_BITS - 1);
 
 /* Four taps of the outputs of one group. */
 struct quad {
@@ -151,24 +149,32 @@ static __m512i load(const void *bytes) {
     return _mm512_load_si512(bytes);
 }
 
-/* Sums of digits to bytes. */
-static __m512i combine(__m512i a, __m512i b, __m512i c) {
-    __m512i sum =
-        _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32(a, 16), c), _mm512_slli_epi32(b, 8));
-    return _mm512_srli_epi32(sum, NNC_RESIZE_BITS);
+/* Half a unit of the result, as the sum of first digits begins with it. */
+#define HALF_DIGIT (1 << (NNC_RESIZE_BITS - 1 - 16))
+
+#define INLINE __attribute__((always_inline)) static inline
+
+/* The pixels of a quad's taps, four to a lane. */
+INLINE __m512i pixels_of(const uint8_t *row, const struct quad *quad) {
+    return _mm512_permutexvar_epi8(load(quad->place), _mm512_loadu_si512(row + quad->window));
 }
 
-/* The 16 lanes of one group. */
-static inline __m128i mix_group(const uint8_t *row, const struct quad *quad, uint32_t quads) {
-    __m512i a = _mm512_setzero_si512(), b = a, c = _mm512_set1_epi32(half);
-    for (uint32_t q = 0; q < quads; q++, quad++) {
-        __m512i window = _mm512_loadu_si512(row + quad->window);
-        __m512i pixels = _mm512_permutexvar_epi8(load(quad->place), window);
-        a = _mm512_dpbusd_epi32(a, pixels, load(quad->a));
-        b = _mm512_dpbusd_epi32(b, pixels, load(quad->b));
-        c = _mm512_dpbusd_epi32(c, pixels, load(quad->c));
+/* The 16 lanes of one group, by Horner's rule over the digits. Where quads is a constant the
+ * compiler unrolls the loops and makes the pixels once. */
+INLINE __m128i mix_group(const uint8_t *row, const struct quad *quad, uint32_t quads) {
+    __m512i sum = _mm512_set1_epi32(HALF_DIGIT);
+    for (uint32_t q = 0; q < quads; q++) {
+        sum = _mm512_dpbusd_epi32(sum, pixels_of(row, quad + q), load(quad[q].a));
     }
-    return _mm512_cvtusepi32_epi8(combine(a, b, c));
+    sum = _mm512_slli_epi32(sum, 8);
+    for (uint32_t q = 0; q < quads; q++) {
+        sum = _mm512_dpbusd_epi32(sum, pixels_of(row, quad + q), load(quad[q].b));
+    }
+    sum = _mm512_slli_epi32(sum, 8);
+    for (uint32_t q = 0; q < quads; q++) {
+        sum = _mm512_dpbusd_epi32(sum, pixels_of(row, quad + q), load(quad[q].c));
+    }
+    return _mm512_cvtusepi32_epi8(_mm512_srli_epi32(sum, NNC_RESIZE_BITS));
 }
 
 /* Fifteen bytes, by two stores of eight. */
@@ -190,104 +196,144 @@ static void across1(const uint8_t *row, const struct nnc_taps *taps, uint8_t *re
     }
 }
 
-static void across3(const uint8_t *row, const struct nnc_taps *taps, uint8_t *ret_out) {
+INLINE void across3_by(const uint8_t *row, const struct nnc_taps *taps, uint32_t quads,
+                       uint8_t *ret_out) {
     const struct quad *quad = taps->packed;
-    if (taps->quads == 0) {
-        nnc_resize_kernels_avx2.across3(row, taps, ret_out);
-        return;
-    }
     size_t last = (size_t)taps->count * 3 - 15;
-    for (size_t x = 0; x < last; x += 15, quad += taps->quads) {
+    for (size_t x = 0; x < last; x += 15, quad += quads) {
         /* The sixteenth byte is the next group's first, which follows. */
-        _mm_storeu_si128((__m128i *)(void *)(ret_out + x), mix_group(row, quad, taps->quads));
+        _mm_storeu_si128((__m128i *)(void *)(ret_out + x), mix_group(row, quad, quads));
     }
-    store15(ret_out + last, mix_group(row, quad, taps->quads));
+    store15(ret_out + last, mix_group(row, quad, quads));
+}
+
+static void across3(const uint8_t *row, const struct nnc_taps *taps, uint8_t *ret_out) {
+    switch (taps->quads) {
+    case 0:
+        nnc_resize_kernels_avx2.across3(row, taps, ret_out);
+        break;
+    case 1:
+        across3_by(row, taps, 1, ret_out);
+        break;
+    case 2:
+        across3_by(row, taps, 2, ret_out);
+        break;
+    default:
+        across3_by(row, taps, taps->quads, ret_out);
+        break;
+    }
 }
 
 /* ---- down ---- */
-
-/* Digits of four taps, repeated over all lanes. */
-struct digits {
-    __m512i a, b, c;
-};
-
-static struct digits split_quad(const int32_t *weights, uint32_t taps) {
-    int8_t a[QUAD] = {0}, b[QUAD] = {0}, c[QUAD] = {0};
-    int32_t word[3];
-    for (uint32_t t = 0; t < QUAD && t < taps; t++) {
-        split(weights[t], &a[t], &b[t], &c[t]);
-    }
-    memcpy(&word[0], a, sizeof(a));
-    memcpy(&word[1], b, sizeof(b));
-    memcpy(&word[2], c, sizeof(c));
-    return (struct digits){.a = _mm512_set1_epi32(word[0]),
-                           .b = _mm512_set1_epi32(word[1]),
-                           .c = _mm512_set1_epi32(word[2])};
-}
-
-/* Sums of 64 columns, 16 a vector, as unpacking puts them. */
-struct columns {
-    __m512i a[4], b[4], c[4];
-};
-
-/* Add four rows; those behind the last tap repeat it, with weight 0. */
-static inline void add_rows(struct columns *sum, const uint8_t *const *rows, uint32_t taps,
-                            size_t x, const struct digits *digits) {
-    __m512i row[QUAD], column[4];
-    for (uint32_t t = 0; t < QUAD; t++) {
-        row[t] = _mm512_loadu_si512(rows[t < taps ? t : taps - 1] + x);
-    }
-    __m512i low01 = _mm512_unpacklo_epi8(row[0], row[1]);
-    __m512i high01 = _mm512_unpackhi_epi8(row[0], row[1]);
-    __m512i low23 = _mm512_unpacklo_epi8(row[2], row[3]);
-    __m512i high23 = _mm512_unpackhi_epi8(row[2], row[3]);
-    column[0] = _mm512_unpacklo_epi16(low01, low23);
-    column[1] = _mm512_unpackhi_epi16(low01, low23);
-    column[2] = _mm512_unpacklo_epi16(high01, high23);
-    column[3] = _mm512_unpackhi_epi16(high01, high23);
-    for (int i = 0; i < 4; i++) {
-        sum->a[i] = _mm512_dpbusd_epi32(sum->a[i], column[i], digits->a);
-        sum->b[i] = _mm512_dpbusd_epi32(sum->b[i], column[i], digits->b);
-        sum->c[i] = _mm512_dpbusd_epi32(sum->c[i], column[i], digits->c);
-    }
-}
-
-static inline __m512i mix_columns(const uint8_t *const *rows, const struct digits *digits,
-                                  uint32_t taps, size_t x) {
-    struct columns sum;
-    for (int i = 0; i < 4; i++) {
-        sum.a[i] = sum.b[i] = _mm512_setzero_si512();
-        sum.c[i] = _mm512_set1_epi32(half);
-    }
-    for (uint32_t k = 0; k < taps; k += QUAD, digits++) {
-        add_rows(&sum, rows + k, taps - k, x, digits);
-    }
-    __m512i level[4];
-    for (int i = 0; i < 4; i++) {
-        level[i] = combine(sum.a[i], sum.b[i], sum.c[i]);
-    }
-    return _mm512_packus_epi16(_mm512_packus_epi32(level[0], level[1]),
-                               _mm512_packus_epi32(level[2], level[3]));
-}
 
 enum {
     DOWN_QUADS = 16, /* digits on the stack */
 };
 
-static void down(const uint8_t *const *rows, const int32_t *weights, uint32_t taps, size_t count,
-                 uint8_t *ret_out) {
-    struct digits digits[DOWN_QUADS];
-    if (taps > DOWN_QUADS * QUAD || count < WINDOW) {
-        nnc_resize_kernels_avx2.down(rows, weights, taps, count, ret_out);
-        return;
+/* The taps of an output row: digits of each quad, repeated over all lanes, and the rows. */
+struct mix {
+    __m512i a[DOWN_QUADS], b[DOWN_QUADS], c[DOWN_QUADS];
+    const uint8_t *rows[DOWN_QUADS * QUAD];
+};
+
+/* Weights of four taps; rows behind the last tap repeat it, with weight 0. */
+static void plan_quad(struct mix *mix, uint32_t q, const uint8_t *const *rows,
+                      const int32_t *weights, uint32_t taps) {
+    int8_t a[QUAD] = {0}, b[QUAD] = {0}, c[QUAD] = {0};
+    int32_t word[3];
+    for (uint32_t t = 0; t < QUAD; t++) {
+        uint32_t tap = QUAD * q + t;
+        mix->rows[tap] = rows[tap < taps ? tap : taps - 1];
+        if (tap < taps) {
+            split(weights[tap], &a[t], &b[t], &c[t]);
+        }
     }
-    for (uint32_t k = 0; k < taps; k += QUAD) {
-        digits[k / QUAD] = split_quad(weights + k, taps - k);
+    memcpy(&word[0], a, sizeof(a));
+    memcpy(&word[1], b, sizeof(b));
+    memcpy(&word[2], c, sizeof(c));
+    mix->a[q] = _mm512_set1_epi32(word[0]);
+    mix->b[q] = _mm512_set1_epi32(word[1]);
+    mix->c[q] = _mm512_set1_epi32(word[2]);
+}
+
+/* 64 columns of four rows: the taps of a column side by side, 16 columns a vector. */
+struct columns {
+    __m512i at[4];
+};
+
+INLINE struct columns unpack(const uint8_t *const *rows, size_t x) {
+    __m512i row[QUAD];
+    for (uint32_t t = 0; t < QUAD; t++) {
+        row[t] = _mm512_loadu_si512(rows[t] + x);
     }
+    __m512i low01 = _mm512_unpacklo_epi8(row[0], row[1]);
+    __m512i high01 = _mm512_unpackhi_epi8(row[0], row[1]);
+    __m512i low23 = _mm512_unpacklo_epi8(row[2], row[3]);
+    __m512i high23 = _mm512_unpackhi_epi8(row[2], row[3]);
+    return (struct columns){
+        .at = {_mm512_unpacklo_epi16(low01, low23), _mm512_unpackhi_epi16(low01, low23),
+               _mm512_unpacklo_epi16(high01, high23), _mm512_unpackhi_epi16(high01, high23)}};
+}
+
+/* One digit of all taps onto the sums, which first make room for it. */
+INLINE void add_digit(__m512i *sum, const struct mix *mix, const __m512i *digit, uint32_t quads,
+                      size_t x) {
+    for (uint32_t q = 0; q < quads; q++) {
+        struct columns columns = unpack(mix->rows + (size_t)q * QUAD, x);
+        for (int i = 0; i < 4; i++) {
+            __m512i shifted = q == 0 ? _mm512_slli_epi32(sum[i], 8) : sum[i];
+            sum[i] = _mm512_dpbusd_epi32(shifted, columns.at[i], digit[q]);
+        }
+    }
+}
+
+INLINE __m512i mix_columns(const struct mix *mix, uint32_t quads, size_t x) {
+    __m512i sum[4];
+    for (int i = 0; i < 4; i++) {
+        sum[i] = _mm512_setzero_si512();
+    }
+    add_digit(sum, mix, mix->a, quads, x);
+    for (int i = 0; i < 4; i++) {
+        sum[i] = _mm512_add_epi32(sum[i], _mm512_set1_epi32(HALF_DIGIT));
+    }
+    add_digit(sum, mix, mix->b, quads, x);
+    add_digit(sum, mix, mix->c, quads, x);
+    for (int i = 0; i < 4; i++) {
+        sum[i] = _mm512_srli_epi32(sum[i], NNC_RESIZE_BITS);
+    }
+    return _mm512_packus_epi16(_mm512_packus_epi32(sum[0], sum[1]),
+                               _mm512_packus_epi32(sum[2], sum[3]));
+}
+
+INLINE void down_by(const struct mix *mix, uint32_t quads, size_t count, uint8_t *ret_out) {
     size_t last = count - WINDOW;
     for (size_t x = 0; x < count; x += WINDOW) {
         size_t place = x < last ? x : last; /* the last columns twice, rather than in part */
-        _mm512_storeu_si512(ret_out + place, mix_columns(rows, digits, taps, place));
+        _mm512_storeu_si512(ret_out + place, mix_columns(mix, quads, place));
+    }
+}
+
+static void down(const uint8_t *const *rows, const int32_t *weights, uint32_t taps, size_t count,
+                 uint8_t *ret_out) {
+    struct mix mix;
+    uint32_t quads = (taps + QUAD - 1) / QUAD;
+    if (quads > DOWN_QUADS || count < WINDOW) {
+        nnc_resize_kernels_avx2.down(rows, weights, taps, count, ret_out);
+        return;
+    }
+    for (uint32_t q = 0; q < quads; q++) {
+        plan_quad(&mix, q, rows, weights, taps);
+    }
+    switch (quads) {
+    case 1:
+        down_by(&mix, 1, count, ret_out);
+        break;
+    case 2:
+        down_by(&mix, 2, count, ret_out);
+        break;
+    default:
+        down_by(&mix, quads, count, ret_out);
+        break;
     }
 }
 
