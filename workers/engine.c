@@ -59,7 +59,11 @@ struct nnc_engine {
 static int input_of(const struct nnc_setup *setup, enum nnc_phase phase,
                     struct nnc_shape *ret_input) {
     const struct nnc_config *config = &setup->config;
-    if (setup->mode == NNC_MODE_BENCH_TRAIN && config->input[0] != '\0') {
+    if (setup->mode == NNC_MODE_BENCH_TRAIN && config->input[0] == '\0') {
+        *ret_input = (struct nnc_shape){0}; /* as the model's text has it */
+        return 0;
+    }
+    if (setup->mode == NNC_MODE_BENCH_TRAIN) {
         struct nnc_shape input = {0};
         int used = 0;
         if (sscanf(config->input, "%" SCNu32 "x%" SCNu32 "x%" SCNu32 "%n", &input.c, &input.h,
