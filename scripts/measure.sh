@@ -56,18 +56,18 @@ overfit() {
         n=$((n + 1))
     done
     cp -r "$out/fifty/train" "$out/fifty/val"
-    while read -r model lr epochs arguments; do
+    while read -r model lr epochs warmup arguments; do
         local begin=$SECONDS
         "$nncoord" "$out/fifty" --gpus 0 --model "$model" --model-args "$arguments" --batch-size 25 --lr "$lr" \
-            --epochs "$epochs" --lr-scheduler cosine --lr-warmup-epochs 4 --lr-warmup-method linear \
+            --epochs "$epochs" --lr-scheduler cosine --lr-warmup-epochs "$warmup" --lr-warmup-method linear \
             --lr-warmup-decay 0.1 --train-transform eval --hflip-prob 0 --eval-every 0 --quiet --json \
             --output-dir "$out/over-$model" >"$out/over.json"
         echo "$model, $n photographs, $epochs epochs: accuracy $(field acc1 <"$out/over.json"), loss" \
             "$(field loss <"$out/over.json"), $((SECONDS - begin)) s"
     done <<'ROWS'
-resnet50 0.01 30 num_classes=50
-alexnet 0.05 100 num_classes=50,dropout=0.0
-vgg16 0.01 30 num_classes=50,dropout=0.0
+resnet50 0.01 30 3 num_classes=50
+alexnet 0.05 80 5 num_classes=50,dropout=0.0
+vgg16 0.01 30 3 num_classes=50,dropout=0.0
 ROWS
 }
 
