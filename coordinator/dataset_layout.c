@@ -56,6 +56,8 @@ static const struct {
     {"testing", SPLIT_TEST},
 };
 
+const char *const nnc_layout_val_folders[] = {"val", "valid", "validation", "test", NULL};
+
 static int list_directory(const char *path, struct listing *ret_listing);
 static void listing_finish(struct listing *listing);
 static int find_idx(const char *root, const struct listing *listing, struct nnc_layout *layout);
@@ -546,11 +548,11 @@ static int try_split(const char *root, const char *name, enum nnc_data_format fo
 
 static int find_split_folders(const char *root, enum nnc_data_format format,
                               const struct listing *listing, struct nnc_layout *layout) {
-    static const char *const val_names[] = {"val", "valid", "validation", "test"};
+    const char *const *val = nnc_layout_val_folders;
     int code = listing_has(listing, "train") ? try_split(root, "train", format, &layout->train) : 0;
-    for (size_t i = 0; code >= 0 && i < 4 && layout->val.kind == 0; i++) {
-        if (listing_has(listing, val_names[i])) {
-            code = try_split(root, val_names[i], format, &layout->val);
+    for (; code >= 0 && *val != NULL && layout->val.kind == 0; val++) {
+        if (listing_has(listing, *val)) {
+            code = try_split(root, *val, format, &layout->val);
         }
     }
     return code;

@@ -28,6 +28,9 @@ struct nnc_layout {
     struct nnc_data_source plain; /* a set that does not say which of the two it is */
 };
 
+/* Folders that hold a validation set, in the order in which they are looked for; NULL-ended. */
+extern const char *const nnc_layout_val_folders[];
+
 /* Find out what lies at path: class folders, a tar shard, a directory of shards, a brace pattern of
  * shards or IDX files. format AUTO takes what fits, others look for their own kind only.
  * Owner:  the caller frees with nnc_layout_finish(), also after an error.

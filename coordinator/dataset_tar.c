@@ -145,15 +145,14 @@ static bool lies_below(const char *member, const char *folder) {
 
 /* A tar made of the folder above train/ and val/ would mix both into one part. */
 static int refuse_both_parts(const struct scan *scan) {
-    static const char *const val[] = {"val", "valid", "validation", "test"};
     bool has_train = false, has_val = false;
     for (size_t i = 0; i < scan->count; i++) {
         const struct nnc_shard *shard = &scan->files[i].shard;
         for (size_t k = 0; k < shard->image_count && !(has_train && has_val); k++) {
             const char *name = nnc_pool_at(&shard->names, shard->images[k].name);
             has_train = has_train || lies_below(name, "train");
-            for (size_t v = 0; v < sizeof(val) / sizeof(val[0]); v++) {
-                has_val = has_val || lies_below(name, val[v]);
+            for (const char *const *val = nnc_layout_val_folders; *val != NULL; val++) {
+                has_val = has_val || lies_below(name, *val);
             }
         }
     }

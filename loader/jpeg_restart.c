@@ -238,10 +238,6 @@ struct nnc_image_range nnc_jpeg_restart_range(const struct nnc_jpeg_restart *res
 
 /* ---- putting together ---- */
 
-static int reserve(struct nnc_jpeg_stitched *stitched, size_t size) {
-    return nnc_image_reserve(&stitched->bytes, &stitched->room, size);
-}
-
 /* The header without the index and with the size of the small image. Returns its bytes. */
 static size_t put_header(const struct nnc_jpeg_restart *restart, const struct cut *cut,
                          struct nnc_jpeg_stitched *stitched) {
@@ -296,7 +292,8 @@ int nnc_jpeg_restart_stitch(const struct nnc_jpeg_restart *restart, const struct
         range.first - part->first > part->size - range.bytes) {
         return nnc_fail(-NNC_E_FORMAT, "JPEG: the bytes of the needed rows are missing");
     }
-    int code = reserve(stitched, restart->head_size + range.bytes);
+    int code =
+        nnc_image_reserve(&stitched->bytes, &stitched->room, restart->head_size + range.bytes);
     if (code < 0) {
         return code;
     }
