@@ -93,6 +93,12 @@ static const struct nnc_choice backend_choices[] = {{"auto", NNC_BACKEND_AUTO},
                                                     {"cuda", NNC_BACKEND_CUDA},
                                                     {NULL, 0}};
 
+static const struct nnc_choice amp_choices[] = {{"auto", NNC_AMP_AUTO},
+                                                {"off", NNC_AMP_OFF},
+                                                {"bf16", NNC_AMP_BF16},
+                                                {"fp16", NNC_AMP_FP16},
+                                                {NULL, 0}};
+
 static const struct nnc_choice loss_choices[] = {
     {"cross-entropy", NNC_LOSS_CROSS_ENTROPY}, {"mse", NNC_LOSS_MSE}, {NULL, 0}};
 
@@ -109,6 +115,22 @@ static const struct nnc_choice warmup_choices[] = {
 static int check_channels(const struct nnc_config *config) {
     if (config->channels == 2) {
         return nnc_fail(-NNC_E_USAGE, "--channels must be 1 (grey), 3 (colour) or auto");
+    }
+    return 0;
+}
+
+static bool asks_for_gpus(const struct nnc_config *config) {
+    return config->backend == NNC_BACKEND_CUDA ||
+           (config->gpus[0] != '\0' && strcmp(config->gpus, "0") != 0);
+}
+
+static int check_amp(const struct nnc_config *config) {
+    bool mixed = config->amp == NNC_AMP_BF16 || config->amp == NNC_AMP_FP16;
+    if (mixed && !asks_for_gpus(config)) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--amp %s needs a GPU: add --gpus 1, or leave --amp out and "
+                        "train on the CPU in fp32",
+                        config->amp == NNC_AMP_BF16 ? "bf16" : "fp16");
     }
     return 0;
 }
@@ -392,6 +414,23 @@ const struct nnc_option nnc_config_options[] = {
      .def = "false",
      .help = "only algorithms that give the same bits each time",
      .group = NNC_GROUP_DEVICES, .aliases = {"use-deterministic-algorithms"}, .verbs = RUNS},
+    {.name = "amp", .type = NNC_OPTION_ENUM, FIELD(amp), .unit = "", .def = "auto",
+     .choices = amp_choices,
+     .help = "mixed precision on GPUs: bf16, fp16 with loss scaling, or off; auto takes bf16 where "
+             "the GPU has it; CPUs compute in fp32",
+     .group = NNC_GROUP_DEVICES, .check = check_amp, .verbs = RUNS},
+    {.name = "autotune", .type = NNC_OPTION_U32, FIELD(autotune), .unit = "algorithms", .min = 0,
+     .max = 64, .def = "10",
+     .help = "how many to time for each convolution on a GPU, once; 0 takes the first",
+     .group = NNC_GROUP_DEVICES, .verbs = RUNS},
+    {.name = "workspace", .type = NNC_OPTION_U32, FIELD(workspace), .unit = "MiB", .min = 0,
+     .max = 16384, .def = "512",
+     .help = "scratch memory that one operation on a GPU may take",
+     .group = NNC_GROUP_DEVICES, .verbs = RUNS},
+    {.name = "cuda-graphs", .type = NNC_OPTION_BOOL, FIELD(cuda_graphs), .unit = "",
+     .def = "false",
+     .help = "record a step on the GPU once and replay it; helps small batches",
+     .group = NNC_GROUP_DEVICES, .verbs = RUNS},
     {.name = "model", .flag = 'a', .type = NNC_OPTION_STRING, FIELD(model), .unit = "NAME|FILE",
      .def = "resnet18",
      .help = "network: a name that `nncoord models` lists, or a model text",

@@ -8,6 +8,8 @@
 #ifndef NNC_BASE_CONFIG_H
 #define NNC_BASE_CONFIG_H
 
+#include "base/config_choices.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,81 +18,6 @@
 #define NNC_PATH_MAX  1024
 #define NNC_NAME_MAX  64
 #define NNC_MAX_RANKS 64
-
-enum nnc_data_format {
-    NNC_FORMAT_AUTO,
-    NNC_FORMAT_FOLDER, /* DIR/{train,val}/CLASS/ ** /image (torchvision ImageFolder) */
-    NNC_FORMAT_TAR,    /* WebDataset shards */
-    NNC_FORMAT_IDX,    /* MNIST's idx, also gzip */
-};
-
-enum nnc_io_method {
-    NNC_IO_AUTO, /* io_uring, pread where it is refused */
-    NNC_IO_URING,
-    NNC_IO_PREAD,
-    NNC_IO_NULL, /* bench input only: one image stands for all of its size */
-};
-
-enum nnc_transform {
-    NNC_TRANSFORM_RANDOM_RESIZED_CROP, /* torchvision RandomResizedCrop + flip */
-    NNC_TRANSFORM_PADDED_CROP,         /* zero padding on each side, random crop, flip (CIFAR) */
-    NNC_TRANSFORM_EVAL,                /* resize shorter side, centre crop; no randomness */
-};
-
-enum nnc_decode {
-    NNC_DECODE_EXACT, /* every pixel as a full decode has it */
-    NNC_DECODE_FAST,  /* at half, quarter or eighth size where the crop is reduced as much */
-};
-
-enum nnc_pack_kind {
-    NNC_PACK_JPEG, /* restart-indexed */
-    NNC_PACK_RAW,  /* uint8 pixels, PNM */
-};
-
-enum nnc_split {
-    NNC_SPLIT_TRAIN,
-    NNC_SPLIT_VAL,
-};
-
-enum nnc_on_bad {
-    NNC_ON_BAD_REPLACE, /* a deterministic substitute takes the sample's place */
-    NNC_ON_BAD_FAIL,
-};
-
-enum nnc_loss {
-    NNC_LOSS_CROSS_ENTROPY,
-    NNC_LOSS_MSE, /* squared error |y - onehot|^2, summed over classes, mean over samples */
-};
-
-enum nnc_lr_scheduler {
-    NNC_LR_CONSTANT,
-    NNC_LR_STEP,
-    NNC_LR_COSINE,
-};
-
-enum nnc_lr_warmup {
-    NNC_WARMUP_LINEAR,   /* torch LinearLR: from decay*lr up to lr */
-    NNC_WARMUP_CONSTANT, /* torch ConstantLR: decay*lr during the warm-up */
-};
-
-enum nnc_device_backend {
-    NNC_BACKEND_AUTO, /* cuda where GPUs are asked for, else onednn, else reference */
-    NNC_BACKEND_ONEDNN,
-    NNC_BACKEND_REFERENCE,
-    NNC_BACKEND_CUDA,
-};
-
-/* Whether bench input finds the files in memory or on the storage. */
-enum nnc_cache {
-    NNC_CACHE_WARM,
-    NNC_CACHE_COLD,
-};
-
-/* What bench input does with a batch before it gives the slot back. */
-enum nnc_consumer {
-    NNC_CONSUMER_NONE,
-    NNC_CONSUMER_FLOAT, /* normalised float32 NCHW, as torchvision's loaders end in */
-};
 
 struct nnc_config {
     /* data */
@@ -127,6 +54,10 @@ struct nnc_config {
     uint32_t threads; /* compute threads per CPU trainer; 0 = from the CPU budget */
     int32_t backend;  /* enum nnc_device_backend */
     bool deterministic;
+    int32_t amp;        /* enum nnc_amp */
+    uint32_t autotune;  /* algorithms to time for each convolution on a GPU; 0 = the first */
+    uint32_t workspace; /* MiB of scratch memory that one operation on a GPU may take */
+    bool cuda_graphs;
 
     /* model */
     char model[NNC_PATH_MAX];   /* name in models/ or file */

@@ -4,6 +4,8 @@
  * plug-in the one for GPUs. Whatever knows an operation lives behind this table, whatever knows
  * epochs, ranks, schedules or files lives in front of it.
  *
+ * A host backend works on return; a device backend queues, and has a second table for that.
+ *
  * One backend holds the state of one model: weights, gradients, momentum, buffers. Several
  * executables (training with the full batch, with the short last one, evaluation) share that state
  * and one arena. One thread calls everything. All functions return >= 0 or a negative code. */
@@ -16,6 +18,35 @@
 struct nnc_backend;
 struct nnc_executable;
 
+/* What a device backend does with its device; host backends have none. */
+struct nnc_device_params {
+    uint32_t ordinal;       /* number on this machine, as the driver counts */
+    int32_t amp;            /* enum nnc_amp */
+    bool deterministic;     /* only algorithms that give the same bits each time */
+    bool graphs;            /* queue a step as one recorded graph */
+    uint32_t autotune;      /* algorithms to time for each convolution; 0: take the first */
+    size_t workspace_bytes; /* at most so much scratch memory for one operation */
+    const char *cache_dir;  /* where chosen algorithms are kept; NULL: nowhere */
+};
+
+/* One device, as found. */
+struct nnc_device_info {
+    uint32_t ordinal;
+    uint32_t capability; /* 10 * major + minor: 90 */
+    uint64_t memory;     /* bytes */
+    bool bf16;           /* whether --amp bf16 can be had; fp16 always can */
+    char name[64];       /* "NVIDIA H100 80GB HBM3" */
+};
+
+/* Loss scaling of a run in fp16, part of its state; scale 1 and 0 steps elsewhere. */
+struct nnc_loss_scale {
+    float scale;
+    uint32_t good_steps; /* since it last changed */
+};
+
+#define NNC_DEVICES_MAX   64
+#define NNC_COMM_ID_BYTES 128
+
 struct nnc_backend_params {
     const struct nnc_graph *graph; /* borrowed for the backend's life */
     uint32_t threads;              /* compute threads; >= 1 */
@@ -23,6 +54,12 @@ struct nnc_backend_params {
     double label_smoothing;        /* cross-entropy: (1-s) onehot + s/K, as PyTorch */
     uint64_t seed;                 /* dropout key */
     double mean[3], std[3];        /* INPUT */
+    uint32_t rank, ranks;          /* ranks >= 1; of the communicator */
+    struct nnc_device_params device;
+    /* Called in every slice of a wait for the device (at most 10 ms apart); negative ends the wait
+     * with that code. May be NULL. */
+    int (*alive)(void *context);
+    void *context;
 };
 
 /* One batch as it lies in the ring. */
@@ -80,7 +117,8 @@ struct nnc_backend_ops {
                    struct nnc_executable **ret_executable);
     void (*release)(struct nnc_executable *executable); /* takes NULL */
 
-    /* Take a batch of exactly program->batch samples; the memory may be reused on return.
+    /* Take a batch of exactly program->batch samples. The memory may be reused on return, or, in a
+     * device backend, when fed() has counted the batch.
      * Errors: -NNC_E_FORMAT for a label outside -1 .. classes - 1, naming sample and label. */
     int (*feed)(struct nnc_executable *executable, const struct nnc_feed *feed);
 
@@ -95,14 +133,16 @@ struct nnc_backend_ops {
     /* Logits of the last evaluate or step, plain (N, classes). */
     int (*logits)(struct nnc_executable *executable, float *ret_logits);
 
-    /* Metrics since the last poll, and reset them. */
+    /* Metrics since the last poll, and reset them. Device backends give the steps that are done and
+     * wait for none: finish() first where all must be in. */
     int (*poll)(struct nnc_backend *backend, struct nnc_metrics *ret_metrics);
 
     /* w <- w - lr * (...), PyTorch's SGD: d = g + wd*w; m = momentum*m + d (m = d at first, which
      * equals m = 0 before); w -= lr * (nesterov ? d + momentum*m : m). */
     int (*update)(struct nnc_backend *backend, const struct nnc_sgd *sgd);
 
-    /* Set all gradients to zero (a rank without samples in a step). */
+    /* Set all gradients to zero (a rank without samples in a step). With a communicator of the
+     * backend's own this rank takes part in the step's reductions. */
     int (*zero_gradients)(struct nnc_backend *backend);
 
     /* A parameter's value, gradient or momentum in plain layout: (K,C,R,S), (K,C), (C). Gradient
@@ -113,14 +153,64 @@ struct nnc_backend_ops {
                const float *values);
 
     /* The gradients of a reduction bucket as one flat run of host floats in the backend's own
-     * layout (equal on all ranks), for reduction in place. Host backends only; NULL in device
-     * backends, which bring their own communicator. */
+     * layout (equal on all ranks), for reduction in place. NULL in device backends, which bring
+     * their own communicator. */
     int (*bucket)(struct nnc_backend *backend, uint32_t bucket, float **ret_values,
                   size_t *ret_count);
 
     /* Bytes of weights + gradients + momentum + arena. */
     size_t (*memory)(const struct nnc_backend *backend);
+
+    /* NULL in host backends, where every function above has done its work on return. In a device
+     * backend feed, step, evaluate, update and zero_gradients only queue it, and what went wrong
+     * may be told by a later call; get, set and logits wait. */
+    const struct nnc_device_ops *device;
 };
+
+/* The part of a table that only devices have. A wait ends early with what params.alive says. After
+ * -NNC_E_HARDWARE or -NNC_E_COMM only abort, release and close may be called. */
+struct nnc_device_ops {
+    /* Devices that can be used, *ret_count of them at most NNC_DEVICES_MAX. None at all is no
+     * error: nnc_error_text() then says why in the words of driver or loader. */
+    int (*list)(struct nnc_device_info ret_devices[NNC_DEVICES_MAX], uint32_t *ret_count);
+
+    /* Make the memory that feeds come from fast to copy from. Errors: -ENOTSUP: the platform
+     * refuses; feeds work all the same, through memory of the backend's own. */
+    int (*pin)(struct nnc_backend *backend, void *memory, size_t bytes);
+    void (*unpin)(struct nnc_backend *backend, void *memory);
+
+    /* Feeds since open whose memory may be reused. Never waits. */
+    int (*fed)(struct nnc_backend *backend, uint64_t *ret_feeds);
+
+    /* Wait for everything that was queued. */
+    int (*finish)(struct nnc_backend *backend);
+
+    /* A communicator's name, made by rank 0 and told to all; then every rank joins, which waits for
+     * all. From then on step and zero_gradients sum the gradients over the ranks, bucket by bucket,
+     * while the backward pass goes on. One rank needs none.
+     * Errors: -NNC_E_COMM. */
+    int (*comm_id)(uint8_t ret_id[NNC_COMM_ID_BYTES]);
+    int (*comm_open)(struct nnc_backend *backend, const uint8_t id[NNC_COMM_ID_BYTES]);
+
+    /* Leave the communicator because a peer is gone; does not wait. */
+    void (*comm_abort)(struct nnc_backend *backend);
+
+    /* Gradient buckets whose reduction was queued and is done, since open: for the diagnosis of a
+     * hang. Never waits. */
+    int (*reduced)(struct nnc_backend *backend, uint64_t *ret_buckets);
+
+    int (*get_scale)(struct nnc_backend *backend, struct nnc_loss_scale *ret_scale);
+    int (*set_scale)(struct nnc_backend *backend, const struct nnc_loss_scale *scale);
+};
+
+/* What a plug-in exports under NNC_BACKEND_PLUGIN. It calls nnc_fail() and friends of the program
+ * that loads it. */
+struct nnc_backend_plugin {
+    const char *build_id; /* nnc_build_id() of its build must be that of the program */
+    const struct nnc_backend_ops *ops;
+};
+
+#define NNC_BACKEND_PLUGIN "nnc_backend_plugin"
 
 /* NULL-ended, best first; what was built in. */
 extern const struct nnc_backend_ops *const nnc_backends[];
