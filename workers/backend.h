@@ -13,6 +13,7 @@
 #define NNC_WORKERS_BACKEND_H
 
 #include "base/config.h"
+#include "ipc/device.h"
 #include "workers/program.h"
 
 struct nnc_backend;
@@ -29,22 +30,12 @@ struct nnc_device_params {
     const char *cache_dir;  /* where chosen algorithms are kept; NULL: nowhere */
 };
 
-/* One device, as found. */
-struct nnc_device_info {
-    uint32_t ordinal;
-    uint32_t capability; /* 10 * major + minor: 90 */
-    uint64_t memory;     /* bytes */
-    bool bf16;           /* whether --amp bf16 can be had; fp16 always can */
-    char name[64];       /* "NVIDIA H100 80GB HBM3" */
-};
-
 /* Loss scaling of a run in fp16, part of its state; scale 1 and 0 steps elsewhere. */
 struct nnc_loss_scale {
     float scale;
     uint32_t good_steps; /* since it last changed */
 };
 
-#define NNC_DEVICES_MAX   64
 #define NNC_COMM_ID_BYTES 128
 
 struct nnc_backend_params {
@@ -170,9 +161,9 @@ struct nnc_backend_ops {
 /* The part of a table that only devices have. A wait ends early with what params.alive says. After
  * -NNC_E_HARDWARE or -NNC_E_COMM only abort, release and close may be called. */
 struct nnc_device_ops {
-    /* Devices that can be used, *ret_count of them at most NNC_DEVICES_MAX. None at all is no
-     * error: nnc_error_text() then says why in the words of driver or loader. */
-    int (*list)(struct nnc_device_info ret_devices[NNC_DEVICES_MAX], uint32_t *ret_count);
+    /* Devices that can be used. None at all is no error: ret_devices->why says why, in the words of
+     * the driver. */
+    void (*list)(struct nnc_devices *ret_devices);
 
     /* Make the memory that feeds come from fast to copy from. Errors: -ENOTSUP: the platform
      * refuses; feeds work all the same, through memory of the backend's own. */
@@ -206,7 +197,7 @@ struct nnc_device_ops {
 /* What a plug-in exports under NNC_BACKEND_PLUGIN. It calls nnc_fail() and friends of the program
  * that loads it. */
 struct nnc_backend_plugin {
-    const char *build_id; /* nnc_build_id() of its build must be that of the program */
+    const char *(*build_id)(void); /* nnc_build_id() of its build must be that of the program */
     const struct nnc_backend_ops *ops;
 };
 
@@ -215,7 +206,13 @@ struct nnc_backend_plugin {
 /* NULL-ended, best first; what was built in. */
 extern const struct nnc_backend_ops *const nnc_backends[];
 
-/* The backend of that kind (enum nnc_device_backend), or an error that says how to get it. */
+/* The backend of that kind (enum nnc_device_backend), or an error that says how to get it. CUDA is
+ * a plug-in and is never what AUTO means here. */
 int nnc_backend_find(int32_t kind, const struct nnc_backend_ops **ret_ops);
+
+/* Load the plug-in "nncoord_NAME.so" that lies beside the running executable. It stays loaded.
+ * Errors: -NNC_E_USAGE: it is not there, it needs a library that is not there (in the loader's
+ *         words), or it comes from another build. */
+int nnc_backend_load(const char *name, const struct nnc_backend_ops **ret_ops);
 
 #endif

@@ -2,6 +2,7 @@
 /* nncoord-trainer: one process of three kinds, told by its setup.
  *
  *   --plan     answers what the coordinator must know before it starts anything   (plan.c)
+ *   --devices  answers which GPUs there are                                       (plan.c)
  *   trainer    attach -> ATTACHED -> compile, join, load -> READY -> START -> loop (train.c)
  *   saver      map the snapshot -> save -> SAVED                                   (saver.c)
  *
@@ -271,16 +272,18 @@ static int run_saver(struct nnc_child *child) {
 
 /* ---- main ---- */
 
-/* A program that only plans talks to nobody, so it needs no order to end: it goes with the
+/* A program that only answers talks to nobody, so it needs no order to end: it goes with the
  * coordinator, and by a signal. Whether the coordinator ended before is checked in plan.c. */
-static int plan(void) {
+static int answer(bool devices) {
     char *warning = NULL;
     sigset_t none;
     sigemptyset(&none);
     nnc_log_init("nncoord", NNC_LOG_INFO);
     int code = prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? nnc_fail_errno("PR_SET_PDEATHSIG") : 0;
     sigprocmask(SIG_SETMASK, &none, NULL);
-    code = code < 0 ? code : nnc_plan_main(&warning);
+    if (code == 0) {
+        code = devices ? nnc_plan_devices_main() : nnc_plan_main(&warning);
+    }
     if (warning != NULL) {
         nnc_log(NNC_LOG_WARN, "%s", warning);
     }
@@ -292,8 +295,8 @@ static int plan(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 2 && strcmp(argv[1], "--plan") == 0) {
-        return plan();
+    if (argc == 2 && (strcmp(argv[1], "--plan") == 0 || strcmp(argv[1], "--devices") == 0)) {
+        return answer(strcmp(argv[1], "--devices") == 0);
     }
     struct nnc_child *child = NULL;
     int code = nnc_child_begin(NNC_ROLE_TRAINER, &child);
