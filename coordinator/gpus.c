@@ -44,8 +44,9 @@ static int check_possible(const struct nnc_config *config, const struct nnc_devi
                         asked, config->cpu_ranks);
     }
     if (devices->count == 0) {
-        return nnc_fail(-NNC_E_USAGE, "%s: no GPU can be used: %s; `--gpus 0` trains on the CPU",
-                        asked, devices->why);
+        bool by_number = strncmp(asked, "--gpus", 6) == 0;
+        return nnc_fail(-NNC_E_USAGE, "%s: no GPU can be used: %s; `%s` computes on the CPU", asked,
+                        devices->why, by_number ? "--gpus 0" : "--backend auto");
     }
     return 0;
 }

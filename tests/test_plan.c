@@ -104,7 +104,7 @@ Test(plan, gpus_that_cannot_be_had_are_refused_with_the_reason_and_the_line_that
     } rows[] = {
         {"1", NNC_BACKEND_AUTO, 0, {"--gpus 1: no GPU can be used: libcudart", "`--gpus 0`"}},
         {"all", NNC_BACKEND_AUTO, 0, {"--gpus all", "`--gpus 0`"}},
-        {"", NNC_BACKEND_CUDA, 0, {"--backend cuda", "`--gpus 0`"}},
+        {"", NNC_BACKEND_CUDA, 0, {"--backend cuda", "`--backend auto`"}},
         {"0", NNC_BACKEND_CUDA, 1, {"--backend cuda", "--gpus 0"}},
         {"1", NNC_BACKEND_ONEDNN, 1, {"--gpus 1", "leave --backend out"}},
         {"3", NNC_BACKEND_AUTO, 2, {"--gpus 3", "`--gpus all`"}},
