@@ -7,6 +7,7 @@
  * with it. */
 #include "base/paths.h"
 
+#include "base/config.h"
 #include "base/err.h"
 
 #include <errno.h>
@@ -59,4 +60,18 @@ int nnc_path_programs(char *ret_path, size_t path_bytes) {
     }
     memcpy(ret_path, exe, strlen(exe) + 1);
     return 0;
+}
+
+int nnc_path_cache(const char *name, char *ret_path, size_t path_bytes) {
+    const char *cache = nnc_env("XDG_CACHE_HOME");
+    const char *below = "";
+    if (cache == NULL || cache[0] != '/') {
+        cache = nnc_env("HOME");
+        below = "/.cache";
+    }
+    if (cache == NULL || cache[0] != '/') {
+        return -ENOENT;
+    }
+    int length = snprintf(ret_path, path_bytes, "%s%s/nncoord/%s", cache, below, name);
+    return length > 0 && (size_t)length < path_bytes ? 0 : -ENOENT;
 }

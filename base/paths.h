@@ -15,6 +15,11 @@ int nnc_path_data(const char *name, char *ret_path, size_t path_bytes);
  * nnc_path_data(). */
 int nnc_path_programs(char *ret_path, size_t path_bytes);
 
+/* The folder `name` for files that cost time when they are lost and nothing else:
+ * $XDG_CACHE_HOME/nncoord/NAME or ~/.cache/nncoord/NAME. It need not exist. Returns 0, or -ENOENT
+ * without text when no folder is known. */
+int nnc_path_cache(const char *name, char *ret_path, size_t path_bytes);
+
 /* As nnc_path_data() for an executable with the absolute path `exe`; pure, for tests. */
 int nnc_path_data_for(const char *exe, const char *name, char *ret_path, size_t path_bytes);
 

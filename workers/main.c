@@ -92,6 +92,14 @@ static int comm_alive(void *context) {
     return 0;
 }
 
+/* So is one for the device, whatever it does. */
+static int device_alive(void *context) {
+    struct nnc_child_page *page = nnc_child_page(context);
+    uint32_t doing = atomic_load_explicit(&page->activity, memory_order_relaxed);
+    nnc_child_beat(context, (enum nnc_activity)doing);
+    return 0;
+}
+
 /* ---- trainer ---- */
 
 static bool has_model(const struct nnc_setup *setup) {
@@ -172,7 +180,9 @@ static int build(struct process *process) {
                                         .comm = process->comm,
                                         .audit_fd = process->audit_fd,
                                         .vfs = nnc_vfs_real()};
-    int code = has_model(setup) ? nnc_engine_create(setup, &process->engine) : 0;
+    const struct nnc_engine_params engine = {
+        .setup = setup, .alive = device_alive, .context = process->child};
+    int code = has_model(setup) ? nnc_engine_create(&engine, &process->engine) : 0;
     if (code == 0 && process->snapshot_memory != NULL) {
         code = nnc_snapshot_attach(nnc_engine_model(process->engine), process->snapshot_memory,
                                    setup->snapshot_bytes, &process->snapshot);
@@ -225,7 +235,7 @@ static int run_trainer(struct nnc_child *child) {
     if (code < 0 && process.comm != NULL) {
         nnc_comm_stop(process.comm);
     }
-    nnc_trainer_destroy(process.trainer);
+    nnc_trainer_destroy(process.trainer); /* unpins the ring */
     nnc_engine_destroy(process.engine);
     nnc_comm_destroy(process.comm);
     nnc_ring_destroy(process.ring);
