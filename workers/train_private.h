@@ -47,9 +47,9 @@ struct nnc_trainer {
     uint32_t held_count;
     uint64_t feeds; /* so far */
     void *pinned;   /* the ring's pixels, where the device reads them directly; else NULL */
-    char *audit;   /* lines of one batch */
-    float *buffer; /* holds one running statistic */
-    float *logits; /* PREDICT: of one batch, and what its samples are */
+    char *audit;    /* lines of one batch */
+    float *buffer;  /* holds one running statistic */
+    float *logits;  /* PREDICT: of one batch, and what its samples are */
     uint32_t *kept_samples, *kept_status;
 };
 
@@ -92,8 +92,8 @@ int trainer_reduce(struct nnc_trainer *trainer);
 /* Wait for everything that a device has queued, and take its metrics. A host backend has none. */
 int trainer_settle(struct nnc_trainer *trainer);
 
-/* -NNC_E_NUMERIC when the loss of the phase so far is no finite number: such weights are not kept. A
- * device tells it a step or two late, so it is asked before every snapshot. */
+/* -NNC_E_NUMERIC when the loss of the phase so far is no finite number: such weights are not kept.
+ * A device tells it a step or two late, so it is asked before every snapshot. */
 int trainer_check_finite(const struct nnc_trainer *trainer);
 
 /* Update the weights. Errors: -NNC_E_NUMERIC when the backend finds them not finite. */
