@@ -410,6 +410,11 @@ const struct nnc_option nnc_config_options[] = {
      .choices = backend_choices,
      .help = "what computes; reference is plain C and slow",
      .group = NNC_GROUP_DEVICES, .verbs = RUNS},
+    {.name = "step-timeout", .type = NNC_OPTION_U32, FIELD(step_timeout), .unit = "seconds",
+     .min = 1, .max = 86400, .def = "600",
+     .help = "time after which a trainer that stands still counts as hung; the run then goes on "
+             "from its last snapshot",
+     .group = NNC_GROUP_DEVICES, .verbs = RUNS},
     {.name = "deterministic", .type = NNC_OPTION_BOOL, FIELD(deterministic), .unit = "",
      .def = "false",
      .help = "only algorithms that give the same bits each time",

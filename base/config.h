@@ -51,8 +51,9 @@ struct nnc_config {
     /* devices */
     char gpus[NNC_NAME_MAX]; /* "N", "all", "0,2", "" = none asked for */
     uint32_t cpu_ranks;
-    uint32_t threads; /* compute threads per CPU trainer; 0 = from the CPU budget */
-    int32_t backend;  /* enum nnc_device_backend */
+    uint32_t threads;      /* compute threads per CPU trainer; 0 = from the CPU budget */
+    int32_t backend;       /* enum nnc_device_backend */
+    uint32_t step_timeout; /* seconds a trainer may stand still before it counts as hung */
     bool deterministic;
     int32_t amp;        /* enum nnc_amp */
     uint32_t autotune;  /* algorithms to time for each convolution on a GPU; 0 = the first */

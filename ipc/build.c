@@ -63,7 +63,7 @@ static const size_t layout[] = {
     NNC_ROLE_SAVER,
     NNC_MODE_CHECK,
     NNC_DOING_COUNT,
-    NNC_COUNT_COLLECTIVES,
+    NNC_COUNT_READY,
     NNC_MSG_DONE,
     NNC_MSG_STOP,
 };

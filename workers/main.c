@@ -232,6 +232,9 @@ static int run_trainer(struct nnc_child *child) {
     code = code < 0 ? code : nnc_child_wait_start(child);
     code = code < 0 ? code : prepare_run_dir(process.setup);
     code = code < 0 ? code : nnc_trainer_run(process.trainer);
+    if (code < 0) {
+        nnc_child_fail(child, code); /* the cause, before the peers fail of it */
+    }
     if (code < 0 && process.comm != NULL) {
         nnc_comm_stop(process.comm);
     }

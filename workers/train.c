@@ -585,9 +585,6 @@ int nnc_trainer_run(struct nnc_trainer *trainer) {
         code = run_schedule(trainer);
         break;
     }
-    if (code < 0 && trainer->params.comm != NULL) {
-        nnc_comm_stop(trainer->params.comm);
-    }
     return code;
 }
 
