@@ -217,6 +217,7 @@ static void on_ready(struct nnc_run_state *run, const struct nnc_message *messag
     memcpy(&ready, message->body, sizeof(ready));
     ready.note[sizeof(ready.note) - 1] = '\0';
     if (run->group.child[child].role == NNC_ROLE_TRAINER) {
+        run->report.sample_flops = 3.0 * (double)ready.sample_flops; /* backward is twice forward */
         snprintf(run->result->backend_note, sizeof(run->result->backend_note), "%s", ready.note);
         return;
     }
@@ -489,6 +490,7 @@ static void tick(struct nnc_run_state *run) {
         run->result->first_batch_seconds = (double)(now_ns - run->started_ns) * 1e-9;
     }
     nnc_run_weigh(run);
+    nnc_run_read_gpus(run, now_ns);
     actions.count = 0;
     if (nnc_run_adapt(run, &progress, now_ns, &actions) == 1) {
         perform(run, &actions);

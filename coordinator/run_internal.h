@@ -56,6 +56,9 @@ struct nnc_run_state {
     struct nnc_usage measured_from; /* of all, when the measured part began */
     struct nnc_footprint footprint; /* of the coordinator */
     struct nnc_stall stall;
+    struct nnc_nvml *nvml; /* NULL: nothing is told about GPUs */
+    uint64_t gpus_read_ns;
+    double peak_flops; /* of the GPUs together, a second */
     uint64_t put_off_ns; /* when a trainer's end was first put off; 0: none is */
     struct nnc_adapt adapt;
     struct nnc_run_look look; /* of the last tick */
@@ -108,6 +111,12 @@ bool nnc_run_puts_off(struct nnc_run_state *run, uint32_t child);
 /* Add where a trainer was to the words on its end: "in backward, step 12, after 37 all-reduces".
  * Its page is still mapped. */
 void nnc_run_add_place(const struct nnc_run_state *run, uint32_t child, char *words, size_t bytes);
+
+/* Begin to watch the GPUs that the plan takes. Without the driver's library the run knows less. */
+void nnc_run_watch_gpus(struct nnc_run_state *run, const struct nnc_devices *devices);
+
+/* Read the GPUs once a second for the progress line, and tell of their errors. */
+void nnc_run_read_gpus(struct nnc_run_state *run, uint64_t now_ns);
 
 /* Close and unmap everything prepared. */
 void nnc_run_release(struct nnc_run_state *run);

@@ -41,7 +41,11 @@ static int make_plan(struct nnc_run_state *run) {
         const struct nnc_dataset_part *part = part_of(run, phase);
         input.samples[phase] = part == NULL ? 0 : part->index.header->samples;
     }
-    return nnc_plan_make(&input, &run->plan);
+    int result = nnc_plan_make(&input, &run->plan);
+    if (result >= 0) {
+        nnc_run_watch_gpus(run, &devices);
+    }
+    return result;
 }
 
 static int make_index_memfds(struct nnc_run_state *run) {
@@ -204,6 +208,7 @@ int nnc_run_prepare(struct nnc_run_state *run) {
     }
     FILE *metrics = run->params->rundir == NULL ? NULL : run->params->rundir->metrics;
     nnc_report_init(&run->report, run->params->config, &run->plan.schedule, metrics);
+    run->report.peak_flops = run->peak_flops;
     run->report.silent = run->params->mode == NNC_MODE_PREDICT;
     run->report.best_acc1 = run->has_model ? run->answer.best_acc1 : -1.0;
     run->saving.enabled = run->params->rundir != NULL;
@@ -293,6 +298,7 @@ void nnc_run_child_setup(struct nnc_run_state *run, const struct nnc_group_child
 
 void nnc_run_release(struct nnc_run_state *run) {
     release_generation(run);
+    nnc_nvml_close(run->nvml);
     nnc_bad_close(&run->bad);
     nnc_strikes_close(&run->strikes);
     int *const all[] = {&run->index_fd[0], &run->index_fd[1], &run->snapshot_fd, &run->epoll_fd,

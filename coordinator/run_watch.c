@@ -6,8 +6,10 @@
 #include "coordinator/run_internal.h"
 
 #include "base/clock.h"
+#include "base/err.h"
 #include "base/log.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -120,4 +122,44 @@ void nnc_run_add_place(const struct nnc_run_state *run, uint32_t child, char *wo
     nnc_stall_place(&look, place, sizeof(place));
     size_t used = strlen(words);
     snprintf(words + used, bytes - used, " (%s)", place);
+}
+
+/* The plan chose among these devices. */
+static const struct nnc_device_info *device_of(const struct nnc_devices *devices, int32_t ordinal) {
+    uint32_t place = 0;
+    while (devices->item[place].ordinal != (uint32_t)ordinal) {
+        place++;
+        assert(place < devices->count);
+    }
+    return &devices->item[place];
+}
+
+void nnc_run_watch_gpus(struct nnc_run_state *run, const struct nnc_devices *devices) {
+    if (run->plan.device[0] < 0) {
+        return;
+    }
+    if (nnc_nvml_open(&run->nvml) < 0) {
+        nnc_log(NNC_LOG_INFO, "load and memory of GPUs are not shown: %s", nnc_error_text());
+    }
+    for (uint32_t rank = 0; rank < run->plan.ranks; rank++) {
+        const struct nnc_device_info *device = device_of(devices, run->plan.device[rank]);
+        run->peak_flops += device->peak_flops;
+        if (run->nvml != NULL && nnc_nvml_watch(run->nvml, device->bus) < 0) {
+            nnc_log(NNC_LOG_INFO, "not shown: %s", nnc_error_text());
+        }
+    }
+}
+
+void nnc_run_read_gpus(struct nnc_run_state *run, uint64_t now_ns) {
+    struct nnc_gpu_xid xid;
+    if (run->nvml == NULL || now_ns - run->gpus_read_ns < SECOND_NS) {
+        return;
+    }
+    run->gpus_read_ns = now_ns;
+    nnc_nvml_read(run->nvml, &run->report.gpu);
+    while (nnc_nvml_next_xid(run->nvml, &xid) == 1) {
+        nnc_report_clear(&run->report);
+        nnc_log(NNC_LOG_WARN, "the driver reports Xid %" PRIu64 " of the GPU of trainer %" PRIu32,
+                xid.number, xid.gpu);
+    }
 }

@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/paths.h"
 #include "coordinator/gpus.h"
+#include "coordinator/nvml.h"
 #include "coordinator/process.h"
 
 #include <inttypes.h>
@@ -68,6 +69,11 @@ static void look_at_gpus(struct findings *findings) {
         SAY(add(findings, "gpus", "`--gpus 0` trains on the CPU"), "none: %.140s", devices.why);
         return;
     }
+    struct nnc_nvml *nvml = NULL;
+    bool watched = nnc_nvml_open(&nvml) == 0;
+    SAY(add(findings, "gpu driver", watched ? NULL : "load and memory of GPUs will not be shown"),
+        "%.150s", watched ? nnc_nvml_driver(nvml) : nnc_error_text());
+    nnc_nvml_close(nvml);
     char text[128];
     nnc_gpus_describe(&devices.item[0], text, sizeof(text));
     SAY(add(findings, "gpus", NULL), "%" PRIu32 ", the first: %s", devices.count, text);

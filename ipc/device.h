@@ -18,7 +18,9 @@ struct nnc_device_info {
     uint64_t memory;     /* bytes */
     uint32_t bf16;       /* 1: --amp bf16 can be had; fp16 always can */
     uint32_t reserved;
-    char name[64]; /* "NVIDIA H100 80GB HBM3" */
+    double peak_flops; /* of 16-bit matrix products with fp32 sums, dense, a second; 0: unknown */
+    char bus[16];      /* "0000:3b:00.0": its PCI address */
+    char name[64];     /* "NVIDIA H100 80GB HBM3" */
 };
 
 /* What `nncoord-trainer --devices` answers on NNC_FD_CHANNEL (a pipe there). */

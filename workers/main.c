@@ -205,6 +205,9 @@ static int report_ready(struct process *process) {
         }
         ready.parameters = nnc_graph_parameter_count(graph);
         ready.snapshot_bytes = snapshot_bytes / 2;
+        for (uint32_t node = 0; node < graph->node_count; node++) {
+            ready.sample_flops += graph->nodes[node].flops;
+        }
         ready.device_bytes = ops->memory(nnc_engine_backend(process->engine));
         snprintf(ready.note, sizeof(ready.note), "%s: %.100s", ops->name, ops->description);
     }
