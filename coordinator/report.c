@@ -289,7 +289,8 @@ static void print_phase(struct nnc_report *report, const struct nnc_phase_sums *
                       "\"%s.top5\": %.9g, \"%s.images\": %" PRIu64 ", \"%s.total_ips\": %.6g, "
                       "\"%s.seconds\": %.6g, \"%s.data_time\": %.6g%s",
                       sums->epoch, name, loss, name, nnc_sums_acc1(sums), name, nnc_sums_acc5(sums),
-                      name, sums->count, name, rate, name, sums->seconds, name, sums->wait_seconds, gpu);
+                      name, sums->count, name, rate, name, sums->seconds, name, sums->wait_seconds,
+                      gpu);
 }
 
 void nnc_report_restart(struct nnc_report *report) {

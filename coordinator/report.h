@@ -84,8 +84,8 @@ void nnc_report_restart(struct nnc_report *report);
 void nnc_report_metric(struct nnc_report *report, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Model FLOPs utilisation: the share of the GPUs' peak that training takes at images_per_s; < 0: not
- * known. Source: Chowdhery et al., "PaLM", 2022, appendix B, without the attention term. */
+/* Model FLOPs utilisation: the share of the GPUs' peak that training takes at images_per_s; < 0:
+ * not known. Source: Chowdhery et al., "PaLM", 2022, appendix B, without the attention term. */
 double nnc_report_mfu(const struct nnc_report *report, double images_per_s);
 
 /* Mean loss, accuracies in 0..1; 0 for empty sums. */

@@ -58,7 +58,7 @@ struct nnc_run_state {
     struct nnc_stall stall;
     struct nnc_nvml *nvml; /* NULL: nothing is told about GPUs */
     uint64_t gpus_read_ns;
-    double peak_flops; /* of the GPUs together, a second */
+    double peak_flops;   /* of the GPUs together, a second */
     uint64_t put_off_ns; /* when a trainer's end was first put off; 0: none is */
     struct nnc_adapt adapt;
     struct nnc_run_look look; /* of the last tick */

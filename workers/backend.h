@@ -186,9 +186,9 @@ struct nnc_device_ops {
     /* Leave the communicator because a peer is gone; does not wait. */
     void (*comm_abort)(struct nnc_backend *backend);
 
-    /* Gradient buckets whose reduction was queued and is done, since open: for the diagnosis of a
-     * hang. Never waits. */
-    int (*reduced)(struct nnc_backend *backend, uint64_t *ret_buckets);
+    /* Gradient buckets that are computed, and those that are summed over the ranks, since open: for
+     * the diagnosis of a hang. Never waits; may be called from params.alive. */
+    void (*progress)(const struct nnc_backend *backend, uint64_t *ret_ready, uint64_t *ret_reduced);
 
     int (*get_scale)(struct nnc_backend *backend, struct nnc_loss_scale *ret_scale);
     int (*set_scale)(struct nnc_backend *backend, const struct nnc_loss_scale *scale);

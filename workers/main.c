@@ -92,11 +92,19 @@ static int comm_alive(void *context) {
     return 0;
 }
 
-/* So is one for the device, whatever it does. */
+/* So is one for the device, whatever it does; how far it is tells whether it hangs. */
 static int device_alive(void *context) {
-    struct nnc_child_page *page = nnc_child_page(context);
+    const struct process *process = context;
+    struct nnc_child_page *page = nnc_child_page(process->child);
     uint32_t doing = atomic_load_explicit(&page->activity, memory_order_relaxed);
-    nnc_child_beat(context, (enum nnc_activity)doing);
+    nnc_child_beat(process->child, (enum nnc_activity)doing);
+    if (process->engine != NULL) {
+        uint64_t ready, reduced;
+        nnc_engine_ops(process->engine)
+            ->device->progress(nnc_engine_backend(process->engine), &ready, &reduced);
+        nnc_child_set(process->child, NNC_COUNT_READY, ready);
+        nnc_child_set(process->child, NNC_COUNT_COLLECTIVES, reduced);
+    }
     return 0;
 }
 
@@ -181,7 +189,7 @@ static int build(struct process *process) {
                                         .audit_fd = process->audit_fd,
                                         .vfs = nnc_vfs_real()};
     const struct nnc_engine_params engine = {
-        .setup = setup, .alive = device_alive, .context = process->child};
+        .setup = setup, .alive = device_alive, .context = process};
     int code = has_model(setup) ? nnc_engine_create(&engine, &process->engine) : 0;
     if (code == 0 && process->snapshot_memory != NULL) {
         code = nnc_snapshot_attach(nnc_engine_model(process->engine), process->snapshot_memory,

@@ -225,7 +225,9 @@ int trainer_reduce(struct nnc_trainer *trainer) {
         }
         trainer->collectives++;
     }
-    trainer_set(trainer, NNC_COUNT_COLLECTIVES, trainer->collectives);
+    if (ops->device == NULL) { /* a device's are counted while it is waited for */
+        trainer_set(trainer, NNC_COUNT_COLLECTIVES, trainer->collectives);
+    }
     return 0;
 }
 
