@@ -516,6 +516,11 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "nesterov", .type = NNC_OPTION_BOOL, FIELD(nesterov), .unit = "", .def = "false",
      .help = "Nesterov's momentum",
      .group = NNC_GROUP_TRAINING, .check = check_nesterov, .verbs = LEARNS},
+    {.name = "lars", .type = NNC_OPTION_DOUBLE, FIELD(lars), .unit = "", .min = 0, .max = 1000,
+     .def = "0",
+     .help = "trust coefficient of LARS, which scales the step of each layer's weights for large "
+             "batches, such as 0.001; 0 is plain SGD",
+     .group = NNC_GROUP_TRAINING, .verbs = LEARNS},
     {.name = "lr-scheduler", .type = NNC_OPTION_ENUM, FIELD(lr_scheduler), .unit = "",
      .def = "step", .choices = scheduler_choices,
      .help = "course of the learning rate",

@@ -81,6 +81,7 @@ struct nnc_config {
     double norm_weight_decay; /* < 0: as weight_decay */
     double bias_weight_decay; /* < 0: as weight_decay */
     bool nesterov;
+    double lars;          /* trust coefficient; 0 = plain SGD */
     int32_t lr_scheduler; /* enum nnc_lr_scheduler */
     double lr_warmup_epochs;
     int32_t lr_warmup_method; /* enum nnc_lr_warmup */

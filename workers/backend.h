@@ -85,7 +85,20 @@ struct nnc_sgd {
     bool nesterov;
     /* Weight decay by enum nnc_param_kind (WEIGHT, BIAS, NORM). */
     float weight_decay[3];
+    float trust; /* LARS coefficient; 0: plain SGD */
 };
+
+/* What LARS multiplies a parameter's step with, from the Euclidean norms of its values and its
+ * gradient: WEIGHTs alone are scaled, and none whose norms have nothing to say.
+ * Math:   trust * |w| / (|g| + decay * |w|)
+ * Source: You, Gitman, Ginsburg, "Large batch training of convolutional networks", arXiv
+ *         1708.03888, equation 6. */
+static inline float nnc_sgd_ratio(const struct nnc_sgd *sgd, enum nnc_param_kind kind,
+                                  double value_norm, double gradient_norm) {
+    double below = gradient_norm + (double)sgd->weight_decay[kind] * value_norm;
+    bool scales = sgd->trust > 0 && kind == NNC_PARAM_WEIGHT && value_norm > 0 && gradient_norm > 0;
+    return scales ? (float)((double)sgd->trust * value_norm / below) : 1;
+}
 
 enum nnc_state {
     NNC_STATE_VALUE, /* weights; buffers too */
@@ -128,8 +141,9 @@ struct nnc_backend_ops {
      * wait for none: finish() first where all must be in. */
     int (*poll)(struct nnc_backend *backend, struct nnc_metrics *ret_metrics);
 
-    /* w <- w - lr * (...), PyTorch's SGD: d = g + wd*w; m = momentum*m + d (m = d at first, which
-     * equals m = 0 before); w -= lr * (nesterov ? d + momentum*m : m). */
+    /* w <- w - lr * (...), PyTorch's SGD: d = ratio * (g + wd*w) with nnc_sgd_ratio(); m =
+     * momentum*m + d (m = d at first, which equals m = 0 before); w -= lr * (nesterov ? d +
+     * momentum*m : m). */
     int (*update)(struct nnc_backend *backend, const struct nnc_sgd *sgd);
 
     /* Set all gradients to zero (a rank without samples in a step). With a communicator of the

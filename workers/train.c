@@ -254,8 +254,10 @@ static struct nnc_sgd sgd_of(const struct nnc_config *config, double lr) {
     double decay = config->weight_decay;
     double bias = config->bias_weight_decay < 0 ? decay : config->bias_weight_decay;
     double norm = config->norm_weight_decay < 0 ? decay : config->norm_weight_decay;
-    struct nnc_sgd sgd = {
-        .lr = (float)lr, .momentum = (float)config->momentum, .nesterov = config->nesterov};
+    struct nnc_sgd sgd = {.lr = (float)lr,
+                          .momentum = (float)config->momentum,
+                          .nesterov = config->nesterov,
+                          .trust = (float)config->lars};
     sgd.weight_decay[NNC_PARAM_WEIGHT] = (float)decay;
     sgd.weight_decay[NNC_PARAM_BIAS] = (float)bias;
     sgd.weight_decay[NNC_PARAM_NORM] = (float)norm;
