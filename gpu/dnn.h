@@ -30,9 +30,9 @@ struct nnc_dnn_key {
 };
 
 struct nnc_dnn_policy {
-    bool deterministic;    /* only engines that give the same bits each time */
-    size_t workspace_cap;  /* bytes; configurations that need more are left out */
-    uint32_t autotune;     /* time so many plans and take the fastest; 0 or 1: the first that works */
+    bool deterministic;   /* only engines that give the same bits each time */
+    size_t workspace_cap; /* bytes; configurations that need more are left out */
+    uint32_t autotune; /* time so many plans and take the fastest; 0 or 1: the first that works */
 };
 
 /* Facts about an engine, from cuDNN's notes. */
@@ -43,6 +43,13 @@ enum {
 
 struct nnc_dnn_device;
 struct nnc_dnn_plan;
+
+/* cuDNN's version, 91900 for 9.19.0: plans of one version are no good to another. */
+uint32_t nnc_dnn_version(void);
+
+/* "bf16 forward: x (32,64,56,56), w (64,64,3,3), stride 1x1, padding 1x1"; 160 bytes are always
+ * enough. */
+void nnc_dnn_key_text(const struct nnc_dnn_key *key, char *ret_text, size_t room);
 
 /* The properties of CUDA device `ordinal`, and a handle to execute on it.
  * Owner: close with nnc_dnn_close(). Errors: -NNC_E_HARDWARE with cuDNN's words. */
