@@ -158,24 +158,26 @@ static int try_mode(struct selection *selection, cudnnBackendDescriptor_t graph,
     return code;
 }
 
-/* What became of the configurations, and what would work. */
+/* Why there is no plan, and what would work. */
 static int no_plan(const struct selection *selection) {
-    char shape[160], least[16];
+    char shape[160], counts[160], least[16];
+    char advice[64] = "";
     nnc_dnn_key_text(selection->key, shape, sizeof(shape));
-    nnc_text_bytes(selection->least_workspace, least, sizeof(least));
-    char advice[128] = "";
+    snprintf(counts, sizeof(counts),
+             "of %u engines %u compile at run time, %u are nondeterministic, %u refuse, %u need "
+             "too much workspace, %u do not run",
+             selection->offered, selection->compiling, selection->nondeterministic,
+             selection->refused, selection->too_large, selection->idle);
     if (selection->too_large > 0) {
-        snprintf(advice, sizeof(advice), "; a workspace of %s would do", least);
+        nnc_text_bytes(selection->least_workspace, least, sizeof(least));
+        snprintf(advice, sizeof(advice), "; %s of workspace would do", least);
     } else if (selection->nondeterministic > 0) {
-        snprintf(advice, sizeof(advice), "; without --deterministic there may be one");
+        snprintf(advice, sizeof(advice), "; try without --deterministic");
     } else if (selection->key->type == NNC_GPU_BF16) {
-        snprintf(advice, sizeof(advice), "; this device computes in fp16: --amp fp16");
+        snprintf(advice, sizeof(advice), "; try --amp fp16");
     }
-    return nnc_fail(-ENOTSUP,
-                    "cuDNN has no plan for %s (of %u configurations %u are compiled at run time, "
-                    "%u nondeterministic, %u refused, %u too large, %u do not run)%s",
-                    shape, selection->offered, selection->compiling, selection->nondeterministic,
-                    selection->refused, selection->too_large, selection->idle, advice);
+    return nnc_fail(-ENOTSUP, "cuDNN has no plan on this device for %s (%s)%s", shape,
+                    selection->offered > 0 ? counts : "it offers no engine", advice);
 }
 
 int nnc_dnn_select(struct nnc_dnn_device *device, const struct nnc_dnn_key *key,
