@@ -18,26 +18,24 @@ struct dnn_answer {
     size_t workspace;   /* of the larger of the two plans */
 };
 
-/* About all of them: one device, type and batch, or several batches added up. */
+/* About all of them on one device in one type, at all batches. */
 struct dnn_cell {
-    uint32_t asked, planned, tensor_core, deterministic, nondeterministic_first;
-    size_t workspace; /* the largest */
+    uint32_t asked, planned, tensor_core;
+    uint32_t deterministic, deterministic_first; /* first: of the plans without that policy */
+    size_t workspace;                            /* the largest */
 };
 
 /* Called with each answer; the error text is the answer's when code < 0. */
 typedef void dnn_visit(void *context, const struct nnc_dnn_key *key,
                        const struct dnn_answer *answer);
 
-/* Ask about all cases, and add the answers to *cell. */
+/* Ask about all cases at batches of 1, 7, 32 and 256, and add the answers to *cell. */
 void dnn_matrix_ask(struct nnc_dnn_device *device, const struct dnn_cases *cases,
-                    enum nnc_gpu_type type, uint32_t batch, dnn_visit *visit, void *context,
-                    struct dnn_cell *cell);
+                    enum nnc_gpu_type type, dnn_visit *visit, void *context, struct dnn_cell *cell);
 
-/* Twice the multiply-adds of one convolution. */
-uint64_t dnn_flops(const struct nnc_dnn_key *key);
-
-/* "fp16" ... */
-const char *dnn_type_name(enum nnc_gpu_type type);
+/* True for convolutions of 16-bit types that have to be on tensor cores, those of 1 GFLOP or more.
+ * Smaller ones take microseconds, and cuDNN's choice among its engines may be as good without. */
+bool dnn_needs_tensor_core(const struct nnc_dnn_key *key);
 
 /* Head and rows of the table, in Markdown. */
 void dnn_matrix_print_head(FILE *file);
