@@ -51,8 +51,9 @@ uint32_t nnc_dnn_version(void);
  * enough. */
 void nnc_dnn_key_text(const struct nnc_dnn_key *key, char *ret_text, size_t room);
 
-/* The properties of CUDA device `ordinal`, and a handle to execute on it.
- * Owner: close with nnc_dnn_close(). Errors: -NNC_E_HARDWARE with cuDNN's words. */
+/* The properties of CUDA device `ordinal`, and a handle to execute on it. The caller has made it
+ * the current device: the handle belongs to that one. Owner: close with nnc_dnn_close(). Errors:
+ * -NNC_E_HARDWARE with cuDNN's words. */
 int nnc_dnn_open(int ordinal, struct nnc_dnn_device **ret_device);
 
 /* A device that is described by JSON text (tests/devices/): plans can be made, not executed.
@@ -88,7 +89,9 @@ uint32_t nnc_dnn_plan_notes(const struct nnc_dnn_plan *plan);   /* NNC_DNN_* bit
 int64_t nnc_dnn_plan_engine(const struct nnc_dnn_plan *plan);   /* cuDNN's global index */
 
 /* A plan as text, and back: the plan cache, and how all ranks run the same engines.
- * Owner: caller frees the text. Errors: -NNC_E_FORMAT when cuDNN refuses the text. */
+ * key: the one that the text was made for; nobody compares them.
+ * Owner: caller frees the text. Errors: -NNC_E_FORMAT when cuDNN refuses the text, as it does those
+ * of another version or device; -ENOMEM. */
 int nnc_dnn_plan_text(const struct nnc_dnn_plan *plan, char **ret_text);
 int nnc_dnn_plan_load(struct nnc_dnn_device *device, const struct nnc_dnn_key *key,
                       const char *text, struct nnc_dnn_plan **ret_plan);

@@ -35,6 +35,12 @@ const char *nnc_plan_cache_find(const struct nnc_plan_cache *cache, const struct
 int nnc_plan_cache_put(struct nnc_plan_cache *cache, const struct nnc_dnn_key *key,
                        const struct nnc_dnn_policy *policy, const char *text);
 
+/* nnc_dnn_select(), with a look into the cache first; a plan that had to be chosen is put. A text
+ * that cuDNN refuses is a miss. Owner and errors: as nnc_dnn_select(). */
+int nnc_plan_cache_select(struct nnc_plan_cache *cache, struct nnc_dnn_device *device,
+                          const struct nnc_dnn_key *key, const struct nnc_dnn_policy *policy,
+                          const struct nnc_dnn_timer *timer, struct nnc_dnn_plan **ret_plan);
+
 /* Write the file if anything was put; another process' file of the same name is replaced.
  * Errors: of nnc_vfs_make_dirs() and nnc_output_save(), for the log. */
 int nnc_plan_cache_save(struct nnc_plan_cache *cache);

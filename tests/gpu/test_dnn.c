@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The choice of a plan, with the real cuDNN and described devices. */
 #include "base/err.h"
+#include "gpu/plan_cache.h"
 #include "tests/gpu/dnn_cases.h"
+#include "tests/support/fixture.h"
 
 #include <criterion/criterion.h>
 #include <dlfcn.h>
@@ -229,6 +231,55 @@ Test(dnn, a_text_that_is_no_plan_of_this_device_is_refused) {
     cr_expect_null(loaded);
     free(text);
     nnc_dnn_plan_free(plan);
+    nnc_dnn_close(a100);
+    nnc_dnn_close(t4);
+}
+
+static struct nnc_plan_cache *cache_of(const struct nnc_dnn_device *device) {
+    struct nnc_plan_cache *cache = NULL;
+    char *properties = NULL;
+    cr_assert_eq(nnc_dnn_properties(device, &properties), 0);
+    cr_assert_eq(nnc_plan_cache_open(fixture_path("plans"), nnc_dnn_version(), properties, &cache),
+                 0);
+    free(properties);
+    return cache;
+}
+
+/* Select through the cache; the number of plans that were timed for it. */
+static uint32_t timed_plans(struct nnc_plan_cache *cache, struct nnc_dnn_device *device,
+                            int64_t *ret_engine) {
+    static const int64_t times[] = {9, 9, 9, 5, 5, 5, 7, 7, 7};
+    struct clock_list list = {times, 9, 0, {0}};
+    const struct nnc_dnn_timer timer = {listed_time, &list};
+    struct nnc_dnn_policy policy = usual;
+    policy.autotune = 3;
+    struct nnc_dnn_plan *plan = NULL;
+    cr_assert_eq(nnc_plan_cache_select(cache, device, &vgg, &policy, &timer, &plan), 0, "%s",
+                 nnc_error_text());
+    *ret_engine = nnc_dnn_plan_engine(plan);
+    nnc_dnn_plan_free(plan);
+    return list.calls / 3;
+}
+
+Test(dnn, plans_are_timed_in_the_first_run_only, .init = fixture_begin, .fini = fixture_end) {
+    struct nnc_dnn_device *a100 = device_of(A100);
+    struct nnc_dnn_device *t4 = device_of(T4);
+    int64_t chosen, engine;
+    struct nnc_plan_cache *cache = cache_of(a100);
+    cr_expect_eq(timed_plans(cache, a100, &chosen), 3);
+    cr_expect_eq(timed_plans(cache, a100, &engine), 0);
+    cr_assert_eq(nnc_plan_cache_save(cache), 0, "%s", nnc_error_text());
+    nnc_plan_cache_close(cache);
+    cache = cache_of(a100);
+    cr_expect_eq(timed_plans(cache, a100, &engine), 0);
+    cr_expect_eq(engine, chosen);
+    /* A text that cuDNN refuses is replaced; here because it is of another device. */
+    cr_expect_eq(timed_plans(cache, t4, &engine), 3);
+    cr_expect_eq(timed_plans(cache, t4, &engine), 0);
+    nnc_plan_cache_close(cache);
+    cache = cache_of(t4);
+    cr_expect_eq(timed_plans(cache, t4, &engine), 3);
+    nnc_plan_cache_close(cache);
     nnc_dnn_close(a100);
     nnc_dnn_close(t4);
 }
