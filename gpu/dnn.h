@@ -39,6 +39,7 @@ struct nnc_dnn_policy {
 enum {
     NNC_DNN_TENSOR_CORE = 1 << 0,
     NNC_DNN_NONDETERMINISTIC = 1 << 1,
+    NNC_DNN_COMPILED = 1 << 2, /* at run time: never selected */
 };
 
 struct nnc_dnn_device;

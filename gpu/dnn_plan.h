@@ -25,7 +25,6 @@ struct nnc_dnn_plan {
 struct nnc_dnn_facts {
     uint32_t notes; /* NNC_DNN_* */
     int64_t engine;
-    bool compiles; /* at run time */
 };
 
 /* Errors: of nnc_dnn_check(). */

@@ -91,7 +91,7 @@ static int try_config(struct selection *selection, cudnnBackendDescriptor_t *con
         return code;
     }
     selection->offered++;
-    if (facts.compiles) {
+    if ((facts.notes & NNC_DNN_COMPILED) != 0) {
         selection->compiling++;
         return 0;
     }
