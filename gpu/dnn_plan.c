@@ -20,7 +20,7 @@
 
 /* The error text with the shape in front. */
 static int fail_for(int code, const struct nnc_dnn_key *key) {
-    char shape[160];
+    char shape[NNC_DNN_KEY_TEXT_MAX];
     nnc_dnn_key_text(key, shape, sizeof(shape));
     return nnc_fail_in(code, "%s", shape);
 }

@@ -32,7 +32,7 @@ struct selection {
     int64_t best_ns;
     struct nnc_dnn_plan *best;
     /* Configurations by what became of them, for the error text. */
-    uint32_t offered, compiling, nondeterministic, refused, too_large, idle;
+    uint32_t offered, compiling, nondeterministic, refused, too_large, not_running;
     size_t least_workspace; /* of those too large */
 };
 
@@ -68,7 +68,7 @@ static bool consider(struct selection *selection, struct nnc_dnn_plan *plan) {
     }
     int64_t time_ns = median_time(selection->timer, plan);
     if (time_ns < 0) {
-        selection->idle++;
+        selection->not_running++;
         nnc_dnn_plan_free(plan);
         return false;
     }
@@ -160,14 +160,14 @@ static int try_mode(struct selection *selection, cudnnBackendDescriptor_t graph,
 
 /* Why there is no plan, and what would work. */
 static int no_plan(const struct selection *selection) {
-    char shape[160], counts[160], least[16];
+    char shape[NNC_DNN_KEY_TEXT_MAX], counts[160], least[16];
     char advice[64] = "";
     nnc_dnn_key_text(selection->key, shape, sizeof(shape));
     snprintf(counts, sizeof(counts),
              "of %u engines %u compile at run time, %u are nondeterministic, %u refuse, %u need "
              "too much workspace, %u do not run",
              selection->offered, selection->compiling, selection->nondeterministic,
-             selection->refused, selection->too_large, selection->idle);
+             selection->refused, selection->too_large, selection->not_running);
     if (selection->too_large > 0) {
         nnc_text_bytes(selection->least_workspace, least, sizeof(least));
         snprintf(advice, sizeof(advice), "; %s of workspace would do", least);
@@ -197,7 +197,7 @@ int nnc_dnn_select(struct nnc_dnn_device *device, const struct nnc_dnn_key *key,
     nnc_dnn_graph_finish(&graph);
     if (code < 0) {
         nnc_dnn_plan_free(selection.best);
-        char shape[160];
+        char shape[NNC_DNN_KEY_TEXT_MAX];
         nnc_dnn_key_text(key, shape, sizeof(shape));
         return nnc_fail_in(code, "%s", shape);
     }

@@ -63,6 +63,11 @@ void dnn_matrix_ask(struct nnc_dnn_device *device, const struct dnn_cases *cases
     }
 }
 
+void dnn_version_text(char *ret_text, size_t room) {
+    uint32_t version = nnc_dnn_version();
+    snprintf(ret_text, room, "cuDNN %u.%u.%u", version / 10000, version / 100 % 100, version % 100);
+}
+
 void dnn_matrix_print_head(FILE *file) {
     fprintf(file, "| Device | sm | Type | Convolutions | Plans | On tensor cores | Deterministic | "
                   "first | Largest workspace |\n"
