@@ -55,8 +55,8 @@ uint32_t nnc_dnn_version(void);
 void nnc_dnn_key_text(const struct nnc_dnn_key *key, char *ret_text, size_t room);
 
 /* The properties of CUDA device `ordinal`, and a handle to execute on it. The caller has made it
- * the current device: the handle belongs to that one. Owner: close with nnc_dnn_close(). Errors:
- * -NNC_E_HARDWARE with cuDNN's words. */
+ * the current device: the handle belongs to that one.
+ * Owner: close with nnc_dnn_close(). Errors: -NNC_E_HARDWARE with cuDNN's words; -ENOMEM. */
 int nnc_dnn_open(int ordinal, struct nnc_dnn_device **ret_device);
 
 /* A device that is described by JSON text (tests/devices/): plans can be made, not executed.
