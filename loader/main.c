@@ -157,6 +157,7 @@ static int run(struct process *process) {
         .maker = process->maker,
         .reader = process->reader,
         .quarantine = &process->quarantine,
+        .ahead = setup->geometry.slots,
         .claims_max = claims_max,
     };
     return nnc_loop_run(&params);
