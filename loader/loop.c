@@ -40,6 +40,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define POLL_NS 10000000ull
 
@@ -378,6 +379,13 @@ static void hold_oldest(struct loop *loop) {
     nnc_child_hold(loop->params->child, oldest->place.phase, oldest->place.sample);
 }
 
+/* How often this process gave its CPU up to wait for something. */
+static uint64_t count_sleeps(void) {
+    struct rusage usage = {0};
+    getrusage(RUSAGE_THREAD, &usage);
+    return (uint64_t)usage.ru_nvcsw;
+}
+
 static int wait_for_read(struct loop *loop) {
     uint64_t start = nnc_clock_ns();
     nnc_child_beat(loop->params->child, NNC_DOING_READ);
@@ -386,7 +394,8 @@ static int wait_for_read(struct loop *loop) {
     int code = nnc_reader_wait(loop->params->reader, &done);
     uint64_t now = nnc_clock_ns();
     nnc_child_count(loop->params->child, NNC_COUNT_NS_READ, now - start);
-    if (nnc_ahead_waited(&loop->ahead, now - start, now)) {
+    if (nnc_ahead_waited(&loop->ahead, now - start) &&
+        nnc_ahead_judge(&loop->ahead, now, count_sleeps())) {
         nnc_log(NNC_LOG_DEBUG, "reads are slow: fetching one ring ahead");
     }
     if (code <= 0) {

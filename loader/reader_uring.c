@@ -20,8 +20,8 @@
  * through a file slot of its own, since to open it here could take a round trip to a server. They
  * are silent but for the last, which comes whatever happened to the others and frees the slot.
  *
- * Does not: register buffers (they grow), use SQPOLL (it would take a core).
- * Source: io_uring_setup(2), io_uring_enter(2); liburing 2.3. */
+ * Does not: register buffers (they grow; measured, it saves nothing: docs/loaders.md), use SQPOLL
+ * (it would take a core). Source: io_uring_setup(2), io_uring_enter(2); liburing 2.3. */
 #include "base/err.h"
 #include "loader/reader_slot.h"
 

@@ -4,16 +4,24 @@
 
 #include <criterion/criterion.h>
 
-/* So many waits, each followed by so much other work. */
-static uint32_t wait_often(struct nnc_ahead *ahead, uint32_t count, uint64_t wait_ns,
-                           uint64_t work_ns) {
-    static uint64_t now_ns;
+/* So many waits, each followed by so much other work; awake: a CPU was waited for, not storage. */
+static uint32_t wait_how(struct nnc_ahead *ahead, uint32_t count, uint64_t wait_ns,
+                         uint64_t work_ns, bool awake) {
+    static uint64_t now_ns, sleeps;
     uint32_t begun = 0;
     for (uint32_t i = 0; i < count; i++) {
         now_ns += wait_ns + work_ns;
-        begun += nnc_ahead_waited(ahead, wait_ns, now_ns) ? 1 : 0;
+        sleeps += awake ? 0 : 1;
+        if (nnc_ahead_waited(ahead, wait_ns)) {
+            begun += nnc_ahead_judge(ahead, now_ns, sleeps) ? 1 : 0;
+        }
     }
     return begun;
+}
+
+static uint32_t wait_often(struct nnc_ahead *ahead, uint32_t count, uint64_t wait_ns,
+                           uint64_t work_ns) {
+    return wait_how(ahead, count, wait_ns, work_ns, false);
 }
 
 static uint32_t claims_left(struct nnc_ahead *ahead) {
@@ -43,4 +51,10 @@ Test(ahead, quick_reads_neither_switch_it_on_nor_off) {
     wait_often(&ahead, 2 * NNC_AHEAD_READS, 5000000, 800000);
     wait_often(&ahead, 10 * NNC_AHEAD_READS, 30000, 800000);
     cr_assert_eq(claims_left(&ahead), NNC_AHEAD_CLAIMS, "it is quick because of what was fetched");
+}
+
+Test(ahead, a_busy_machine_does_not_look_like_slow_storage) {
+    struct nnc_ahead ahead = {0};
+    cr_assert_eq(wait_how(&ahead, 10 * NNC_AHEAD_READS, 900000, 800000, true), 0);
+    cr_assert_eq(claims_left(&ahead), 0);
 }
