@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 #define NNC_AHEAD_READS  64        /* waits that are judged together */
-#define NNC_AHEAD_NS     100000ull /* mean wait for a read that is slow: no copy takes so long */
-#define NNC_AHEAD_SHARE  8         /* slow reads take at least 1 / so much of the time */
-#define NNC_AHEAD_SLEEPS 4         /* of the process meanwhile, at least */
+#define NNC_AHEAD_NS     100000ull /* mean wait for a read that is slow */
+#define NNC_AHEAD_SHARE  8         /* and they take at least 1 / so much of the time */
+#define NNC_AHEAD_SLEEPS 4         /* at least, of the process meanwhile */
 #define NNC_AHEAD_CLAIMS 4096      /* claims for which slow reads switch it on */
 
 struct nnc_ahead {
