@@ -81,6 +81,12 @@ static const struct nnc_choice io_choices[] = {{"auto", NNC_IO_AUTO},      {"uri
 static const struct nnc_choice decode_choices[] = {
     {"exact", NNC_DECODE_EXACT}, {"fast", NNC_DECODE_FAST}, {NULL, 0}};
 
+static const struct nnc_choice simd_choices[] = {{"auto", NNC_SIMD_AUTO},
+                                                 {"avx512", NNC_SIMD_AVX512},
+                                                 {"avx2", NNC_SIMD_AVX2},
+                                                 {"c", NNC_SIMD_C},
+                                                 {NULL, 0}};
+
 static const struct nnc_choice cache_choices[] = {
     {"warm", NNC_CACHE_WARM}, {"cold", NNC_CACHE_COLD}, {NULL, 0}};
 
@@ -387,6 +393,11 @@ const struct nnc_option nnc_config_options[] = {
      .help = "pixels as a full decode has them, or JPEGs at 1/2, 1/4 or 1/8 of their size where "
              "the crop is reduced at least as much",
      .group = NNC_GROUP_LOADERS, .verbs = MAKES, .adopts = true},
+    {.name = "simd", .type = NNC_OPTION_ENUM, FIELD(simd), .unit = "", .def = "auto",
+     .choices = simd_choices,
+     .help = "CPU instructions that images are resized with; the pixels are the same with all, and "
+             "one that the CPU lacks is refused",
+     .group = NNC_GROUP_LOADERS, .verbs = MAKES},
     {.name = "sample-timeout", .type = NNC_OPTION_U32, FIELD(sample_timeout), .unit = "seconds",
      .min = 1, .max = 86400, .def = "60",
      .help = "time after which a loader that holds one image counts as hung and is replaced",
