@@ -202,7 +202,7 @@ training() {
     fi
     if step "photographs for ResNet-50" 60 training.txt "$program" bench synth "$scratch/photographs" --count 1000; then
         step "training: ResNet-50" 60 training.txt "$program" "$scratch/photographs" --model resnet50 --gpus all \
-            --batch-size 64 --epochs 2 --limit-train-batches 60 --limit-val-batches 5 --output-dir "$scratch/resnet50"
+            --batch-size 64 --epochs 4 --output-dir "$scratch/resnet50"
     fi
 }
 
