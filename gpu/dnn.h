@@ -30,9 +30,9 @@ struct nnc_dnn_key {
 };
 
 struct nnc_dnn_policy {
-    bool deterministic;   /* only engines that give the same bits each time */
-    size_t workspace_cap; /* bytes; configurations that need more are left out */
-    uint32_t autotune; /* time so many plans and take the fastest; 0 or 1: the first that works */
+    bool deterministic;    /* only engines that give the same bits each time */
+    size_t workspace_cap;  /* bytes; configurations that need more are left out */
+    uint32_t autotune;     /* time so many plans and take the fastest; 0 or 1: the first that works */
 };
 
 /* Facts about an engine, from cuDNN's notes. */

@@ -15,36 +15,14 @@
 #ifndef NNC_GPU_KERNELS_H
 #define NNC_GPU_KERNELS_H
 
+#include "gpu/kernels_types.h"
+
 #include <cuda_runtime_api.h>
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-enum nnc_gpu_type {
-    NNC_GPU_F32,
-    NNC_GPU_BF16,
-    NNC_GPU_F16,
-    NNC_GPU_TYPE_COUNT,
-};
-
-/* As enum nnc_act of workers/program.h, which C++ does not see; dnn and exec assert equality. */
-enum nnc_gpu_act {
-    NNC_GPU_NONE,
-    NNC_GPU_RELU,
-    NNC_GPU_SIGMOID,
-    NNC_GPU_TANH,
-};
-
-/* Shape of a tensor; rows = n * h * w. */
-struct nnc_gpu_tensor {
-    enum nnc_gpu_type type;
-    uint32_t n, h, w;
-    uint32_t channels, stride;
-};
 
 /* ---- input ---- */
 
@@ -82,8 +60,6 @@ struct nnc_gpu_dropout {
     uint64_t threshold; /* p * 2^32; 2^32 keeps nothing */
     float scale;        /* 1 / (1 - p) */
 };
-
-struct nnc_gpu_step; /* below */
 
 /* y = x * mask * scale; backward is the same function of dy. accumulate: y +=. */
 int nnc_gpu_dropout(cudaStream_t stream, const struct nnc_gpu_tensor *shape,
@@ -166,31 +142,6 @@ int nnc_gpu_avgpool_backward(cudaStream_t stream, const struct nnc_gpu_pool *poo
 
 /* ---- loss ---- */
 
-/* Sums over the batches since they were last set to zero; as struct nnc_metrics. */
-struct nnc_gpu_metrics {
-    double loss_sum;
-    uint64_t count, left_out, correct1, correct5;
-};
-
-/* What changes from step to step, in device memory. */
-struct nnc_gpu_step {
-    uint32_t step, first; /* dropout counters */
-    float gradient_scale; /* of d(loss sum): ranks / global_count, without the loss scale */
-    float lr, momentum;
-    float weight_decay[3]; /* by enum nnc_param_kind: WEIGHT, BIAS, NORM */
-    uint32_t nesterov;
-    float trust; /* LARS coefficient; 0: plain SGD */
-};
-
-/* Dynamic loss scale and what the gradients of this step were, in device memory. */
-struct nnc_gpu_scaler {
-    float scale;         /* of the loss; 1: off */
-    uint32_t good_steps; /* since it last changed */
-    uint32_t nonfinite;  /* of this step: 1 when a gradient is inf or NaN */
-    uint32_t dynamic;    /* 1: scale follows the gradients */
-    uint64_t skipped;    /* steps without an update, so far */
-};
-
 struct nnc_gpu_loss {
     struct nnc_gpu_tensor logits; /* rows = N */
     bool squared;                 /* mean squared error against one-hot, else cross-entropy */
@@ -213,21 +164,6 @@ int nnc_gpu_loss_backward(cudaStream_t stream, const struct nnc_gpu_loss *loss, 
 /* ---- parameters ----
  * Parameters lie in flat arenas: fp32 values and momentum, gradients in `type` or fp32, a copy of
  * the values in `type`. A chunk is a run of at most NNC_GPU_CHUNK values of one parameter. */
-
-#define NNC_GPU_CHUNK 8192
-
-struct nnc_gpu_chunk {
-    uint64_t offset; /* in values, of all arenas alike; a multiple of 8 */
-    uint32_t count;
-    uint32_t param; /* number of the parameter among the trained ones */
-    uint32_t kind;  /* enum nnc_param_kind */
-    uint32_t reserved;
-};
-
-/* The first chunk and the number of chunks of a parameter. */
-struct nnc_gpu_range {
-    uint32_t first, count;
-};
 
 struct nnc_gpu_arena {
     const struct nnc_gpu_chunk *chunks; /* device */

@@ -25,6 +25,8 @@
 namespace nnc {
 
 constexpr unsigned group_values = 8;
+/* One block a multiprocessor is all that kernels ask for, in __launch_bounds__(block_threads, 1):
+ * left to choose, ptxas spills registers to make room for more. */
 constexpr unsigned block_threads = 256;
 constexpr unsigned warp_lanes = 32;
 constexpr unsigned all_lanes = 0xffffffffu;

@@ -94,7 +94,7 @@ __device__ inline float squared_error(const matrix &shape, const T *row, uint32_
 
 /* results[row] = {loss, 1 when there is a label, 1 when first, 1 when among the first five} */
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     row_losses(matrix shape, bool squared, float smoothing, const T *__restrict__ logits,
                const int32_t *__restrict__ labels, float *__restrict__ results) {
     const uint32_t row = row_of_warp();
@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(warp_lanes)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     loss_backward(matrix shape, bool squared, float smoothing, const T *__restrict__ logits,
                   const int32_t *__restrict__ labels, const struct nnc_gpu_step *__restrict__ step,
                   const struct nnc_gpu_scaler *__restrict__ scaler, T *__restrict__ dlogits) {

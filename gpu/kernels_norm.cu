@@ -63,7 +63,7 @@ __device__ inline void add_slabs(const matrix &shape, uint32_t slabs, uint32_t c
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     statistics(matrix shape, const T *__restrict__ x, float *__restrict__ scratch) {
     const place at = place_of_thread();
     float sums[2][group_values] = {};
@@ -89,7 +89,7 @@ __device__ inline float move_toward(float from, double to, float momentum) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     finish_statistics(matrix shape, uint32_t slabs, float eps, float momentum,
                       const T *__restrict__ x, const float *__restrict__ scratch,
                       float *__restrict__ running_mean, float *__restrict__ running_var,
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(block_threads)
     }
 }
 
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     running_statistics(matrix shape, float eps, const float *__restrict__ running_mean,
                        const float *__restrict__ running_var, float *__restrict__ mean,
                        float *__restrict__ scale) {
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     norm_apply(matrix shape, bool relu, const float *__restrict__ weight,
                const float *__restrict__ bias, const float *__restrict__ mean,
                const float *__restrict__ scale, const T *x, const T *z, uint8_t *mask, T *y) {
@@ -188,7 +188,7 @@ __device__ inline void apply_mask(unsigned positive, float (&values)[group_value
 
 /* Sums of d and of d * (x - mean). mask NULL: no ReLU. */
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     norm_sums(matrix shape, const float *__restrict__ mean, const uint8_t *__restrict__ mask,
               const T *__restrict__ x, const T *__restrict__ dy, float *__restrict__ scratch) {
     const place at = place_of_thread();
@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(block_threads)
     leave_sums(shape, at, sums, scratch);
 }
 
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     finish_norm_sums(matrix shape, uint32_t slabs, const float *__restrict__ scratch,
                      const float *__restrict__ scale, float *__restrict__ dweight,
                      float *__restrict__ dbias) {
@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(block_threads)
 
 /* dx is finished before dz is read: they may be one tensor, and dz may be dy. */
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     norm_backward(matrix shape, const float *__restrict__ weight, const float *__restrict__ mean,
                   const float *__restrict__ scale, const float *__restrict__ dweight,
                   const float *__restrict__ dbias, const uint8_t *__restrict__ mask, const T *x,
@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     bias_sums(matrix shape, const T *__restrict__ dy, float *__restrict__ scratch) {
     const place at = place_of_thread();
     float sums[1][group_values] = {};
@@ -295,7 +295,7 @@ __global__ void __launch_bounds__(block_threads)
     leave_sums(shape, at, sums, scratch);
 }
 
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     finish_bias_sums(matrix shape, uint32_t slabs, const float *__restrict__ scratch,
                      float *__restrict__ db) {
     const uint32_t channel = blockIdx.x * warp_lanes + threadIdx.x;

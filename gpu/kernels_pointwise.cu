@@ -14,7 +14,7 @@ using namespace nnc;
 namespace {
 
 /* A pixel a thread. */
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     input_u8(struct nnc_gpu_tensor shape, uint32_t pixels, size_t sample_stride, float4 scale,
              float4 shift, const uint8_t *__restrict__ images, void *__restrict__ y) {
     const uint32_t plane = shape.h * shape.w;
@@ -61,7 +61,7 @@ __device__ inline float undo_act(enum nnc_gpu_act act, float y, float dy) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     pointwise(matrix shape, enum nnc_gpu_act act, const T *x, const T *z,
               const float *__restrict__ bias, T *y) {
     const place at = place_of_thread();
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     act_backward(matrix shape, enum nnc_gpu_act act, const T *y, const T *dy, bool accumulate,
                  T *dx) {
     const place at = place_of_thread();
@@ -135,7 +135,7 @@ __device__ inline uint32_t philox_word(uint32_t step, uint32_t node, uint32_t sa
 /* Neighbours in a group share a block of words only where h * w = 1; elsewhere each has its own,
  * and one loop for both is short. */
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     dropout_mask(matrix shape, uint32_t plane, struct nnc_gpu_dropout dropout,
                  const struct nnc_gpu_step *__restrict__ step, const T *x, bool accumulate, T *y) {
     const place at = place_of_thread();
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(block_threads)
 
 /* count values in a row, no matter what they belong to. */
 template <typename From, typename To>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     convert(size_t count, const From *__restrict__ from, To *__restrict__ to) {
     const size_t step = (size_t)gridDim.x * blockDim.x * group_values;
     size_t index = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * group_values;

@@ -108,7 +108,7 @@ __device__ inline void store_places(uint8_t *to, const maxima &best) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     maxpool(matrix shape, struct nnc_gpu_pool pool, const T *__restrict__ x,
             uint8_t *__restrict__ places, T *__restrict__ y) {
     const place at = place_of_thread();
@@ -158,7 +158,7 @@ __device__ inline void add_chosen(const T *dy, const uint8_t *places, uint32_t w
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     maxpool_backward(matrix shape, struct nnc_gpu_pool pool, const uint8_t *__restrict__ places,
                      const T *__restrict__ dy, bool accumulate, T *__restrict__ dx) {
     const place at = place_of_thread();
@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     avgpool(matrix shape, struct nnc_gpu_pool pool, const T *__restrict__ x, T *__restrict__ y) {
     const place at = place_of_thread();
     if (at.column >= shape.columns) {
@@ -215,7 +215,7 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     avgpool_backward(matrix shape, struct nnc_gpu_pool pool, const T *__restrict__ dy,
                      bool accumulate, T *__restrict__ dx) {
     const place at = place_of_thread();

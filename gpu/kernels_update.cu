@@ -41,7 +41,7 @@ __device__ inline void store_until(T *to, size_t index, size_t end,
 }
 
 template <typename G>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     gradient_sums(const struct nnc_gpu_chunk *__restrict__ chunks, const G *__restrict__ gradients,
                   const float *__restrict__ values, struct nnc_gpu_scaler *scaler,
                   float *__restrict__ sums) {
@@ -124,7 +124,7 @@ __device__ inline void store_copy(enum nnc_gpu_type type, void *copy, size_t ind
 }
 
 template <typename G>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 1)
     sgd(const struct nnc_gpu_chunk *__restrict__ chunks,
         const struct nnc_gpu_step *__restrict__ step,
         const struct nnc_gpu_scaler *__restrict__ scaler, const float *__restrict__ norms,
