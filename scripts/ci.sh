@@ -33,11 +33,11 @@ configure() {
 }
 
 clang_build() {
-    CC=clang configure build-clang && ninja -C build-clang --quiet
+    CC=clang CXX=clang++ configure build-clang && ninja -C build-clang --quiet
 }
 
 bare_build() {
-    configure build-bare -Donednn=disabled && ninja -C build-bare --quiet &&
+    configure build-bare -Donednn=disabled -Dcuda=disabled && ninja -C build-bare --quiet &&
         meson test -C build-bare --no-rebuild --print-errorlogs --suite unit --suite kernel
 }
 

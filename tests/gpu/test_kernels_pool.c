@@ -175,11 +175,18 @@ static const struct {
     uint32_t n, h, w, channels, r, s, stride_h, stride_w, pad_h, pad_w;
     uint32_t p, q; /* adaptive output; 0: by the window */
 } rows[] = {
-    {1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0},   {2, 7, 9, 3, 3, 3, 2, 2, 1, 1, 0, 0},
-    {1, 8, 6, 13, 2, 2, 2, 2, 0, 0, 0, 0},  {2, 9, 5, 64, 3, 2, 3, 1, 0, 1, 0, 0},
-    {3, 11, 4, 8, 2, 1, 4, 3, 1, 0, 0, 0},  {1, 6, 6, 300, 5, 4, 1, 2, 2, 2, 0, 0},
-    {4, 17, 16, 8, 3, 3, 1, 1, 1, 1, 0, 0}, {2, 7, 7, 72, 0, 0, 0, 0, 0, 0, 1, 1},
-    {1, 13, 11, 5, 0, 0, 0, 0, 0, 0, 6, 6}, {2, 5, 3, 9, 0, 0, 0, 0, 0, 0, 7, 7},
+    {1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0},
+    {2, 7, 9, 3, 3, 3, 2, 2, 1, 1, 0, 0},
+    {1, 8, 6, 13, 2, 2, 2, 2, 0, 0, 0, 0},
+    {2, 9, 5, 64, 3, 2, 3, 1, 0, 1, 0, 0},
+    {3, 11, 4, 8, 2, 1, 4, 3, 1, 0, 0, 0},
+    {1, 6, 6, 300, 5, 4, 1, 2, 2, 2, 0, 0},
+    {4, 17, 16, 8, 3, 3, 1, 1, 1, 1, 0, 0},
+    {2, 7, 7, 72, 0, 0, 0, 0, 0, 0, 1, 1},
+    {1, 13, 11, 5, 0, 0, 0, 0, 0, 0, 6, 6},
+    {2, 5, 3, 9, 0, 0, 0, 0, 0, 0, 7, 7},
+    /* Threads take several places. */
+    {2, 514, 515, 3, 2, 2, 1, 1, 1, 1, 0, 0},
 };
 
 enum {
@@ -274,7 +281,9 @@ Test(pool, mean_over_windows_and_adaptive_windows) {
         expect_tensor(&test.pool.y, test.y, mean_at, &test, "avgpool");
         start_gradient(&test);
         /* Each window gives a rounded share and a product, and is added. */
-        test.operations = 3 * (double)(test.pool.y.h * test.pool.y.w) + 1;
+        uint32_t windows =
+            test.pool.adaptive ? test.pool.y.h * test.pool.y.w : test.pool.r * test.pool.s;
+        test.operations = 3 * (double)windows + 1;
         device_run(launch_mean_backward, &test);
         scatter_all(&test, scatter_mean);
         expect_tensor(&test.pool.x, test.dx, gradient_at, &test, "avgpool_backward");
