@@ -13,6 +13,7 @@
 set -euo pipefail
 
 packages_build="gcc
+g++
 libc6-dev
 meson
 ninja-build
