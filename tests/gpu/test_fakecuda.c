@@ -6,6 +6,7 @@
 
 #include <criterion/criterion.h>
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -424,4 +425,24 @@ Test(fakecuda, old_driver_and_no_device_are_told_apart) {
     cr_assert_eq(cudaGetDeviceCount(&count), cudaErrorNoDevice);
     OK(cudaGetDeviceCount(&count));
     cr_assert_eq(count, 1);
+}
+
+/* ---- as a monitor sees it ---- */
+
+Test(fakecuda, monitor_finds_the_device_by_its_bus) {
+    char bus[32];
+    void *device = NULL, *library = dlopen("libnvidia-ml.so.1", RTLD_NOW);
+    cr_assert(library, "%s", dlerror());
+    int (*init)(void), (*by_bus)(const char *, void **), (*power)(void *, unsigned *);
+    *(void **)&init = dlsym(library, "nvmlInit_v2");
+    *(void **)&by_bus = dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2");
+    *(void **)&power = dlsym(library, "nvmlDeviceGetPowerUsage");
+    unsigned milliwatts = 0;
+    fakecuda_configure("devices=2");
+    OK(cudaDeviceGetPCIBusId(bus, sizeof bus, 1));
+    cr_assert_neq(by_bus(bus, &device), 0, "not before it is opened");
+    cr_assert_eq(init(), 0);
+    cr_assert_eq(by_bus(bus, &device), 0);
+    cr_assert_eq(power(device, &milliwatts), 0);
+    cr_assert_eq(milliwatts, 250001);
 }

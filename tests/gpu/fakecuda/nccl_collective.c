@@ -70,7 +70,7 @@ static bool ready(void *closure, uint64_t number) {
     if (comm->aborted) {
         return true;
     }
-    if (comm->error != ncclSuccess || comm->done + 1 != number ||
+    if (collective->hang || comm->error != ncclSuccess || comm->done + 1 != number ||
         (comm->published < number && !publish(collective, number))) {
         return false;
     }
@@ -141,9 +141,11 @@ static ncclResult_t dispatch(struct collective *collective) {
     enum fake_schedule schedule = fake_settings()->schedule;
     int64_t ms = 0;
     enum fake_action fault = fake_take_fault(&ms);
-    fake_put_fault(fault, ms);
+    collective->hang = fault == FAKE_HANG; /* until an abort, which no other operation has */
+    if (fault != FAKE_HANG && fault != FAKE_REMOTE) {
+        fake_put_fault(fault, ms);
+    }
     if (fault == FAKE_REMOTE) {
-        fake_take_fault(&ms);
         comm->error = nccl_fail(comm, ncclRemoteError, "a remote rank failed");
     }
     bool later = !comm->blocking && fault == FAKE_NONE &&

@@ -84,6 +84,7 @@ struct collective {
     const void *send;
     void *recv;
     cudaStream_t stream;
+    bool hang;
 };
 
 /* Say why, on stderr too; comm NULL: none is there. Gives the code back. */
