@@ -209,6 +209,7 @@ Test(fakecuda_blas, heuristic_can_be_made_to_find_nothing) {
     open_objects(&plain, &o);
     cr_assert_eq(choose(&o, &found, &count), CUBLAS_STATUS_NOT_SUPPORTED);
     cr_assert_eq(count, 0);
+    close_objects(&o);
 }
 
 Test(fakecuda_blas, layout_that_does_not_fit_is_refused) {
@@ -222,6 +223,7 @@ Test(fakecuda_blas, layout_that_does_not_fit_is_refused) {
     cr_assert_eq(
         cublasLtMatrixLayoutSetAttribute(o.d, CUBLASLT_MATRIX_LAYOUT_LD, &ld, sizeof ld - 1),
         CUBLAS_STATUS_INVALID_VALUE);
+    close_objects(&o);
 }
 
 static void assert_violation(const char *words) {
@@ -249,4 +251,5 @@ Test(fakecuda_blas, short_workspace_and_loose_alignment_are_named) {
     o.pa = a;
     multiply(&o, 0, &found.algo, found.workspaceSize);
     cr_assert_null(fakecuda_violation());
+    close_objects(&o);
 }

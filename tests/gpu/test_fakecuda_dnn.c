@@ -73,9 +73,39 @@ struct attribute {
     const void *values;
 };
 
+/* All that a test made; destroyed at its end. */
+static struct {
+    cudnnBackendDescriptor_t descriptors[2048];
+    size_t count;
+    cudnnHandle_t handle;
+    cudaStream_t stream;
+} made_here;
+
+static cudnnStatus_t create(cudnnBackendDescriptorType_t kind, cudnnBackendDescriptor_t *ret) {
+    cudnnStatus_t status = cudnnBackendCreateDescriptor(kind, ret);
+    cr_assert_lt(made_here.count, sizeof made_here.descriptors / sizeof made_here.descriptors[0]);
+    made_here.descriptors[made_here.count++] = *ret;
+    return status;
+}
+
+static void destroy_descriptors(void) {
+    while (made_here.count > 0) {
+        FINE(cudnnBackendDestroyDescriptor(made_here.descriptors[--made_here.count]));
+    }
+}
+
+static void finish(void) {
+    destroy_descriptors();
+    if (made_here.handle) {
+        FINE(cudnnDestroy(made_here.handle));
+    }
+}
+
+TestSuite(fakecuda_dnn, .fini = finish);
+
 static cudnnStatus_t try_make(cudnnBackendDescriptorType_t kind, const struct attribute *rows,
                               size_t count, cudnnBackendDescriptor_t *ret) {
-    cudnnStatus_t status = cudnnBackendCreateDescriptor(kind, ret);
+    cudnnStatus_t status = create(kind, ret);
     for (size_t i = 0; i < count && status == CUDNN_STATUS_SUCCESS; i++) {
         status = cudnnBackendSetAttribute(*ret, rows[i].name, rows[i].type, rows[i].count,
                                           rows[i].values);
@@ -172,7 +202,6 @@ static cudnnBackendDescriptor_t pointwise(cudnnPointwiseMode_t mode, cudnnBacken
         {CUDNN_ATTR_OPERATION_POINTWISE_BDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &b},
     };
     FINE(try_make(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, rows, b ? 4 : 3, &made));
-    cudnnBackendDestroyDescriptor(what);
     return made;
 }
 
@@ -227,7 +256,7 @@ static int64_t configurations(cudnnBackendDescriptor_t of, cudnnBackendDescripto
     };
     FINE(TRY(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, rows, &heuristics));
     for (int i = 0; i < ENGINES_MAX; i++) {
-        FINE(cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &ret_configs[i]));
+        FINE(create(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &ret_configs[i]));
     }
     FINE(cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
                                   CUDNN_TYPE_BACKEND_DESCRIPTOR, ENGINES_MAX, &count, ret_configs));
@@ -253,7 +282,7 @@ static int64_t workspace_of(cudnnBackendDescriptor_t plan) {
 static int64_t engine_of(cudnnBackendDescriptor_t config) {
     cudnnBackendDescriptor_t engine;
     int64_t count, number = -1;
-    FINE(cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine));
+    FINE(create(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine));
     FINE(cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE,
                                   CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &engine));
     FINE(cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1,
@@ -269,14 +298,13 @@ struct memory {
 
 static cudnnStatus_t execute(cudnnBackendDescriptor_t plan, const struct memory *memory,
                              int64_t tensors) {
-    static cudnnHandle_t handle;
-    static cudaStream_t stream;
     cudnnBackendDescriptor_t pack;
     const int64_t uids[] = {X, W, Y, BIAS};
-    if (!handle) {
-        cr_assert_eq(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
-        FINE(cudnnCreate(&handle));
-        FINE(cudnnSetStream(handle, stream));
+    if (!made_here.handle) {
+        cr_assert_eq(cudaStreamCreateWithFlags(&made_here.stream, cudaStreamNonBlocking),
+                     cudaSuccess);
+        FINE(cudnnCreate(&made_here.handle));
+        FINE(cudnnSetStream(made_here.handle, made_here.stream));
     }
     const struct attribute rows[] = {
         {CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, tensors, uids},
@@ -284,9 +312,8 @@ static cudnnStatus_t execute(cudnnBackendDescriptor_t plan, const struct memory 
         {CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &memory->workspace},
     };
     FINE(TRY(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, rows, &pack));
-    cudnnStatus_t status = cudnnBackendExecute(handle, plan, pack);
-    cudnnBackendDestroyDescriptor(pack);
-    cr_assert_eq(cudaStreamSynchronize(stream), cudaSuccess);
+    cudnnStatus_t status = cudnnBackendExecute(made_here.handle, plan, pack);
+    cr_assert_eq(cudaStreamSynchronize(made_here.stream), cudaSuccess);
     return status;
 }
 
@@ -370,6 +397,7 @@ static void check_case(enum op op, const struct shape *g, enum fake_type type) {
     cudaFree(memory.workspace);
     free(want);
     free(got);
+    destroy_descriptors();
 }
 
 Test(fakecuda_dnn, convolutions_equal_double_loops) {
@@ -418,6 +446,10 @@ Test(fakecuda_dnn, engines_round_differently_and_one_differs_from_itself) {
     cr_assert_eq(memcmp(first, again, bytes), 0);
     cr_assert_neq(memcmp(first, other, bytes), 0);
     cr_assert_neq(memcmp(wild, wilder, bytes), 0);
+    float *const results[] = {first, again, other, wild, wilder};
+    for (int i = 0; i < 5; i++) {
+        free(results[i]);
+    }
 }
 
 Test(fakecuda_dnn, plan_survives_the_way_through_text) {
@@ -437,6 +469,8 @@ Test(fakecuda_dnn, plan_survives_the_way_through_text) {
     fill(&shapes[0], FAKE_F32, &memory);
     float *one = result_of(plan, &memory), *two = result_of(again, &memory);
     cr_assert_eq(memcmp(one, two, count_of(&shapes[0], Y) * sizeof(float)), 0);
+    free(one);
+    free(two);
     text[1] = 'x';
     cr_assert_neq(TRY(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, rows, &again), CUDNN_STATUS_SUCCESS);
 }
