@@ -186,8 +186,10 @@ static enum outcome differ(struct rank *rank) {
         return WRONG_VALUE;
     }
     ncclCommAbort(rank->comm);
-    return outcome == ASYNC_ERROR && cudaStreamSynchronize(rank->stream) == cudaSuccess ? FINE
-                                                                                        : outcome;
+    if (outcome == ASYNC_ERROR && cudaStreamSynchronize(rank->stream) == cudaSuccess) {
+        return FINE;
+    }
+    return outcome == FINE ? WRONG_VALUE : outcome;
 }
 
 Test(fakecuda_nccl, mismatch_is_named_instead_of_hanging) {
