@@ -182,7 +182,7 @@ static enum outcome differ(struct rank *rank) {
     outcome = outcome == FINE ? poll_event(rank, 5000) : outcome;
     const char *words = ncclGetLastError(rank->comm);
     if (outcome == ASYNC_ERROR &&
-        (!strstr(words, "call 2") || !strstr(words, "rank 1 all-reduce of 7"))) {
+        (!strstr(words, "call 2") || !strstr(words, "rank 1 all-reduce of 7 float32, average"))) {
         return WRONG_VALUE;
     }
     ncclCommAbort(rank->comm);
