@@ -9,6 +9,10 @@
 
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum nnc_error {
     NNC_E_USAGE = 1000, /* wrong option, impossible combination, preflight refused */
     NNC_E_FORMAT,       /* bytes from a file or another process do not parse */
@@ -65,5 +69,9 @@ NNC_SHARED void nnc_error_clear(void);
 /* Exit status (enum nnc_exit) for a negative code as returned by any nnc function; 0 for code >= 0.
  */
 int nnc_error_exit_status(int code);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

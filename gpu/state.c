@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Arenas of parameters and the way between them and the plain layout; see state.h.
+ *
+ * Invariants: (1) offsets are multiples of 256 bytes in every arena, so that libraries find the
+ * alignment they like best; (2) padding and the gaps between parameters are zero in every arena;
+ * (3) whatever changes a value changes its copy.
+ *
+ * What it does not do: reduce gradients (comm.c), say when. */
+#include "gpu/state.h"
+
+#include "base/checked.h"
+#include "base/err.h"
+#include "gpu/comm.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    ALIGN_VALUES = NNC_DEVICE_ALIGNMENT / 2,
+    STAGING_FLOATS = 1 << 18,
+};
+
+/* Where loss scaling starts, as torch.amp.GradScaler. */
+static const float first_scale = 65536;
+
+static bool is_matrix(const struct nnc_param *param) {
+    return param->kind == NNC_PARAM_WEIGHT;
+}
+
+/* Channels of the tensor that a linear layer reads: those of the layer behind Flatten and whatever
+ * keeps a tensor as it is (program.h, rule 1). */
+static uint32_t channels_read(const struct nnc_graph *graph, const struct nnc_node *linear) {
+    const struct nnc_node *node = &graph->nodes[linear->input[0]];
+    for (;;) {
+        switch (node->layer) {
+        case NNC_LAYER_FLATTEN:
+        case NNC_LAYER_RELU:
+        case NNC_LAYER_SIGMOID:
+        case NNC_LAYER_TANH:
+        case NNC_LAYER_DROPOUT:
+        case NNC_LAYER_ADD:
+            node = &graph->nodes[node->input[0]];
+            break;
+        default:
+            return node->shape.c;
+        }
+    }
+}
+
+static struct nnc_gpu_param shape_of(const struct nnc_graph *graph, const struct nnc_param *param) {
+    struct nnc_gpu_param shape = {.k = 1, .c = param->dims[0], .plane = 1};
+    if (is_matrix(param)) {
+        const struct nnc_node *node = &graph->nodes[param->node];
+        bool conv = node->layer == NNC_LAYER_CONV2D;
+        shape.k = param->dims[0];
+        shape.c = conv ? param->dims[1] : channels_read(graph, node);
+        shape.plane = conv ? param->dims[2] * param->dims[3] : param->dims[1] / shape.c;
+    }
+    shape.stride = nnc_gpu_padded(shape.c);
+    assert((uint64_t)shape.k * shape.c * shape.plane == param->count);
+    return shape;
+}
+
+/* The parameters in order of backward completion, which no batch size and no cut into buckets
+ * changes; as the graph has them where it cannot be trained. */
+static int completion_order(const struct nnc_graph *graph, uint32_t *ret_order,
+                            uint32_t *ret_count) {
+    const struct nnc_program_params params = {.graph = graph, .batch = 2, .training = true};
+    struct nnc_program *program = NULL;
+    uint32_t count = 0;
+    int rc = nnc_program_create(&params, &program);
+    if (rc == -ENOMEM) {
+        return rc;
+    }
+    if (rc == 0) {
+        count = program->order_count;
+        memcpy(ret_order, program->order, count * sizeof(*ret_order));
+    } else {
+        for (uint32_t number = 0; number < graph->param_count; number++) {
+            if (graph->params[number].kind != NNC_PARAM_BUFFER) {
+                ret_order[count++] = number;
+            }
+        }
+    }
+    nnc_program_destroy(program);
+    *ret_count = count;
+    return 0;
+}
+
+/* Give a parameter the next place behind *offset values. */
+static int place(struct nnc_gpu_param *param, uint64_t *offset) {
+    size_t k = param->k > 1 ? nnc_gpu_padded(param->k) : 1;
+    size_t count = 0;
+    size_t end = 0;
+    if (nnc_size_mul(k, (size_t)param->plane * param->stride, &count) ||
+        nnc_size_add(*offset, count, &end) || nnc_size_round_up(end, ALIGN_VALUES, &end) ||
+        end > SIZE_MAX / sizeof(float)) {
+        return nnc_fail(-EOVERFLOW, "the model's parameters do not fit the address space");
+    }
+    param->offset = *offset;
+    param->count = count;
+    *offset = end;
+    return 0;
+}
+
+/* Place the parameters of one kind in order: matrices or vectors of order[], or the buffers. */
+static int place_part(struct nnc_gpu_state *state, enum nnc_gpu_part part, const uint32_t *order,
+                      uint32_t count) {
+    int rc = 0;
+    for (uint32_t number = 0; rc == 0 && number < count; number++) {
+        uint32_t param = order[number];
+        if (is_matrix(&state->graph->params[param]) == (part == NNC_GPU_MATRICES)) {
+            state->order[state->order_count++] = param;
+            rc = place(&state->params[param], &state->value_count);
+        }
+    }
+    state->part_first[part + 1] = state->value_count;
+    return rc;
+}
+
+static int lay_out(struct nnc_gpu_state *state) {
+    const struct nnc_graph *graph = state->graph;
+    uint32_t count = 0;
+    uint32_t *order = calloc((size_t)graph->param_count + 1, sizeof(*order));
+    state->params = calloc((size_t)graph->param_count + 1, sizeof(*state->params));
+    state->order = calloc((size_t)graph->param_count + 1, sizeof(*state->order));
+    int rc = order && state->params && state->order
+                 ? completion_order(graph, order, &count)
+                 : nnc_fail(-ENOMEM, "no memory for %u parameters", graph->param_count);
+    for (uint32_t param = 0; rc == 0 && param < graph->param_count; param++) {
+        state->params[param] = shape_of(graph, &graph->params[param]);
+    }
+    for (int part = 0; rc == 0 && part < NNC_GPU_PART_COUNT; part++) {
+        rc = place_part(state, (enum nnc_gpu_part)part, order, count);
+    }
+    for (uint32_t param = 0; rc == 0 && param < graph->param_count; param++) {
+        if (graph->params[param].kind == NNC_PARAM_BUFFER) {
+            rc = place(&state->params[param], &state->value_count);
+        }
+    }
+    free(order);
+    return rc;
+}
+
+static int start_scaler(struct nnc_gpu_state *state) {
+    bool dynamic = state->type == NNC_GPU_F16;
+    const struct nnc_gpu_scaler scaler = {.scale = dynamic ? first_scale : 1, .dynamic = dynamic};
+    int rc = nnc_device_reserve(state->device, sizeof(scaler), "loss scale", &state->scaler);
+    return rc < 0 ? rc
+                  : nnc_device_copy(state->device, state->scaler.memory, &scaler, sizeof(scaler));
+}
+
+int nnc_gpu_state_init(struct nnc_gpu_state *state, const struct nnc_graph *graph,
+                       enum nnc_gpu_type type, uint32_t ranks, struct nnc_device *device) {
+    state->graph = graph;
+    state->device = device;
+    state->type = type;
+    state->collective = ranks > 1;
+    int rc = lay_out(state);
+    if (rc == 0) {
+        rc = nnc_device_reserve(device, state->value_count * sizeof(float), "weights",
+                                &state->values);
+    }
+    if (rc == 0 && type != NNC_GPU_F32) {
+        rc = nnc_device_reserve(device,
+                                state->part_first[NNC_GPU_PART_COUNT] * nnc_gpu_type_bytes(type),
+                                "weights in 16 bits", &state->copy);
+    }
+    if (rc == 0) {
+        rc = nnc_device_reserve(device, STAGING_FLOATS * sizeof(float), "conversion buffer",
+                                &state->staging);
+    }
+    return rc < 0 ? rc : start_scaler(state);
+}
+
+void nnc_gpu_state_finish(struct nnc_gpu_state *state) {
+    if (state->device) {
+        nnc_device_free(state->device, &state->values);
+        nnc_device_free(state->device, &state->copy);
+        nnc_device_free(state->device, &state->momentum);
+        nnc_comm_memory_free(state->device, state->collective, &state->gradients);
+        nnc_device_free(state->device, &state->chunks);
+        nnc_device_free(state->device, &state->sums);
+        nnc_device_free(state->device, &state->scaler);
+        nnc_device_free(state->device, &state->staging);
+    }
+    free(state->params);
+    free(state->order);
+    *state = (struct nnc_gpu_state){0};
+}
+
+/* Cut the trained parameters into chunks; ret_chunks NULL: only count them. */
+static void cut_chunks(struct nnc_gpu_state *state, struct nnc_gpu_chunk *ret_chunks) {
+    uint32_t total = 0;
+    memset(state->chunk_count, 0, sizeof(state->chunk_count));
+    for (uint32_t number = 0; number < state->order_count; number++) {
+        const struct nnc_gpu_param *param = &state->params[state->order[number]];
+        uint32_t kind = state->graph->params[state->order[number]].kind;
+        int part = param->offset < state->part_first[NNC_GPU_VECTORS] ? NNC_GPU_MATRICES
+                                                                      : NNC_GPU_VECTORS;
+        for (uint64_t done = 0; done < param->count; done += NNC_GPU_CHUNK) {
+            uint64_t left = param->count - done;
+            if (ret_chunks) {
+                ret_chunks[total] = (struct nnc_gpu_chunk){
+                    .offset = param->offset - state->part_first[part] + done,
+                    .count = (uint32_t)(left < NNC_GPU_CHUNK ? left : NNC_GPU_CHUNK),
+                    .param = number,
+                    .kind = kind,
+                };
+            }
+            total++;
+            state->chunk_count[part]++;
+        }
+    }
+}
+
+static int make_chunks(struct nnc_gpu_state *state) {
+    cut_chunks(state, NULL);
+    size_t total = (size_t)state->chunk_count[0] + state->chunk_count[1];
+    struct nnc_gpu_chunk *chunks = calloc(total + 1, sizeof(*chunks));
+    if (!chunks) {
+        return nnc_fail(-ENOMEM, "no memory for %zu pieces of parameters", total);
+    }
+    cut_chunks(state, chunks);
+    int rc = nnc_device_reserve(state->device, total * sizeof(*chunks), "table of parameters",
+                                &state->chunks);
+    if (rc == 0) {
+        rc = nnc_device_copy(state->device, state->chunks.memory, chunks, total * sizeof(*chunks));
+    }
+    if (rc == 0) {
+        rc = nnc_device_reserve(state->device, 2 * total * sizeof(float), "sums of gradients",
+                                &state->sums);
+    }
+    free(chunks);
+    return rc;
+}
+
+/* Where the vectors' gradients start in `gradients`. */
+static size_t vector_bytes_first(const struct nnc_gpu_state *state) {
+    return state->part_first[NNC_GPU_VECTORS] * nnc_gpu_type_bytes(state->type);
+}
+
+static size_t gradient_bytes(const struct nnc_gpu_state *state) {
+    uint64_t vectors = state->part_first[NNC_GPU_PART_COUNT] - state->part_first[NNC_GPU_VECTORS];
+    return vector_bytes_first(state) + vectors * sizeof(float);
+}
+
+int nnc_gpu_state_train(struct nnc_gpu_state *state) {
+    if (state->gradients.memory) {
+        return 0;
+    }
+    int rc = make_chunks(state);
+    if (rc == 0) {
+        rc = nnc_device_reserve(state->device,
+                                state->part_first[NNC_GPU_PART_COUNT] * sizeof(float), "momentum",
+                                &state->momentum);
+    }
+    if (rc == 0) {
+        rc = nnc_comm_memory(state->device, state->collective, gradient_bytes(state), "gradients",
+                             &state->gradients);
+    }
+    return rc < 0 ? rc : nnc_gpu_state_clear(state);
+}
+
+float *nnc_gpu_state_value(const struct nnc_gpu_state *state, int32_t param) {
+    return param < 0 ? NULL : (float *)state->values.memory + state->params[param].offset;
+}
+
+void *nnc_gpu_state_weight(const struct nnc_gpu_state *state, int32_t param) {
+    if (param < 0 || state->type == NNC_GPU_F32) {
+        return nnc_gpu_state_value(state, param);
+    }
+    return (uint16_t *)state->copy.memory + state->params[param].offset;
+}
+
+void *nnc_gpu_state_gradient(const struct nnc_gpu_state *state, int32_t param) {
+    if (param < 0) {
+        return NULL;
+    }
+    uint64_t offset = state->params[param].offset;
+    uint64_t vectors = state->part_first[NNC_GPU_VECTORS];
+    char *gradients = state->gradients.memory;
+    return offset < vectors
+               ? gradients + offset * nnc_gpu_type_bytes(state->type)
+               : gradients + vector_bytes_first(state) + (offset - vectors) * sizeof(float);
+}
+
+struct nnc_gpu_arena nnc_gpu_state_arena(const struct nnc_gpu_state *state,
+                                         enum nnc_gpu_part part) {
+    bool vectors = part == NNC_GPU_VECTORS;
+    uint64_t first = state->part_first[part];
+    char *copy = state->copy.memory;
+    return (struct nnc_gpu_arena){
+        .chunks = (const struct nnc_gpu_chunk *)state->chunks.memory +
+                  (vectors ? state->chunk_count[NNC_GPU_MATRICES] : 0),
+        .chunk_count = state->chunk_count[part],
+        .gradient_type = vectors ? NNC_GPU_F32 : state->type,
+        .copy_type = state->type,
+        .gradients = (char *)state->gradients.memory + (vectors ? vector_bytes_first(state) : 0),
+        .values = (float *)state->values.memory + first,
+        .momentum = (float *)state->momentum.memory + first,
+        .copy = copy ? copy + first * nnc_gpu_type_bytes(state->type) : NULL,
+        .value_count = state->part_first[part + 1] - first,
+        .param_count = state->order_count,
+    };
+}
+
+int nnc_gpu_state_update(struct nnc_gpu_state *state, const struct nnc_gpu_step *step) {
+    cudaStream_t stream = state->device->stream[NNC_STREAM_COMPUTE];
+    struct nnc_gpu_scaler *scaler = state->scaler.memory;
+    float *sums = state->sums.memory;
+    int rc = 0;
+    /* All gradients are looked at before any value moves. */
+    for (int part = 0; rc == 0 && part < NNC_GPU_PART_COUNT; part++) {
+        struct nnc_gpu_arena arena = nnc_gpu_state_arena(state, (enum nnc_gpu_part)part);
+        if (arena.chunk_count > 0) {
+            rc = nnc_gpu_gradient_sums(stream, &arena, scaler, sums);
+            sums += 2 * (size_t)arena.chunk_count;
+        }
+    }
+    for (int part = 0; rc == 0 && part < NNC_GPU_PART_COUNT; part++) {
+        struct nnc_gpu_arena arena = nnc_gpu_state_arena(state, (enum nnc_gpu_part)part);
+        if (arena.chunk_count > 0) {
+            rc = nnc_gpu_sgd(stream, &arena, step, scaler, NULL);
+        }
+    }
+    return rc < 0 ? rc : nnc_gpu_scaler_update(stream, scaler);
+}
+
+int nnc_gpu_state_clear(struct nnc_gpu_state *state) {
+    return nnc_device_check(cudaMemsetAsync(state->gradients.memory, 0, gradient_bytes(state),
+                                            state->device->stream[NNC_STREAM_COMPUTE]),
+                            "zeros for the gradients");
+}
+
+int nnc_gpu_state_read(struct nnc_gpu_state *state, enum nnc_gpu_type type, const void *values,
+                       size_t count, float *ret_floats) {
+    struct nnc_device *device = state->device;
+    if (type == NNC_GPU_F32) {
+        return nnc_device_copy(device, ret_floats, values, count * sizeof(float));
+    }
+    const char *from = values;
+    int rc = 0;
+    for (size_t done = 0; rc == 0 && done < count; done += STAGING_FLOATS) {
+        size_t part = count - done < STAGING_FLOATS ? count - done : STAGING_FLOATS;
+        rc = nnc_gpu_to_float(device->stream[NNC_STREAM_COMPUTE], type,
+                              from + done * nnc_gpu_type_bytes(type), part, state->staging.memory);
+        if (rc == 0) {
+            rc = nnc_device_copy(device, ret_floats + done, state->staging.memory,
+                                 part * sizeof(float));
+        }
+    }
+    return rc;
+}
+
+/* The inverse of nnc_gpu_state_read(). */
+static int write_values(struct nnc_gpu_state *state, enum nnc_gpu_type type, const float *floats,
+                        size_t count, void *ret_values) {
+    struct nnc_device *device = state->device;
+    if (type == NNC_GPU_F32) {
+        return nnc_device_copy(device, ret_values, floats, count * sizeof(float));
+    }
+    char *to = ret_values;
+    int rc = 0;
+    for (size_t done = 0; rc == 0 && done < count; done += STAGING_FLOATS) {
+        size_t part = count - done < STAGING_FLOATS ? count - done : STAGING_FLOATS;
+        rc = nnc_device_copy(device, state->staging.memory, floats + done, part * sizeof(float));
+        if (rc == 0) {
+            rc = nnc_gpu_cast(device->stream[NNC_STREAM_COMPUTE], type, state->staging.memory, part,
+                              to + done * nnc_gpu_type_bytes(type));
+        }
+    }
+    return rc;
+}
+
+/* Where a kind of state of a parameter lies, and in which type. NULL: all zero. */
+static void *find_state(const struct nnc_gpu_state *state, enum nnc_state which, uint32_t param,
+                        enum nnc_gpu_type *ret_type) {
+    *ret_type = NNC_GPU_F32;
+    if (which == NNC_STATE_VALUE) {
+        return nnc_gpu_state_value(state, (int32_t)param);
+    }
+    if (state->graph->params[param].kind == NNC_PARAM_BUFFER || !state->gradients.memory) {
+        return NULL;
+    }
+    if (which == NNC_STATE_MOMENTUM) {
+        return (float *)state->momentum.memory + state->params[param].offset;
+    }
+    *ret_type = is_matrix(&state->graph->params[param]) ? state->type : NNC_GPU_F32;
+    return nnc_gpu_state_gradient(state, (int32_t)param);
+}
+
+/* Convert between the plain layout and the device's, whichever way; `scale` multiplies. */
+static void convert(const struct nnc_gpu_param *param, bool to_plain, float scale, float *plain,
+                    float *padded) {
+    for (uint64_t k = 0; k < param->k; k++) {
+        for (uint64_t p = 0; p < param->plane; p++) {
+            float *line = padded + (k * param->plane + p) * param->stride;
+            for (uint64_t c = 0; c < param->c; c++) {
+                float *value = plain + (k * param->c + c) * param->plane + p;
+                if (to_plain) {
+                    *value = line[c] * scale;
+                } else {
+                    line[c] = *value * scale;
+                }
+            }
+        }
+    }
+}
+
+/* What the gradients are multiplied with at present. */
+static int current_scale(const struct nnc_gpu_state *state, enum nnc_state which, float *ret_scale) {
+    struct nnc_gpu_scaler scaler = {.scale = 1};
+    int rc = 0;
+    if (which == NNC_STATE_GRADIENT) {
+        rc = nnc_device_copy(state->device, &scaler, state->scaler.memory, sizeof(scaler));
+    }
+    *ret_scale = scaler.scale;
+    return rc;
+}
+
+static float *make_padded(const struct nnc_gpu_state *state, uint32_t param) {
+    float *padded = calloc(state->params[param].count, sizeof(*padded));
+    if (!padded) {
+        nnc_fail(-ENOMEM, "no memory for a copy of %s", state->graph->params[param].name);
+    }
+    return padded;
+}
+
+int nnc_gpu_state_get(struct nnc_gpu_state *state, enum nnc_state which, uint32_t param,
+                      float *ret_values) {
+    assert(param < state->graph->param_count);
+    enum nnc_gpu_type type;
+    const void *values = find_state(state, which, param, &type);
+    if (!values) {
+        memset(ret_values, 0, state->graph->params[param].count * sizeof(*ret_values));
+        return 0;
+    }
+    float scale = 1;
+    float *padded = make_padded(state, param);
+    if (!padded) {
+        return -ENOMEM;
+    }
+    int rc = current_scale(state, which, &scale);
+    if (rc == 0) {
+        rc = nnc_gpu_state_read(state, type, values, state->params[param].count, padded);
+    }
+    if (rc == 0) {
+        convert(&state->params[param], true, 1 / scale, ret_values, padded);
+    }
+    free(padded);
+    return rc;
+}
+
+/* Write the padded values, and of a value the copy too. */
+static int set_padded(struct nnc_gpu_state *state, enum nnc_state which, uint32_t param,
+                      const float *padded) {
+    enum nnc_gpu_type type;
+    size_t count = state->params[param].count;
+    void *values = find_state(state, which, param, &type);
+    int rc = write_values(state, type, padded, count, values);
+    bool copied = which == NNC_STATE_VALUE && state->copy.memory &&
+                  state->graph->params[param].kind != NNC_PARAM_BUFFER;
+    if (rc == 0 && copied) {
+        rc = nnc_gpu_cast(state->device->stream[NNC_STREAM_COMPUTE], state->type, values, count,
+                          nnc_gpu_state_weight(state, (int32_t)param));
+    }
+    return rc;
+}
+
+int nnc_gpu_state_set(struct nnc_gpu_state *state, enum nnc_state which, uint32_t param,
+                      const float *values) {
+    assert(param < state->graph->param_count);
+    if (which != NNC_STATE_VALUE && state->graph->params[param].kind == NNC_PARAM_BUFFER) {
+        return nnc_fail(-EINVAL, "%s is a buffer: it has no gradient and no momentum",
+                        state->graph->params[param].name);
+    }
+    int rc = which == NNC_STATE_VALUE ? 0 : nnc_gpu_state_train(state);
+    float scale = 1;
+    if (rc == 0) {
+        rc = current_scale(state, which, &scale);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    float *padded = make_padded(state, param);
+    if (!padded) {
+        return -ENOMEM;
+    }
+    /* convert() takes both sides writable, as it goes both ways; it does not write to values. */
+    convert(&state->params[param], false, scale, (float *)(uintptr_t)values, padded);
+    rc = set_padded(state, which, param, padded);
+    free(padded);
+    return rc;
+}
