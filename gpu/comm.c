@@ -36,8 +36,9 @@ int nnc_comm_memory(struct nnc_device *device, bool collective, size_t bytes, co
     void *memory = NULL;
     ncclResult_t result = ncclMemAlloc(&memory, bytes > 0 ? bytes : 1);
     if (result != ncclSuccess) {
-        return nnc_fail(-ENOMEM, "no room on GPU %d for %zu bytes of %s (%s); a smaller "
-                                 "--batch-size needs less",
+        return nnc_fail(-ENOMEM,
+                        "no room on GPU %d for %zu bytes of %s (%s); a smaller "
+                        "--batch-size needs less",
                         device->ordinal, bytes, what, ncclGetErrorString(result));
     }
     *block = (struct nnc_block){memory, bytes};
@@ -124,8 +125,8 @@ int nnc_comm_init(struct nnc_nccl *comm, struct nnc_device *device,
     if (rc < 0) {
         return rc;
     }
-    ncclResult_t result = ncclCommInitRankConfig(&comm->comm, (int)params->ranks, name,
-                                                 (int)params->rank, &config);
+    ncclResult_t result =
+        ncclCommInitRankConfig(&comm->comm, (int)params->ranks, name, (int)params->rank, &config);
     if (!comm->comm) {
         return fail_nccl(NULL, result, "the ranks cannot join");
     }

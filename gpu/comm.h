@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The ranks' communicator over NCCL: gradients are averaged in place, slice by slice, on a stream of
- * their own while the backward pass goes on.
+/* The ranks' communicator over NCCL: gradients are averaged in place, slice by slice, on a stream
+ * of their own while the backward pass goes on.
  *
  *   compute  ... dW of bucket 0 | dW of bucket 1 ...                    | update
  *   comm           wait, average bucket 0 | wait, average bucket 1 | ->
@@ -42,9 +42,9 @@ void nnc_comm_memory_free(struct nnc_device *device, bool collective, struct nnc
 /* A new communicator's name. Errors: -NNC_E_COMM. */
 int nnc_comm_name(uint8_t ret_id[NNC_COMM_ID_BYTES]);
 
-/* Join, which waits for all ranks. deterministic: leave out algorithms whose bits differ from run to
- * run. comm is zero-filled before.
- * Owner:  end with nnc_comm_finish(), after an error too. Errors: -NNC_E_COMM, what alive says. */
+/* Join, which waits for all ranks. deterministic: leave out algorithms whose bits differ from run
+ * to run. comm is zero-filled before. Owner:  end with nnc_comm_finish(), after an error too.
+ * Errors: -NNC_E_COMM, what alive says. */
 int nnc_comm_init(struct nnc_nccl *comm, struct nnc_device *device,
                   const struct nnc_backend_params *params, const uint8_t id[NNC_COMM_ID_BYTES]);
 

@@ -81,9 +81,9 @@ static int make_streams(struct nnc_device *device) {
     int rc = nnc_device_check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "priorities");
     for (int which = 0; rc == 0 && which < NNC_STREAM_COUNT; which++) {
         int priority = which == NNC_STREAM_COMM ? greatest : least;
-        rc = nnc_device_check(cudaStreamCreateWithPriority(&device->stream[which],
-                                                           cudaStreamNonBlocking, priority),
-                              "stream");
+        rc = nnc_device_check(
+            cudaStreamCreateWithPriority(&device->stream[which], cudaStreamNonBlocking, priority),
+            "stream");
         if (rc == 0) {
             rc = nnc_device_check(
                 cudaEventCreateWithFlags(&device->mark[which], cudaEventDisableTiming), "event");
@@ -265,9 +265,9 @@ int nnc_device_copy(struct nnc_device *device, void *to, const void *from, size_
      * when nothing is left that it could have to wait for. */
     int rc = nnc_device_wait_stream(device, NNC_STREAM_COMPUTE);
     if (rc == 0) {
-        rc = nnc_device_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault,
-                                              device->stream[NNC_STREAM_COMPUTE]),
-                              "copy between host and GPU");
+        rc = nnc_device_check(
+            cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, device->stream[NNC_STREAM_COMPUTE]),
+            "copy between host and GPU");
     }
     return rc < 0 ? rc : nnc_device_wait_stream(device, NNC_STREAM_COMPUTE);
 }

@@ -46,8 +46,8 @@ static int land_one(struct nnc_backend *backend, const struct nnc_flight *flight
 int nnc_exec_land(struct nnc_backend *backend, bool wait) {
     while (backend->ended < backend->begun) {
         const struct nnc_flight *flight = &backend->flight[backend->ended % NNC_FLIGHTS];
-        int rc = wait ? nnc_device_wait(&backend->device, flight->done)
-                      : nnc_device_query(flight->done);
+        int rc =
+            wait ? nnc_device_wait(&backend->device, flight->done) : nnc_device_query(flight->done);
         if (rc < 0 || (rc == 0 && !wait)) {
             return rc;
         }
@@ -282,9 +282,8 @@ int nnc_exec_update(struct nnc_backend *backend, const struct nnc_sgd *sgd) {
     if (rc < 0) {
         return rc;
     }
-    flight->host->step = (struct nnc_gpu_step){.lr = sgd->lr,
-                                               .momentum = sgd->momentum,
-                                               .nesterov = sgd->nesterov};
+    flight->host->step =
+        (struct nnc_gpu_step){.lr = sgd->lr, .momentum = sgd->momentum, .nesterov = sgd->nesterov};
     memcpy(flight->host->step.weight_decay, sgd->weight_decay, sizeof(sgd->weight_decay));
     rc = queue_copy(backend, backend->update_values.memory, &flight->host->step,
                     sizeof(flight->host->step));

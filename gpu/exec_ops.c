@@ -105,8 +105,8 @@ static int run_add_backward(const struct nnc_executable *exe, const struct nnc_o
 static int queue_dropout(const struct nnc_executable *exe, const struct nnc_op *op, int32_t from,
                          bool accumulate, int32_t to) {
     const struct nnc_backend *backend = exe->backend;
-    struct nnc_dropout mask = nnc_dropout_make(backend->params.seed, 0, (uint32_t)op->node,
-                                               node_of(exe, op)->dropout);
+    struct nnc_dropout mask =
+        nnc_dropout_make(backend->params.seed, 0, (uint32_t)op->node, node_of(exe, op)->dropout);
     const struct nnc_gpu_dropout dropout = {
         .key = {mask.key[0], mask.key[1]},
         .node = mask.node,

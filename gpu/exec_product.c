@@ -114,8 +114,8 @@ static struct nnc_dnn_memory conv_memory(const struct nnc_executable *exe, const
         .workspace = exe->backend->workspace.memory,
     };
     if (which == NNC_DNN_BACKWARD_DATA) {
-        memory.x = op->dx_accumulate ? nnc_exec_at(exe, exe->scratch)
-                                     : nnc_exec_tensor(exe, op->dx);
+        memory.x =
+            op->dx_accumulate ? nnc_exec_at(exe, exe->scratch) : nnc_exec_tensor(exe, op->dx);
     } else if (which == NNC_DNN_BACKWARD_FILTER) {
         memory.w = nnc_gpu_state_gradient(state, op->weight);
     } else if (which != NNC_DNN_FORWARD) {
@@ -136,8 +136,8 @@ static int time_plan(const struct trial *trial, const struct nnc_dnn_plan *plan,
                      const cudaEvent_t event[2], float *ret_ms) {
     struct nnc_backend *backend = trial->exe->backend;
     cudaStream_t stream = nnc_exec_stream(trial->exe);
-    int rc = nnc_exec_reserve(backend, nnc_dnn_plan_workspace(plan), "workspace",
-                              &backend->workspace);
+    int rc =
+        nnc_exec_reserve(backend, nnc_dnn_plan_workspace(plan), "workspace", &backend->workspace);
     struct nnc_dnn_memory memory = conv_memory(trial->exe, trial->op, trial->which);
     if (rc == 0) {
         rc = nnc_device_check(cudaEventRecord(event[0], stream), "start of a trial");

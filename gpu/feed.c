@@ -113,7 +113,8 @@ int nnc_feeds_pin(struct nnc_feeds *feeds, void *memory, size_t bytes) {
             continue;
         }
         cudaError_t error = cudaHostRegister(memory, bytes, cudaHostRegisterPortable);
-        int rc = nnc_device_check(error, "batches are copied once more, their memory is not pinned");
+        int rc =
+            nnc_device_check(error, "batches are copied once more, their memory is not pinned");
         if (rc < 0) {
             return nnc_fail_in(-ENOTSUP, "pinning %zu bytes", bytes);
         }
@@ -246,9 +247,9 @@ int nnc_feeds_take(struct nnc_feeds *feeds, const void *owner,
     if (batch == UINT64_MAX || place->owner != owner) {
         return nnc_fail(-EINVAL, "a step without a batch that was fed for it");
     }
-    int rc = nnc_device_check(cudaStreamWaitEvent(feeds->device->stream[NNC_STREAM_COMPUTE],
-                                                  place->copied, 0),
-                              "wait for a batch");
+    int rc = nnc_device_check(
+        cudaStreamWaitEvent(feeds->device->stream[NNC_STREAM_COMPUTE], place->copied, 0),
+        "wait for a batch");
     if (rc == 0) {
         feeds->taken += fresh;
         *ret_place = place;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuBLASLt is column-major: a row-major (rows, columns) matrix is a (columns x rows) one to it, with
- * leading dimension `columns`. So
+/* cuBLASLt is column-major: a row-major (rows, columns) matrix is a (columns x rows) one to it,
+ * with leading dimension `columns`. So
  *
  *   forward   y[outputs x batch]    = w^T[outputs x features] x[features x batch]
  *   dx        x[features x batch]   = w[features x outputs] y[outputs x batch]
@@ -128,9 +128,8 @@ static int prefer(const struct nnc_linear_params *params, cublasLtMatmulPreferen
     const uint32_t ordered = CUBLASLT_REDUCTION_SCHEME_MASK & ~CUBLASLT_REDUCTION_SCHEME_INPLACE;
     if (rc == 0 && params->deterministic) {
         rc = nnc_linear_check(
-            cublasLtMatmulPreferenceSetAttribute(preference,
-                                                 CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                                                 &ordered, sizeof(ordered)),
+            cublasLtMatmulPreferenceSetAttribute(
+                preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &ordered, sizeof(ordered)),
             "order of sums");
     }
     return rc;
@@ -204,8 +203,8 @@ int nnc_linear_run(const struct nnc_linear *linear, cudaStream_t stream,
     cublasLtMatrixLayout_t layout = linear->layout[product->d];
     return nnc_linear_check(
         cublasLtMatmul(linear->handle, linear->description, &one, matrices[product->a],
-                       linear->layout[product->a], matrices[product->b],
-                       linear->layout[product->b], &linear->beta, result, layout, result, layout,
-                       &linear->algorithm, memory->workspace, linear->workspace, stream),
+                       linear->layout[product->a], matrices[product->b], linear->layout[product->b],
+                       &linear->beta, result, layout, result, layout, &linear->algorithm,
+                       memory->workspace, linear->workspace, stream),
         "matrix product");
 }

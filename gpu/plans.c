@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See plans.h. A key that has no plan is remembered too: the forward pass asks for fused ones first.
+/* See plans.h. A key that has no plan is remembered too: the forward pass asks for fused ones
+ * first.
  *
  * What it does not do: choose (dnn_select.c), keep (plan_cache.c). */
 #include "gpu/plans.h"

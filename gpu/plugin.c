@@ -6,10 +6,10 @@
  *           the process, because freeing it would wait without end
  *
  * What it does not do: decide when a plug-in is loaded (the trainer does). */
+#include "gpu/plugin.h"
 #include "base/config.h"
 #include "base/err.h"
 #include "gpu/exec.h"
-#include "gpu/plugin.h"
 #include "ipc/setup.h"
 
 #include <assert.h>
@@ -214,8 +214,8 @@ static int cuda_reduced(struct nnc_backend *backend, uint64_t *ret_buckets) {
 
 static int cuda_get_scale(struct nnc_backend *backend, struct nnc_loss_scale *ret_scale) {
     struct nnc_gpu_scaler scaler;
-    int rc = nnc_device_copy(&backend->device, &scaler, backend->state.scaler.memory,
-                             sizeof(scaler));
+    int rc =
+        nnc_device_copy(&backend->device, &scaler, backend->state.scaler.memory, sizeof(scaler));
     if (rc == 0) {
         *ret_scale = (struct nnc_loss_scale){scaler.scale, scaler.good_steps};
     }

@@ -198,8 +198,8 @@ static void cut_chunks(struct nnc_gpu_state *state, struct nnc_gpu_chunk *ret_ch
     for (uint32_t number = 0; number < state->order_count; number++) {
         const struct nnc_gpu_param *param = &state->params[state->order[number]];
         uint32_t kind = state->graph->params[state->order[number]].kind;
-        int part = param->offset < state->part_first[NNC_GPU_VECTORS] ? NNC_GPU_MATRICES
-                                                                      : NNC_GPU_VECTORS;
+        int part =
+            param->offset < state->part_first[NNC_GPU_VECTORS] ? NNC_GPU_MATRICES : NNC_GPU_VECTORS;
         for (uint64_t done = 0; done < param->count; done += NNC_GPU_CHUNK) {
             uint64_t left = param->count - done;
             if (ret_chunks) {
@@ -253,9 +253,9 @@ int nnc_gpu_state_train(struct nnc_gpu_state *state) {
     }
     int rc = make_chunks(state);
     if (rc == 0) {
-        rc = nnc_device_reserve(state->device,
-                                state->part_first[NNC_GPU_PART_COUNT] * sizeof(float), "momentum",
-                                &state->momentum);
+        rc =
+            nnc_device_reserve(state->device, state->part_first[NNC_GPU_PART_COUNT] * sizeof(float),
+                               "momentum", &state->momentum);
     }
     if (rc == 0) {
         rc = nnc_comm_memory(state->device, state->collective, gradient_bytes(state), "gradients",
@@ -411,7 +411,8 @@ static void convert(const struct nnc_gpu_param *param, bool to_plain, float scal
 }
 
 /* What the gradients are multiplied with at present. */
-static int current_scale(const struct nnc_gpu_state *state, enum nnc_state which, float *ret_scale) {
+static int current_scale(const struct nnc_gpu_state *state, enum nnc_state which,
+                         float *ret_scale) {
     struct nnc_gpu_scaler scaler = {.scale = 1};
     int rc = 0;
     if (which == NNC_STATE_GRADIENT) {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Parameters, gradients and momentum on the device, in flat arenas:
  *
- *   values     fp32   | matrix weights, order of backward completion | vectors, the same | buffers |
- *   momentum   fp32   |                                              |                   |
- *   copy       type   |                                              |                   |
- *   gradients         |                     type                     |       fp32        |
+ *   values     fp32   | matrix weights, order of backward completion | vectors, the same | buffers
+ * | momentum   fp32   |                                              |                   | copy
+ * type   |                                              |                   | gradients         |
+ * type                     |       fp32        |
  *
  * Vectors are biases and the parameters of normalisation: few values, whose sums need fp32. Where
  * the compute type is fp32 there is no copy, the values themselves are read. Gradients and momentum
@@ -29,9 +29,9 @@ static inline size_t nnc_gpu_type_bytes(enum nnc_gpu_type type) {
 }
 
 struct nnc_gpu_param {
-    uint64_t offset, count;  /* in values, of values, momentum and copy alike; with padding */
-    uint32_t k, c, plane;    /* plain layout is [k][c][plane] */
-    uint32_t stride;         /* c with padding */
+    uint64_t offset, count; /* in values, of values, momentum and copy alike; with padding */
+    uint32_t k, c, plane;   /* plain layout is [k][c][plane] */
+    uint32_t stride;        /* c with padding */
 };
 
 /* The two runs of trained parameters that the update kernels see. */
