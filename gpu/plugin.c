@@ -271,7 +271,7 @@ const struct nnc_backend_ops nnc_backend_cuda = {
     .device = &device_ops,
 };
 
-NNC_SHARED struct nnc_backend_plugin nnc_backend_plugin = {.ops = &nnc_backend_cuda};
+NNC_EXPORT struct nnc_backend_plugin nnc_backend_plugin = {.ops = &nnc_backend_cuda};
 
 /* When the plug-in is loaded: the build's name is computed, no constant. */
 __attribute__((constructor)) static void name_build(void) {
