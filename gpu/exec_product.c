@@ -124,65 +124,65 @@ static struct nnc_dnn_memory conv_memory(const struct nnc_executable *exe, const
     return memory;
 }
 
-/* A plan on trial. */
+/* An operation whose plans are tried. */
 struct trial {
     struct nnc_executable *exe;
     const struct nnc_op *op;
     enum nnc_dnn_op which;
+    cudaEvent_t start, end;
 };
 
-/* Events around one execution, in the memory that it will have. */
-static int time_plan(const struct trial *trial, const struct nnc_dnn_plan *plan,
-                     const cudaEvent_t event[2], float *ret_ms) {
+static int execute(const struct trial *trial, const struct nnc_dnn_plan *plan) {
     struct nnc_backend *backend = trial->exe->backend;
-    cudaStream_t stream = nnc_exec_stream(trial->exe);
     int rc =
         nnc_exec_reserve(backend, nnc_dnn_plan_workspace(plan), "workspace", &backend->workspace);
+    cudaStream_t stream = nnc_exec_stream(trial->exe);
     struct nnc_dnn_memory memory = conv_memory(trial->exe, trial->op, trial->which);
     if (rc == 0) {
-        rc = nnc_device_check(cudaEventRecord(event[0], stream), "start of a trial");
+        rc = nnc_device_check(cudaEventRecord(trial->start, stream), "start of a trial");
+    }
+    if (rc == 0 && nnc_dnn_execute(backend->dnn, plan, stream, &memory) < 0) {
+        return -ENOTSUP;
     }
     if (rc == 0) {
-        rc = nnc_dnn_execute(backend->dnn, plan, stream, &memory);
+        rc = nnc_device_check(cudaEventRecord(trial->end, stream), "end of a trial");
     }
-    if (rc == 0) {
-        rc = nnc_device_check(cudaEventRecord(event[1], stream), "end of a trial");
-    }
-    if (rc == 0) {
-        rc = nnc_device_wait(&backend->device, event[1]);
-    }
-    return rc < 0 ? rc
-                  : nnc_device_check(cudaEventElapsedTime(ret_ms, event[0], event[1]),
-                                     "time of a trial");
+    return rc < 0 ? rc : nnc_device_wait(&backend->device, trial->end);
 }
 
-/* `time` of struct nnc_dnn_timer. */
-static int64_t run_trial(void *context, const struct nnc_dnn_plan *plan) {
-    cudaEvent_t event[2] = {NULL, NULL};
+/* `run` of struct nnc_gpu_trial. */
+static int run_trial(void *context, const struct nnc_dnn_plan *plan, int64_t *ret_ns) {
+    const struct trial *trial = context;
     float ms = 0;
-    int rc = nnc_device_check(cudaEventCreate(&event[0]), "event of a trial");
+    int rc = execute(trial, plan);
     if (rc == 0) {
-        rc = nnc_device_check(cudaEventCreate(&event[1]), "event of a trial");
+        rc = nnc_device_check(cudaEventElapsedTime(&ms, trial->start, trial->end),
+                              "time of a trial");
     }
-    if (rc == 0) {
-        rc = time_plan(context, plan, event, &ms);
-    }
-    for (int number = 0; number < 2; number++) {
-        if (event[number]) {
-            cudaEventDestroy(event[number]);
-        }
-    }
-    return rc < 0 ? rc : (int64_t)((double)ms * 1e6);
+    *ret_ns = (int64_t)((double)ms * 1e6);
+    return rc;
 }
 
 static int find_plan(struct nnc_executable *exe, const struct nnc_op *op, enum nnc_dnn_op which,
                      const struct nnc_dnn_plan **ret_plan) {
-    struct trial trial = {exe, op, which};
-    const struct nnc_dnn_timer timer = {run_trial, &trial};
+    struct trial trial = {.exe = exe, .op = op, .which = which};
+    const struct nnc_gpu_trial runner = {run_trial, &trial};
     struct nnc_dnn_key key = conv_key(exe, op, which);
-    int rc = nnc_gpu_plans_get(&exe->backend->plans, &key, &timer, ret_plan);
+    int rc = nnc_device_check(cudaEventCreate(&trial.start), "event of a trial");
+    if (rc == 0) {
+        rc = nnc_device_check(cudaEventCreate(&trial.end), "event of a trial");
+    }
+    if (rc == 0) {
+        rc = nnc_gpu_plans_get(&exe->backend->plans, &key, &runner, ret_plan);
+    }
     if (rc == 0) {
         need_workspace(exe, nnc_dnn_plan_workspace(*ret_plan));
+    }
+    if (trial.start) {
+        cudaEventDestroy(trial.start);
+    }
+    if (trial.end) {
+        cudaEventDestroy(trial.end);
     }
     return rc;
 }

@@ -8,7 +8,8 @@
 
 void cuda_case_configure(const char *fake, int32_t amp) {
     fakecuda_configure(fake);
-    case_device = (struct nnc_device_params){.amp = amp, .workspace_bytes = 64 << 20};
+    case_device =
+        (struct nnc_device_params){.amp = amp, .deterministic = true, .workspace_bytes = 64 << 20};
 }
 
 const struct backend_case *cuda_case_row(const char *name) {
