@@ -39,6 +39,7 @@ struct nnc_dnn_policy {
 enum {
     NNC_DNN_TENSOR_CORE = 1 << 0,
     NNC_DNN_NONDETERMINISTIC = 1 << 1,
+    NNC_DNN_COMPILED = 1 << 2, /* at run time: never selected */
 };
 
 struct nnc_dnn_device;
@@ -47,13 +48,15 @@ struct nnc_dnn_plan;
 /* cuDNN's version, 91900 for 9.19.0: plans of one version are no good to another. */
 uint32_t nnc_dnn_version(void);
 
-/* "bf16 forward: x (32,64,56,56), w (64,64,3,3), stride 1x1, padding 1x1"; 160 bytes are always
- * enough. */
+#define NNC_DNN_KEY_TEXT_MAX 192
+
+/* "bf16 forward: x (32,64,56,56), w (64,64,3,3), stride 1x1, padding 1x1" into ret_text;
+ * NNC_DNN_KEY_TEXT_MAX bytes are always enough. */
 void nnc_dnn_key_text(const struct nnc_dnn_key *key, char *ret_text, size_t room);
 
 /* The properties of CUDA device `ordinal`, and a handle to execute on it. The caller has made it
- * the current device: the handle belongs to that one. Owner: close with nnc_dnn_close(). Errors:
- * -NNC_E_HARDWARE with cuDNN's words. */
+ * the current device: the handle belongs to that one.
+ * Owner: close with nnc_dnn_close(). Errors: -NNC_E_HARDWARE with cuDNN's words; -ENOMEM. */
 int nnc_dnn_open(int ordinal, struct nnc_dnn_device **ret_device);
 
 /* A device that is described by JSON text (tests/devices/): plans can be made, not executed.

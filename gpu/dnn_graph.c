@@ -16,7 +16,6 @@
 #include "gpu/dnn_descriptor.h"
 
 #include <assert.h>
-#include <string.h>
 
 #define ROWS(rows)    (rows), sizeof(rows) / sizeof((rows)[0])
 #define TENSOR_ALIGNS 16 /* bytes */

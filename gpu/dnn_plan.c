@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Plans: from a configuration or a text, what they need, and how they run.
- * Source: cuDNN 9 backend API reference, "CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR",
- * "CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR". */
+ *
+ * A plan keeps the configuration it was made of; the operation graph may go once it is finalised.
+ * One execution makes a list of pointers, which costs a few allocations inside cuDNN: with a
+ * captured graph of CUDA it happens once. Source: cuDNN 9 backend API reference,
+ * "CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR", "CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR". */
 #include "gpu/dnn_plan.h"
 
 #include "base/err.h"
@@ -15,28 +18,41 @@
 
 #define ROWS(rows) (rows), sizeof(rows) / sizeof((rows)[0])
 
-static int read_notes(cudnnBackendDescriptor_t engine, struct nnc_dnn_facts *facts) {
+/* The error text with the shape in front. */
+static int fail_for(int code, const struct nnc_dnn_key *key) {
+    char shape[NNC_DNN_KEY_TEXT_MAX];
+    nnc_dnn_key_text(key, shape, sizeof(shape));
+    return nnc_fail_in(code, "%s", shape);
+}
+
+/* Collect those of cuDNN's two lists of notes that matter here. */
+static int read_notes(cudnnBackendDescriptor_t engine, uint32_t *ret_notes) {
     cudnnBackendNumericalNote_t numerical[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-    int64_t count = nnc_dnn_descriptor_read(
+    cudnnBackendBehaviorNote_t behavior[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
+    int64_t numericals = nnc_dnn_descriptor_read(
         engine, "numerical notes", CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
         CUDNN_NUMERICAL_NOTE_TYPE_COUNT, numerical);
-    for (int64_t note = 0; note < count; note++) {
-        facts->notes |= numerical[note] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE ? NNC_DNN_TENSOR_CORE
-                        : numerical[note] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC
-                            ? NNC_DNN_NONDETERMINISTIC
-                            : 0;
-    }
-    if (count < 0) {
-        return (int)count;
-    }
-    cudnnBackendBehaviorNote_t behavior[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
-    count =
+    int64_t behaviors =
         nnc_dnn_descriptor_read(engine, "behaviour notes", CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE,
                                 CUDNN_TYPE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, behavior);
-    for (int64_t note = 0; note < count; note++) {
-        facts->compiles |= behavior[note] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION;
+    if (numericals < 0 || behaviors < 0) {
+        return (int)(numericals < 0 ? numericals : behaviors);
     }
-    return count < 0 ? (int)count : 0;
+    uint32_t notes = 0;
+    for (int64_t place = 0; place < numericals; place++) {
+        if (numerical[place] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE) {
+            notes |= NNC_DNN_TENSOR_CORE;
+        } else if (numerical[place] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) {
+            notes |= NNC_DNN_NONDETERMINISTIC;
+        }
+    }
+    for (int64_t place = 0; place < behaviors; place++) {
+        if (behavior[place] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) {
+            notes |= NNC_DNN_COMPILED;
+        }
+    }
+    *ret_notes = notes;
+    return 0;
 }
 
 int nnc_dnn_facts_read(cudnnBackendDescriptor_t config, struct nnc_dnn_facts *ret_facts) {
@@ -52,7 +68,7 @@ int nnc_dnn_facts_read(cudnnBackendDescriptor_t config, struct nnc_dnn_facts *re
                                        CUDNN_TYPE_INT64, 1, &facts.engine);
     }
     if (code >= 0) {
-        code = read_notes(engine, &facts);
+        code = read_notes(engine, &facts.notes);
     }
     nnc_dnn_descriptor_free(engine);
     if (code < 0) {
@@ -72,12 +88,12 @@ static int wrap(const struct nnc_dnn_key *key, cudnnBackendDescriptor_t descript
     if (code < 0) {
         return (int)code;
     }
+    if (workspace < 0) {
+        return nnc_fail(-NNC_E_HARDWARE, "cuDNN: a workspace of %lld bytes", (long long)workspace);
+    }
     struct nnc_dnn_plan *plan = malloc(sizeof(*plan));
-    if (plan == NULL || workspace < 0) {
-        free(plan);
-        return plan == NULL ? nnc_fail(-ENOMEM, "no memory for a plan")
-                            : nnc_fail(-NNC_E_HARDWARE, "cuDNN: a workspace of %lld bytes",
-                                       (long long)workspace);
+    if (plan == NULL) {
+        return nnc_fail(-ENOMEM, "no memory for a plan");
     }
     *plan = (struct nnc_dnn_plan){.plan = descriptor,
                                   .key = *key,
@@ -133,6 +149,23 @@ int nnc_dnn_plan_text(const struct nnc_dnn_plan *plan, char **ret_text) {
                                    CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, ret_text);
 }
 
+/* The configuration of a plan that came from text. Owner: caller frees. */
+static int read_config(cudnnBackendDescriptor_t descriptor, cudnnBackendDescriptor_t *ret_config) {
+    cudnnBackendDescriptor_t config = NULL;
+    int64_t code = nnc_dnn_descriptor_blank(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &config);
+    if (code >= 0) {
+        code = nnc_dnn_descriptor_read(descriptor, "configuration",
+                                       CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+                                       CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config);
+    }
+    if (code < 0) {
+        nnc_dnn_descriptor_free(config);
+        return (int)code;
+    }
+    *ret_config = config;
+    return 0;
+}
+
 int nnc_dnn_plan_load(struct nnc_dnn_device *device, const struct nnc_dnn_key *key,
                       const char *text, struct nnc_dnn_plan **ret_plan) {
     const struct nnc_dnn_attribute rows[] = {
@@ -142,34 +175,29 @@ int nnc_dnn_plan_load(struct nnc_dnn_device *device, const struct nnc_dnn_key *k
          text},
     };
     cudnnBackendDescriptor_t descriptor = NULL;
+    cudnnBackendDescriptor_t config = NULL;
+    struct nnc_dnn_facts facts;
     int code = nnc_dnn_descriptor_create(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, "plan from text",
                                          ROWS(rows), &descriptor);
-    if (code < 0) {
-        return code == -ENOMEM ? code : -NNC_E_FORMAT;
-    }
-    cudnnBackendDescriptor_t config = NULL;
-    struct nnc_dnn_facts facts = {0};
-    code = nnc_dnn_descriptor_blank(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &config);
-    if (code >= 0) {
-        int64_t got = nnc_dnn_descriptor_read(descriptor, "configuration",
-                                              CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
-                                              CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config);
-        code = got < 0 ? (int)got : 0;
-    }
+    code = code < 0 ? code : read_config(descriptor, &config);
     code = code < 0 ? code : nnc_dnn_facts_read(config, &facts);
     code = code < 0 ? code : wrap(key, descriptor, &facts, ret_plan);
     if (code < 0) {
         nnc_dnn_descriptor_free(config);
         nnc_dnn_descriptor_free(descriptor);
-        return code;
+        return fail_for(code == -ENOMEM ? code : -NNC_E_FORMAT, key);
     }
     (*ret_plan)->config = config;
     return 0;
 }
 
+/* The list of pointers of one execution. Owner: caller frees. */
 static int pack(const struct nnc_dnn_plan *plan, const struct nnc_dnn_memory *memory,
-                cudnnBackendDescriptor_t *ret_pack) {
-    const bool bias = memory->bias != NULL;
+                cudnnBackendDescriptor_t *ret_pointers) {
+    const bool bias =
+        plan->key.op == NNC_DNN_FORWARD_BIAS || plan->key.op == NNC_DNN_FORWARD_BIAS_RELU;
+    assert(!bias || memory->bias != NULL);
+    assert(plan->workspace == 0 || memory->workspace != NULL);
     const int64_t uids[] = {NNC_DNN_UID_X, NNC_DNN_UID_W, NNC_DNN_UID_Y, NNC_DNN_UID_BIAS};
     const void *const pointers[] = {memory->x, memory->w, memory->y, memory->bias};
     const int64_t count = bias ? 4 : 3;
@@ -178,8 +206,8 @@ static int pack(const struct nnc_dnn_plan *plan, const struct nnc_dnn_memory *me
         {CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count, pointers},
         {CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &memory->workspace},
     };
-    return nnc_dnn_descriptor_create(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, "pointers", rows,
-                                     plan->workspace > 0 ? 3 : 2, ret_pack);
+    return nnc_dnn_descriptor_create(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, "pointers", ROWS(rows),
+                                     ret_pointers);
 }
 
 int nnc_dnn_execute(struct nnc_dnn_device *device, const struct nnc_dnn_plan *plan,
@@ -192,5 +220,5 @@ int nnc_dnn_execute(struct nnc_dnn_device *device, const struct nnc_dnn_plan *pl
         code = nnc_dnn_check(cudnnBackendExecute(device->handle, plan->plan, pointers), "execute");
     }
     nnc_dnn_descriptor_free(pointers);
-    return code == 0 || code == -ENOMEM ? code : -NNC_E_HARDWARE;
+    return code < 0 ? fail_for(-NNC_E_HARDWARE, &plan->key) : 0;
 }

@@ -14,7 +14,7 @@ struct nnc_dnn_device {
 
 struct nnc_dnn_plan {
     cudnnBackendDescriptor_t plan;
-    cudnnBackendDescriptor_t config; /* NULL: loaded from text */
+    cudnnBackendDescriptor_t config; /* what it was made of */
     struct nnc_dnn_key key;
     size_t workspace; /* bytes */
     uint32_t notes;   /* NNC_DNN_* */
@@ -25,7 +25,6 @@ struct nnc_dnn_plan {
 struct nnc_dnn_facts {
     uint32_t notes; /* NNC_DNN_* */
     int64_t engine;
-    bool compiles; /* at run time */
 };
 
 /* Errors: of nnc_dnn_check(). */

@@ -10,7 +10,6 @@
  * Source: cuDNN 9 backend API reference, "CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR". Counting only plans
  * that run: as PyTorch's benchmark mode does (its issues 77002 and 91032). */
 #include "base/err.h"
-#include "base/text.h"
 #include "gpu/dnn_descriptor.h"
 #include "gpu/dnn_graph.h"
 #include "gpu/dnn_plan.h"
@@ -32,8 +31,7 @@ struct selection {
     int64_t best_ns;
     struct nnc_dnn_plan *best;
     /* Configurations by what became of them, for the error text. */
-    uint32_t offered, compiling, nondeterministic, refused, too_large, idle;
-    size_t least_workspace; /* of those too large */
+    uint32_t offered, compiling, nondeterministic, refused, too_large, not_running;
 };
 
 /* Median of the times of a plan, negative when one of its executions fails. */
@@ -56,9 +54,7 @@ static int64_t median_time(const struct nnc_dnn_timer *timer, const struct nnc_d
 /* Compare a plan with the best so far; takes it. True when the search is over. */
 static bool consider(struct selection *selection, struct nnc_dnn_plan *plan) {
     if (plan->workspace > selection->policy->workspace_cap) {
-        if (selection->too_large++ == 0 || plan->workspace < selection->least_workspace) {
-            selection->least_workspace = plan->workspace;
-        }
+        selection->too_large++;
         nnc_dnn_plan_free(plan);
         return false;
     }
@@ -68,7 +64,7 @@ static bool consider(struct selection *selection, struct nnc_dnn_plan *plan) {
     }
     int64_t time_ns = median_time(selection->timer, plan);
     if (time_ns < 0) {
-        selection->idle++;
+        selection->not_running++;
         nnc_dnn_plan_free(plan);
         return false;
     }
@@ -91,7 +87,7 @@ static int try_config(struct selection *selection, cudnnBackendDescriptor_t *con
         return code;
     }
     selection->offered++;
-    if (facts.compiles) {
+    if ((facts.notes & NNC_DNN_COMPILED) != 0) {
         selection->compiling++;
         return 0;
     }
@@ -158,26 +154,22 @@ static int try_mode(struct selection *selection, cudnnBackendDescriptor_t graph,
     return code;
 }
 
-/* Why there is no plan, and what would work. */
+/* Why there is no plan. Any shape has one that is deterministic and needs no workspace
+ * (cuDNN 9.19), so that what is left is a type that the device cannot compute in, or plans that do
+ * not run. */
 static int no_plan(const struct selection *selection) {
-    char shape[160], counts[160], least[16];
-    char advice[64] = "";
+    char shape[NNC_DNN_KEY_TEXT_MAX];
     nnc_dnn_key_text(selection->key, shape, sizeof(shape));
-    snprintf(counts, sizeof(counts),
-             "of %u engines %u compile at run time, %u are nondeterministic, %u refuse, %u need "
-             "too much workspace, %u do not run",
-             selection->offered, selection->compiling, selection->nondeterministic,
-             selection->refused, selection->too_large, selection->idle);
-    if (selection->too_large > 0) {
-        nnc_text_bytes(selection->least_workspace, least, sizeof(least));
-        snprintf(advice, sizeof(advice), "; %s of workspace would do", least);
-    } else if (selection->nondeterministic > 0) {
-        snprintf(advice, sizeof(advice), "; try without --deterministic");
-    } else if (selection->key->type == NNC_GPU_BF16) {
-        snprintf(advice, sizeof(advice), "; try --amp fp16");
+    const char *advice = "";
+    if (selection->key->type == NNC_GPU_BF16 && selection->not_running == 0) {
+        advice = "; try --amp fp16";
     }
-    return nnc_fail(-ENOTSUP, "cuDNN has no plan on this device for %s (%s)%s", shape,
-                    selection->offered > 0 ? counts : "it offers no engine", advice);
+    return nnc_fail(-ENOTSUP,
+                    "cuDNN has no plan on this device for %s (of %u engines %u compile at run "
+                    "time, %u are nondeterministic, %u refuse, %u need too much workspace, %u do "
+                    "not run)%s",
+                    shape, selection->offered, selection->compiling, selection->nondeterministic,
+                    selection->refused, selection->too_large, selection->not_running, advice);
 }
 
 int nnc_dnn_select(struct nnc_dnn_device *device, const struct nnc_dnn_key *key,
@@ -197,7 +189,7 @@ int nnc_dnn_select(struct nnc_dnn_device *device, const struct nnc_dnn_key *key,
     nnc_dnn_graph_finish(&graph);
     if (code < 0) {
         nnc_dnn_plan_free(selection.best);
-        char shape[160];
+        char shape[NNC_DNN_KEY_TEXT_MAX];
         nnc_dnn_key_text(key, shape, sizeof(shape));
         return nnc_fail_in(code, "%s", shape);
     }

@@ -21,7 +21,6 @@
 #include "base/sha256.h"
 #include "base/vfs.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -35,7 +34,7 @@
 #define TEXT_MAX    ((size_t)256 << 10)
 #define ROWS_MAX    4096
 #define KEY_NUMBERS (sizeof(struct nnc_dnn_key) / sizeof(uint32_t))
-/* "plan", 13 numbers of 10 digits, 1, 20, 10 and 6 digits, blanks and newlines: 203 at most. */
+/* "plan", 13 numbers of 10 digits, 1, 20, 10 and 6 digits, blanks and newlines: 190 at most. */
 #define ROW_MAX 256
 
 _Static_assert(sizeof(struct nnc_dnn_key) == 13 * sizeof(uint32_t), "a key is 13 numbers");

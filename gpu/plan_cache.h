@@ -2,12 +2,11 @@
 /* Plans kept between runs as text, one file for a device and a version of cuDNN.
  *
  * A cache that cannot be read, or not written, costs the time of making its plans again, and is
- * never an error: a file that is damaged counts as absent and is replaced by the next save. cuDNN
- * may still refuse a text that was found (nnc_dnn_plan_load()): that is a miss, put the new one.
+ * never an error: a file that is damaged counts as absent and is replaced by the next save.
  *
+ *     nnc_dnn_properties(device, &properties);
  *     nnc_plan_cache_open(directory, nnc_dnn_version(), properties, &cache);
- *     text = nnc_plan_cache_find(cache, &key, &policy);
- *     if (text == NULL || nnc_dnn_plan_load(device, &key, text, &plan) < 0) { select, text, put }
+ *     nnc_plan_cache_select(cache, device, &key, &policy, &timer, &plan); for each key
  *     nnc_plan_cache_save(cache); */
 #ifndef NNC_GPU_PLAN_CACHE_H
 #define NNC_GPU_PLAN_CACHE_H

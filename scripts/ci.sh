@@ -37,7 +37,7 @@ clang_build() {
 }
 
 bare_build() {
-    configure build-bare -Donednn=disabled && ninja -C build-bare --quiet &&
+    configure build-bare -Donednn=disabled -Dcuda=disabled && ninja -C build-bare --quiet &&
         meson test -C build-bare --no-rebuild --print-errorlogs --suite unit --suite kernel
 }
 

@@ -10,23 +10,20 @@
 #include <string.h>
 
 const struct dnn_device dnn_devices[] = {
-    {"t4", 75, "RTX 20"},       {"a100", 80, "A30"},  {"a6000", 86, "RTX 30, A10"},
-    {"rtx4090", 89, "L4, L40"}, {"h100", 90, "H200"}, {"b200", 100, ""},
-    {"rtx5090", 120, ""},       {NULL, 0, NULL},
+    {"t4", 75},   {"a100", 80},  {"a6000", 86},    {"rtx4090", 89},
+    {"h100", 90}, {"b200", 100}, {"rtx5090", 120}, {NULL, 0},
 };
 
-static int add_case(struct dnn_cases *cases, const struct nnc_dnn_key *key, const char *model) {
+static int add_case(struct dnn_cases *cases, const struct nnc_dnn_key *key) {
     for (uint32_t row = 0; row < cases->count; row++) {
-        if (memcmp(&cases->rows[row].key, key, sizeof(*key)) == 0) {
+        if (memcmp(&cases->rows[row], key, sizeof(*key)) == 0) {
             return 0;
         }
     }
     if (cases->count == DNN_CASES_MAX) {
         return nnc_fail(-EOVERFLOW, "more than %d convolutions", DNN_CASES_MAX);
     }
-    struct dnn_case *new_case = &cases->rows[cases->count++];
-    new_case->key = *key;
-    snprintf(new_case->model, sizeof(new_case->model), "%s", model);
+    cases->rows[cases->count++] = *key;
     return 0;
 }
 
@@ -58,16 +55,15 @@ static int add_op(struct dnn_cases *cases, const struct nnc_program *program,
     key.stride_w = op->window.stride_w;
     key.pad_h = op->window.pad_h;
     key.pad_w = op->window.pad_w;
-    const char *model = program->graph->name;
     if (op->pass == NNC_PASS_FORWARD) {
         key.op = forward_op(op);
-        return add_case(cases, &key, model);
+        return add_case(cases, &key);
     }
     key.op = NNC_DNN_BACKWARD_FILTER;
-    int code = add_case(cases, &key, model);
+    int code = add_case(cases, &key);
     if (code == 0 && op->dx >= 0) {
         key.op = NNC_DNN_BACKWARD_DATA;
-        code = add_case(cases, &key, model);
+        code = add_case(cases, &key);
     }
     return code;
 }

@@ -8,20 +8,14 @@
 
 #define DNN_CASES_MAX 512
 
-struct dnn_case {
-    struct nnc_dnn_key key; /* n and type 0: the caller's choice */
-    char model[32];         /* the first that needs it */
-};
-
 struct dnn_cases {
     uint32_t count;
-    struct dnn_case rows[DNN_CASES_MAX];
+    struct nnc_dnn_key rows[DNN_CASES_MAX]; /* n and type 0: the caller's choice */
 };
 
 struct dnn_device {
-    const char *name;     /* tests/devices/NAME.json */
-    uint32_t capability;  /* compute capability, 75 for 7.5 */
-    const char *examples; /* what else computes alike */
+    const char *name;    /* tests/devices/NAME.json */
+    uint32_t capability; /* compute capability, 75 for 7.5 */
 };
 
 /* In order of capability; ends with a name NULL. */

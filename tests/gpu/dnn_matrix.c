@@ -53,7 +53,7 @@ void dnn_matrix_ask(struct nnc_dnn_device *device, const struct dnn_cases *cases
                     struct dnn_cell *cell) {
     for (size_t batch = 0; batch < sizeof(batches) / sizeof(batches[0]); batch++) {
         for (uint32_t row = 0; row < cases->count; row++) {
-            struct nnc_dnn_key key = cases->rows[row].key;
+            struct nnc_dnn_key key = cases->rows[row];
             key.n = batches[batch];
             key.type = type;
             struct dnn_answer answer = ask(device, &key);
@@ -61,6 +61,11 @@ void dnn_matrix_ask(struct nnc_dnn_device *device, const struct dnn_cases *cases
             visit(context, &key, &answer);
         }
     }
+}
+
+void dnn_version_text(char *ret_text, size_t room) {
+    uint32_t version = nnc_dnn_version();
+    snprintf(ret_text, room, "cuDNN %u.%u.%u", version / 10000, version / 100 % 100, version % 100);
 }
 
 void dnn_matrix_print_head(FILE *file) {

@@ -37,6 +37,9 @@ void dnn_matrix_ask(struct nnc_dnn_device *device, const struct dnn_cases *cases
  * Smaller ones take microseconds, and cuDNN's choice among its engines may be as good without. */
 bool dnn_needs_tensor_core(const struct nnc_dnn_key *key);
 
+/* "cuDNN 9.19.0" */
+void dnn_version_text(char *ret_text, size_t room);
+
 /* Head and rows of the table, in Markdown. */
 void dnn_matrix_print_head(FILE *file);
 void dnn_matrix_print_row(FILE *file, const struct dnn_device *device, enum nnc_gpu_type type,

@@ -11,21 +11,26 @@ static const char opening[] =
     "<!-- Generated: build/tests/gpu/dnn_matrix > docs/gpu-support.md -->\n"
     "# What cuDNN supports\n"
     "\n"
-    "cuDNN %u.%u.%u was asked about every convolution that the models of `models/` train with: "
-    "forward with\nits bias and ReLU, and both gradients, %u different ones, at batches of 1, 7, "
-    "32 and 256 images. No GPU is\nneeded for the question: the devices are described in "
-    "`tests/devices/`, from public figures. Only\nengines that come compiled are taken, with "
-    "512 MiB of workspace or less. `tests/gpu/test_dnn_matrix.c` says\nwhat must hold.\n"
+    "%s was asked about every convolution that the models of `models/` train with: forward, with "
+    "bias and ReLU\n"
+    "where the model has them, and both gradients; %u different ones, at batches of 1, 7, 32 and "
+    "256 images.\n"
+    "No GPU is needed for the question: `tests/devices/` describes the devices, from public "
+    "figures. Only engines\n"
+    "that come compiled are taken, with at most 512 MiB of workspace.\n"
+    "`tests/gpu/test_dnn_matrix.c` says what must hold.\n"
     "\n";
 
 static const char meaning[] =
     "\n"
-    "- **Plans**: convolutions that cuDNN has an engine for. The rest would be refused before "
-    "training starts;\n  the message names the type that works.\n"
-    "- **On tensor cores**: of the first choice. fp32 is rounded to TF32 there. Autotuning may "
-    "choose otherwise.\n"
-    "- **Deterministic**: convolutions that have a plan under `--deterministic`; **first**: those "
-    "whose first\n  choice gives the same bits each time anyhow.\n"
+    "- **Plans**: convolutions that cuDNN has an engine for. A model with one that has none is "
+    "refused before it\n"
+    "  trains; the message names the type that works.\n"
+    "- **On tensor cores**: of the first choice, which autotuning may change. fp32 is rounded to "
+    "TF32 there.\n"
+    "- **Deterministic**: convolutions with a plan under `--deterministic`; **first**: those "
+    "whose first choice is\n"
+    "  one anyhow.\n"
     "- **Largest workspace**: of both kinds of plan.\n"
     "\n"
     "## 16-bit convolutions of 1 GFLOP or more whose first choice is not on tensor cores\n"
@@ -43,7 +48,7 @@ static void note_rest(void *context, const struct nnc_dnn_key *key,
     struct report *report = context;
     if (answer->code == 0 && dnn_needs_tensor_core(key) &&
         (answer->notes & NNC_DNN_TENSOR_CORE) == 0) {
-        char shape[160];
+        char shape[NNC_DNN_KEY_TEXT_MAX];
         nnc_dnn_key_text(key, shape, sizeof(shape));
         fprintf(report->rest, "| %s | %s |\n", report->device->name, shape);
     }
@@ -67,8 +72,9 @@ int main(void) {
     size_t rest_bytes = 0;
     struct report report = {.rest = open_memstream(&rest, &rest_bytes)};
     int code = report.rest == NULL ? -ENOMEM : dnn_cases_load(&cases);
-    uint32_t version = nnc_dnn_version();
-    printf(opening, version / 10000, version / 100 % 100, version % 100, cases.count);
+    char version[32];
+    dnn_version_text(version, sizeof(version));
+    printf(opening, version, cases.count);
     dnn_matrix_print_head(stdout);
     for (report.device = dnn_devices; code == 0 && report.device->name != NULL; report.device++) {
         code = print_device(&cases, &report);

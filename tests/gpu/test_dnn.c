@@ -87,7 +87,7 @@ Test(dnn, properties_describe_the_same_device_again) {
     nnc_dnn_close(again);
 }
 
-Test(dnn, a_small_workspace_gives_another_plan_and_none_says_what_would_do) {
+Test(dnn, a_small_workspace_gives_another_plan) {
     struct nnc_dnn_device *device = device_of(A100);
     struct nnc_dnn_plan *plan = select_plan(device, &vgg, &usual, NULL);
     struct nnc_dnn_policy small = usual;

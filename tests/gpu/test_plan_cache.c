@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The plan cache: what comes back, what must not, and files of hostile bytes. No cuDNN here. */
 #include "base/err.h"
+#include "base/rng.h"
 #include "base/sha256.h"
 #include "gpu/plan_cache.h"
 #include "tests/support/fixture.h"
@@ -237,6 +238,54 @@ Test(plan_cache, a_zero_byte_in_a_text_counts_for_nothing) {
     cache = open_usual();
     cr_expect_null(find(cache, 1));
     nnc_plan_cache_close(cache);
+}
+
+/* Change up to four bytes into ones that the format gives a meaning. */
+static void mutate(char *body, size_t size, struct nnc_rng *rng) {
+    static const char meant[] = "0123456789 \n-plan";
+    for (uint32_t changes = 1 + nnc_rng_below(rng, 4); changes > 0; changes--) {
+        uint32_t place = nnc_rng_below(rng, (uint32_t)size);
+        body[place] = meant[nnc_rng_below(rng, sizeof(meant) - 1)];
+    }
+}
+
+/* Whatever the cache took from a file is what it takes from the file that it then writes. */
+static void expect_saved_alike(struct nnc_plan_cache *cache, int round) {
+    char *text = find(cache, 1) != NULL ? strdup(find(cache, 1)) : NULL;
+    put(cache, 2, "another");
+    save(cache);
+    cache = open_usual();
+    cr_assert_eq(find(cache, 1) != NULL, text != NULL, "round %d", round);
+    if (text != NULL) {
+        cr_assert_str_eq(find(cache, 1), text, "round %d", round);
+    }
+    cr_assert_str_eq(find(cache, 2), "another", "round %d", round);
+    nnc_plan_cache_close(cache);
+    free(text);
+}
+
+Test(plan_cache, what_a_hostile_file_leaves_can_be_saved_and_read_again, .timeout = 50) {
+    static const char body[] = "plan " KEY "0 " CAP " 10 4\ngood\nplan " KEY "1 7 0 0\n\n";
+    struct nnc_rng rng = nnc_rng_make(7, NNC_RNG_SYNTHETIC, 0, 0);
+    struct nnc_plan_cache *cache = open_usual();
+    uint32_t found = 0;
+    put(cache, 1, "the plan");
+    save(cache);
+    for (int round = 0; round < 4000; round++) {
+        char hostile[sizeof(body)];
+        memcpy(hostile, body, sizeof(body));
+        mutate(hostile, sizeof(body) - 1, &rng);
+        write_body(hostile, sizeof(body) - 1);
+        cache = open_usual();
+        found += find(cache, 1) != NULL;
+        /* Saving waits for the disk. */
+        if (round % 1000 == 0) {
+            expect_saved_alike(cache, round);
+        } else {
+            nnc_plan_cache_close(cache);
+        }
+    }
+    cr_expect_gt(found, 10);
 }
 
 Test(plan_cache, the_oldest_go_when_there_are_too_many_and_too_large_ones_are_not_kept) {
