@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the kernels share: types as fp32, 16-byte accesses, the way threads cover a tensor, sums
- * over rows.
+/* What the kernels share: the way threads cover a tensor, sums over rows, launches by type.
  *
- *   group    8 values of one row, all of a thread's work at once: one access of 16 bytes in the
- *            16-bit types, two in fp32
+ *   group    8 values of one row (kernels_values.h)
  *   column   the groups of one row, threadIdx.x of them side by side in a block
  *   cover    blocks (columns, slabs): thread (x, y) takes column c = x of its block's, and rows
  *            y, y + all rows in flight, ...: what belongs to a channel is loaded once a thread
@@ -18,123 +16,11 @@
 #define NNC_GPU_KERNELS_DEVICE_H
 
 #include "gpu/kernels.h"
-#include "gpu/launch.h"
+#include "gpu/kernels_values.h"
 
 #include <assert.h>
 
 namespace nnc {
-
-constexpr unsigned group_values = 8;
-/* One block a multiprocessor is all that kernels ask for, in __launch_bounds__(block_threads, 1):
- * left to choose, ptxas spills registers to make room for more. */
-constexpr unsigned block_threads = 256;
-constexpr unsigned warp_lanes = 32;
-constexpr unsigned all_lanes = 0xffffffffu;
-
-__device__ inline float to_float(float value) {
-    return value;
-}
-__device__ inline float to_float(__nv_bfloat16 value) {
-    return __bfloat162float(value);
-}
-__device__ inline float to_float(__half value) {
-    return __half2float(value);
-}
-
-template <typename T> __device__ T from_float(float value);
-template <> __device__ inline float from_float<float>(float value) {
-    return value;
-}
-template <> __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
-    return __float2bfloat16(value);
-}
-template <> __device__ inline __half from_float<__half>(float value) {
-    return __float2half(value);
-}
-
-/* A group, as it lies in memory: 16 bytes an element of `part`. */
-template <typename T> union packed {
-    uint4 part[group_values * sizeof(T) / sizeof(uint4)];
-    T value[group_values];
-    __device__ packed() {
-    }
-};
-
-/* 8 values at a 16-byte boundary. */
-template <typename T>
-__device__ inline void load(const T *from, float (&ret_values)[group_values]) {
-    packed<T> group;
-    constexpr unsigned parts = sizeof(group.part) / sizeof(uint4);
-#pragma unroll
-    for (unsigned part = 0; part < parts; part++) {
-        group.part[part] = reinterpret_cast<const uint4 *>(from)[part];
-    }
-#pragma unroll
-    for (unsigned lane = 0; lane < group_values; lane++) {
-        ret_values[lane] = to_float(group.value[lane]);
-    }
-}
-
-template <typename T> __device__ inline void store(T *to, const float (&values)[group_values]) {
-    packed<T> group;
-    constexpr unsigned parts = sizeof(group.part) / sizeof(uint4);
-#pragma unroll
-    for (unsigned lane = 0; lane < group_values; lane++) {
-        group.value[lane] = from_float<T>(values[lane]);
-    }
-#pragma unroll
-    for (unsigned part = 0; part < parts; part++) {
-        reinterpret_cast<uint4 *>(to)[part] = group.part[part];
-    }
-}
-
-/* Store, or add to what is there: in fp32, rounded once. */
-template <typename T>
-__device__ inline void store(T *to, float (&values)[group_values], bool accumulate) {
-    if (accumulate) {
-        float old[group_values];
-        load(to, old);
-#pragma unroll
-        for (unsigned lane = 0; lane < group_values; lane++) {
-            values[lane] += old[lane];
-        }
-    }
-    store(to, values);
-}
-
-/* The first `count` of 8 values that follow each other, the others `fill`: for ends of arrays, and
- * for arrays per channel that have no padding. from NULL: `fill` alone. */
-template <typename T>
-__device__ inline void load_some(const T *from, unsigned count, float fill,
-                                 float (&ret_values)[group_values]) {
-#pragma unroll
-    for (unsigned lane = 0; lane < group_values; lane++) {
-        ret_values[lane] = from && lane < count ? to_float(from[lane]) : fill;
-    }
-}
-
-template <typename T>
-__device__ inline void store_some(T *to, unsigned count, const float (&values)[group_values]) {
-#pragma unroll
-    for (unsigned lane = 0; lane < group_values; lane++) {
-        if (lane < count) {
-            to[lane] = from_float<T>(values[lane]);
-        }
-    }
-}
-
-/* Store in the type that `type` names, `index` values behind `to`: where a kernel has too few
- * values to be compiled once a type. */
-__device__ inline void store_as(enum nnc_gpu_type type, void *to, size_t index,
-                                const float (&values)[group_values]) {
-    if (type == NNC_GPU_BF16) {
-        store((__nv_bfloat16 *)to + index, values);
-    } else if (type == NNC_GPU_F16) {
-        store((__half *)to + index, values);
-    } else {
-        store((float *)to + index, values);
-    }
-}
 
 /* A tensor as the kernels see it. */
 struct matrix {
@@ -147,6 +33,7 @@ struct place {
     uint32_t column, channel, row, row_step;
 };
 
+/* Where this thread works, in the grid of a cover. */
 __device__ inline place place_of_thread() {
     place at;
     at.column = blockIdx.x * blockDim.x + threadIdx.x;
@@ -166,6 +53,7 @@ __device__ inline size_t index_of(const matrix &shape, const place &at, uint32_t
     return (size_t)row * shape.stride + at.channel;
 }
 
+/* The sum over a warp, in all of its lanes. */
 template <typename T> __device__ inline T warp_sum(T value) {
     for (unsigned mask = warp_lanes / 2; mask > 0; mask /= 2) {
         value += __shfl_xor_sync(all_lanes, value, mask);
@@ -205,6 +93,7 @@ struct cover {
     dim3 grid, block;
 };
 
+/* About slabs_max blocks at most, never more than there are rows for. */
 inline cover cover_of(const struct nnc_gpu_tensor *tensor, unsigned slabs_max) {
     cover made;
     const uint64_t rows = (uint64_t)tensor->n * tensor->h * tensor->w;
@@ -227,15 +116,18 @@ inline cover cover_of(const struct nnc_gpu_tensor *tensor, unsigned slabs_max) {
     return made;
 }
 
-/* Blocks of a launch that only maps: several waves on the largest devices. */
-constexpr unsigned map_blocks = 8192;
+/* Blocks of a launch that only maps: some waves on the largest devices, and still many rows a
+ * thread, so that what it loads once for its channels counts little. */
+constexpr unsigned map_blocks = 2048;
 /* Blocks of a launch whose blocks each leave a partial sum. */
 constexpr unsigned sum_blocks = 1024;
 
+/* For kernels that write as much as they read. */
 inline cover map_cover(const struct nnc_gpu_tensor *tensor) {
     return cover_of(tensor, map_blocks);
 }
 
+/* For kernels that leave partial sums. */
 inline cover sum_cover(const struct nnc_gpu_tensor *tensor) {
     return cover_of(tensor, sum_blocks);
 }
@@ -246,14 +138,17 @@ inline dim3 map_grid(size_t count) {
     return dim3(blocks < map_blocks ? (unsigned)(blocks > 0 ? blocks : 1) : map_blocks);
 }
 
+/* Bytes of a value. */
 inline size_t type_bytes(enum nnc_gpu_type type) {
     return type == NNC_GPU_F32 ? 4 : 2;
 }
 
+/* Padding included. */
 inline size_t tensor_values(const struct nnc_gpu_tensor *tensor) {
     return (size_t)tensor->n * tensor->h * tensor->w * tensor->stride;
 }
 
+/* Padding included. */
 inline size_t tensor_bytes(const struct nnc_gpu_tensor *tensor) {
     return tensor_values(tensor) * type_bytes(tensor->type);
 }

@@ -20,6 +20,7 @@
 
 #ifdef __CUDACC__
 
+/* What became of a launch, as a code. */
 static inline int nnc_launched(const char *kernel, cudaError_t status) {
     if (status == cudaSuccess) {
         return 0;

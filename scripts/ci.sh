@@ -33,7 +33,7 @@ configure() {
 }
 
 clang_build() {
-    CC=clang configure build-clang && ninja -C build-clang --quiet
+    CC=clang CXX=clang++ configure build-clang && ninja -C build-clang --quiet
 }
 
 bare_build() {

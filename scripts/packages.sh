@@ -10,6 +10,7 @@
 set -euo pipefail
 
 packages_build="gcc
+g++
 libc6-dev
 meson
 ninja-build

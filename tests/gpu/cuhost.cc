@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <deque>
 #include <random>
 #include <vector>
 
@@ -106,6 +107,7 @@ std::vector<thread> threads;
 std::vector<unsigned> order; /* of threads */
 size_t next_fresh;           /* in order: the first that may not have begun */
 unsigned current;
+std::deque<fiber> fibers; /* all of them; they keep their places */
 std::vector<fiber *> idle;
 fiber *worker; /* that runs */
 fiber scheduler;
@@ -181,7 +183,7 @@ fiber *make_fiber() {
     if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE)) {
         die("no memory for stacks");
     }
-    auto *made = new fiber{};
+    fiber *made = &fibers.emplace_back();
     made->stack = static_cast<char *>(memory) + page;
 #ifdef __x86_64__
     /* Six registers, the address to return to, and a null one where work() expects its own: this

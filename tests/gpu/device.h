@@ -3,8 +3,9 @@
  * all types as doubles, launches that run at once, in several orders of threads, and are held to
  * what they declare.
  *
- * Every launch runs twice: the second time whatever it does not declare to read is garbage. It must
- * give the same result, and change nothing that it does not declare to write. */
+ * Above a megabyte two orders are tried, some of the rows compared, and no declarations checked.
+ * Below, every launch runs twice: the second time whatever it does not declare to read is garbage.
+ * It must give the same result, and change nothing that it does not declare to write. */
 #ifndef NNC_TESTS_GPU_DEVICE_H
 #define NNC_TESTS_GPU_DEVICE_H
 
@@ -77,5 +78,7 @@ enum {
     SHAPE_COUNT = 9
 };
 struct nnc_gpu_tensor shape_number(enum nnc_gpu_type type, unsigned number);
+/* So many rows that each thread of the largest grid takes several. */
+struct nnc_gpu_tensor shape_large(enum nnc_gpu_type type);
 
 #endif

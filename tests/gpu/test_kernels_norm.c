@@ -9,6 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of sums over many rows the order is what keeps the error small: a thread adds some rows, a block
+ * its threads in a tree of 8 levels, and slabs are added in double. */
+enum {
+    LARGE_SUM_OPERATIONS = 3 + 8 + 2
+};
+
 static const float eps = 1e-5f;
 static const float momentum = 0.1f;
 
@@ -50,6 +56,12 @@ static struct norm_case make_case(struct nnc_gpu_tensor shape, bool affine, doub
     return test;
 }
 
+/* Additions that a sum over all rows goes through at most. */
+static double additions(const struct nnc_gpu_tensor *shape) {
+    double rows = (double)tensor_rows(shape);
+    return rows > 10000 ? LARGE_SUM_OPERATIONS : rows;
+}
+
 /* ---- statistics ---- */
 
 static int launch_statistics(const void *context) {
@@ -78,30 +90,31 @@ static void check_statistics(struct nnc_gpu_tensor shape, double mean) {
     memcpy(old_var, test.norm.running_var, shape.channels * sizeof(float));
     device_run(launch_statistics, &test);
     double rows = (double)tensor_rows(&shape);
+    double lossy = additions(&shape) + 1;
     for (size_t c = 0; c < shape.channels; c++) {
         double m;
         double var;
         moments_of(&test, c, &m, &var);
         /* The shift is a value of the channel; distances to it are at most `far`, their squares
-         * sum to at most far^2 * M, of which M * 2^-24 is lost. */
+         * sum to at most far^2 * M, of which (additions + 1) * 2^-24 is lost. */
         double shift = x_at(&test, (size_t)rows / 2, c);
         double far = 0;
         for (size_t row = 0; row < (size_t)rows; row++) {
             far = fmax(far, fabs(x_at(&test, row, c) - shift));
         }
-        expect_value(NNC_GPU_F32, (double)test.norm.mean[c], (struct expected){m, far, rows + 1},
+        expect_value(NNC_GPU_F32, (double)test.norm.mean[c], (struct expected){m, far, lossy},
                      "mean");
         double scale = 1 / sqrt(var + (double)eps);
         double lost = far * far * scale * scale; /* relative to var + eps; the root halves it */
         expect_value(NNC_GPU_F32, (double)test.norm.scale[c],
-                     (struct expected){scale, scale * lost, 2 * rows + 2}, "scale");
+                     (struct expected){scale, scale * lost, 2 * lossy}, "scale");
         double moved = (1 - (double)momentum) * (double)old_mean[c] + (double)momentum * m;
         expect_value(NNC_GPU_F32, (double)test.norm.running_mean[c],
-                     (struct expected){moved, far, rows + 1}, "running mean");
+                     (struct expected){moved, far, lossy}, "running mean");
         double unbiased = rows > 1 ? var * rows / (rows - 1) : var;
         moved = (1 - (double)momentum) * (double)old_var[c] + (double)momentum * unbiased;
         expect_value(NNC_GPU_F32, (double)test.norm.running_var[c],
-                     (struct expected){moved, far * far, 2 * rows + 2}, "running variance");
+                     (struct expected){moved, far * far, 2 * lossy}, "running variance");
     }
     expect_zero_tail(test.norm.mean, &shape, "mean");
     expect_zero_tail(test.norm.scale, &shape, "scale");
@@ -264,7 +277,7 @@ static void check_sums(struct nnc_gpu_tensor shape, unsigned parts) {
             sums[2] += fabs(d);
             sums[3] += fabs(d * xhat);
         }
-        double operations = (double)rows + 4;
+        double operations = additions(&shape) + 4;
         if (test.dbias) {
             expect_value(NNC_GPU_F32, (double)test.dbias[c],
                          (struct expected){sums[0], sums[2], operations}, "dbias");
@@ -386,6 +399,13 @@ Test(norm, dx_and_dz_may_be_one_tensor) {
     device_clear();
 }
 
+Test(norm, threads_take_several_rows) {
+    check_statistics(shape_large(NNC_GPU_BF16), 30);
+    check_apply(shape_large(NNC_GPU_BF16), 7);
+    check_sums(shape_large(NNC_GPU_F16), 3);
+    check_backward(shape_large(NNC_GPU_BF16), 11);
+}
+
 /* ---- bias ---- */
 
 static int launch_bias(const void *context) {
@@ -395,16 +415,18 @@ static int launch_bias(const void *context) {
 }
 
 Test(norm, bias_gradient_is_the_sum_over_rows) {
-    for (unsigned number = 0; number < NNC_GPU_TYPE_COUNT * SHAPE_COUNT; number++) {
+    for (unsigned number = 0; number < NNC_GPU_TYPE_COUNT * (SHAPE_COUNT + 1); number++) {
+        enum nnc_gpu_type type = number % NNC_GPU_TYPE_COUNT;
+        unsigned size = number / NNC_GPU_TYPE_COUNT;
         struct nnc_gpu_tensor shape =
-            shape_number(number % NNC_GPU_TYPE_COUNT, number / NNC_GPU_TYPE_COUNT);
+            size < SHAPE_COUNT ? shape_number(type, size) : shape_large(type);
         struct norm_case test = {.norm.shape = shape};
         test.dy = tensor_noise(&shape, 4, 0);
         test.norm.scratch = floats_empty(nnc_gpu_reduce_floats(&shape));
         test.dbias = floats_empty(shape.stride);
         device_run(launch_bias, &test);
         for (size_t c = 0; c < shape.channels; c++) {
-            struct expected wanted = {0, 0, (double)tensor_rows(&shape)};
+            struct expected wanted = {0, 0, additions(&shape)};
             for (size_t row = 0; row < tensor_rows(&shape); row++) {
                 wanted.value += tensor_get(&shape, test.dy, row, c);
                 wanted.magnitude += fabs(tensor_get(&shape, test.dy, row, c));

@@ -247,6 +247,12 @@ Test(pointwise, dropout_keeps_what_all_backends_keep) {
     }
 }
 
+Test(pointwise, threads_take_several_rows) {
+    check_pointwise(shape_large(NNC_GPU_BF16), NNC_GPU_RELU, 3);
+    check_act_backward(shape_large(NNC_GPU_F16), NNC_GPU_SIGMOID, true);
+    check_dropout(shape_large(NNC_GPU_BF16), 0.5, false);
+}
+
 /* ---- input ---- */
 
 static int launch_input(const void *context) {
@@ -263,26 +269,36 @@ static struct expected pixel_at(const void *context, size_t row, size_t channel)
     return (struct expected){product + shift, fabs(product) + fabs(shift), 2};
 }
 
+/* gap: bytes between samples. */
+static void check_input(struct nnc_gpu_tensor shape, size_t gap) {
+    struct nnc_gpu_input params = {
+        .y = shape,
+        .scale = {0.017f, 0.018f, 0.0171f, 0.5f},
+        .shift = {-2.1f, -2.0f, -1.8f, 0.25f},
+    };
+    size_t sample = (size_t)shape.h * shape.w * shape.channels;
+    params.sample_stride = sample + gap;
+    size_t bytes = (shape.n - 1) * params.sample_stride + sample;
+    uint8_t *images = device_alloc(bytes);
+    struct nnc_rng rng = nnc_rng_make(3, NNC_RNG_SYNTHETIC, 0, 0);
+    for (size_t index = 0; index < bytes; index++) {
+        images[index] = (uint8_t)nnc_rng_u32(&rng);
+    }
+    params.images = images;
+    void *y = tensor_empty(&shape);
+    device_run(launch_input, (const void *const[]){&params, y});
+    expect_tensor(&shape, y, pixel_at, &params, "input");
+    device_clear();
+}
+
 Test(input, scales_bytes_of_one_to_four_channels) {
     for (unsigned number = 0; number < 4 * NNC_GPU_TYPE_COUNT; number++) {
-        struct nnc_gpu_input params = {
-            .y = tensor_shape(number % NNC_GPU_TYPE_COUNT, 3, 7, 5, 1 + number / 3),
-            .scale = {0.017f, 0.018f, 0.0171f, 0.5f},
-            .shift = {-2.1f, -2.0f, -1.8f, 0.25f},
-        };
-        size_t bytes = (size_t)35 * params.y.channels;
-        params.sample_stride = bytes + number;
-        uint8_t *images = device_alloc(2 * params.sample_stride + bytes);
-        struct nnc_rng rng = nnc_rng_make(3, NNC_RNG_SYNTHETIC, 0, 0);
-        for (size_t index = 0; index < 2 * params.sample_stride + bytes; index++) {
-            images[index] = (uint8_t)nnc_rng_u32(&rng);
-        }
-        params.images = images;
-        void *y = tensor_empty(&params.y);
-        device_run(launch_input, (const void *const[]){&params, y});
-        expect_tensor(&params.y, y, pixel_at, &params, "input");
-        device_clear();
+        check_input(tensor_shape(number % NNC_GPU_TYPE_COUNT, 3, 7, 5, 1 + number / 3), number);
     }
+}
+
+Test(input, threads_take_several_pixels) {
+    check_input(shape_large(NNC_GPU_BF16), 5);
 }
 
 /* ---- types ---- */
@@ -304,7 +320,8 @@ static int launch_cast(const void *context) {
 }
 
 Test(cast, rounds_to_the_nearest_value_and_reads_it_back) {
-    static const size_t counts[] = {1, 7, 8, 9, 2049, 5000};
+    /* The last: more than a grid has threads. */
+    static const size_t counts[] = {1, 7, 8, 9, 2049, 2048 * 2048 + 13};
     for (unsigned number = 0; number < 6 * NNC_GPU_TYPE_COUNT; number++) {
         struct cast_case test = {.type = number % 3, .count = counts[number / 3]};
         test.floats = floats_noise(test.count, number, 0);
