@@ -52,12 +52,13 @@ static cudaError_t apply(enum fake_action action) {
         return cudaErrorInsufficientDriver;
     case FAKE_NO_DEVICE:
         return cudaErrorNoDevice;
+    case FAKE_FAIL:
+        return cudaErrorUnknown;
     case FAKE_NONE:
     case FAKE_LATE:
     case FAKE_HANG:
     case FAKE_REMOTE:
     case FAKE_SLOW:
-    case FAKE_FAIL:
     case FAKE_ACTION_COUNT:
         break;
     }
@@ -79,6 +80,11 @@ enum fake_action fake_take_fault(int64_t *ret_ms) {
     pending = FAKE_NONE;
     *ret_ms = pending_ms;
     return action;
+}
+
+void fake_put_fault(enum fake_action action, int64_t ms) {
+    pending = action;
+    pending_ms = ms;
 }
 
 cudaError_t fake_leave(cudaError_t code) {

@@ -216,6 +216,7 @@ cudaError_t fake_last_error(bool clear);
 
 /* From the fault of this call: what it asked for, once. */
 enum fake_action fake_take_fault(int64_t *ret_ms);
+void fake_put_fault(enum fake_action action, int64_t ms); /* for somebody else to take */
 
 /* Every later call fails with this. */
 void fake_break(cudaError_t code);
