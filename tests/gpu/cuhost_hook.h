@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* What a launch reads (write = 0) or writes, whole, as the addresses that the caller was handed. */
-struct cuhost_range {
+struct fakecuda_range {
     const void *memory;
     size_t bytes;
     int write;
@@ -23,11 +23,11 @@ struct cuhost_range {
  *         graph, perhaps never. done is called once, after the last run: it frees the closure.
  *         The ranges are copied.
  * Errors: cudaGetLastError() has them, as of a real launch; done is called at once then. */
-void cuhost_submit(void *stream, const struct cuhost_range *ranges, size_t count,
+void fakecuda_submit(void *stream, const struct fakecuda_range *ranges, size_t count,
                    void (*run)(void *closure), void (*done)(void *closure), void *closure);
 
 /* Where run finds the bytes of memory: the alias of device memory, host memory itself. */
-void *cuhost_translate(const void *memory);
+void *fakecuda_translate(const void *memory);
 
 #ifdef __cplusplus
 }

@@ -39,8 +39,8 @@ struct twice {
 
 static void run_twice(void *closure) {
     const struct twice *twice = closure;
-    const int32_t *from = cuhost_translate(twice->from);
-    int32_t *to = cuhost_translate(twice->to);
+    const int32_t *from = fakecuda_translate(twice->from);
+    int32_t *to = fakecuda_translate(twice->to);
     for (size_t i = 0; i < twice->count; i++) {
         to[i] = 2 * from[i] + 1;
     }
@@ -49,8 +49,8 @@ static void run_twice(void *closure) {
 static void launch(cudaStream_t stream, const int32_t *from, int32_t *to, const char *name) {
     struct twice *twice = malloc(sizeof *twice);
     *twice = (struct twice){from, to, COUNT};
-    struct cuhost_range ranges[] = {{from, BYTES, 0, name}, {to, BYTES, 1, name}};
-    cuhost_submit(stream, ranges, 2, run_twice, free, twice);
+    struct fakecuda_range ranges[] = {{from, BYTES, 0, name}, {to, BYTES, 1, name}};
+    fakecuda_submit(stream, ranges, 2, run_twice, free, twice);
 }
 
 struct world {
@@ -227,7 +227,7 @@ Test(fakecuda, use_after_free_is_named) {
 }
 
 static void run_overrun(void *closure) {
-    unsigned char *memory = cuhost_translate(closure);
+    unsigned char *memory = fakecuda_translate(closure);
     memory[BYTES + 3] = 0;
 }
 
@@ -239,8 +239,8 @@ Test(fakecuda, write_into_a_red_zone_is_named) {
     struct world world;
     open_world("schedule=lazy", &world);
     fakecuda_record_violations(true);
-    struct cuhost_range range = {world.a, BYTES, 1, "overrun"};
-    cuhost_submit(world.compute, &range, 1, run_overrun, keep, world.a);
+    struct fakecuda_range range = {world.a, BYTES, 1, "overrun"};
+    fakecuda_submit(world.compute, &range, 1, run_overrun, keep, world.a);
     OK(cudaStreamSynchronize(world.compute));
     assert_violation("overrun: byte 3 behind", "was written");
     close_world(&world);

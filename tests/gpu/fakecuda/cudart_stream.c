@@ -238,12 +238,12 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 
 /* ---- kernels compiled for the host ---- */
 
-void *cuhost_translate(const void *memory) {
+void *fakecuda_translate(const void *memory) {
     return fake_translate(memory);
 }
 
 /* Faults know a launch by the kernel's name. */
-void cuhost_submit(void *stream, const struct cuhost_range *ranges, size_t count,
+void fakecuda_submit(void *stream, const struct fakecuda_range *ranges, size_t count,
                    void (*run)(void *closure), void (*done)(void *closure), void *closure) {
     const char *name = count ? ranges[0].kernel : "kernel";
     cudaStream_t real;
