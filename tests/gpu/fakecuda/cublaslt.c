@@ -220,6 +220,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle,
     }
     load(&matmul, description, (cublasLtMatrixLayout_t[]){a, b, c, d});
     memcpy(&wish, preference, sizeof wish);
+    none = none || (fake_settings()->heuristic_plain &&
+                    matmul.description.epilogue != CUBLASLT_EPILOGUE_DEFAULT);
     cublasStatus_t status = check(&matmul);
     const struct algorithm candidates[] = {
         {.scrambled = 1}, {.workspace = SPLIT_WORKSPACE}, {.workspace = 0}};

@@ -139,6 +139,8 @@ static void read_pair(const char *key, char *value) {
         settings.failing_engine = (int64_t)number_of(value);
     } else if (!strcmp(key, "heuristic") && !strcmp(value, "none")) {
         settings.heuristic_none = true;
+    } else if (!strcmp(key, "heuristic") && !strcmp(value, "plain")) {
+        settings.heuristic_plain = true;
     } else if (!strcmp(key, "read_only_register")) {
         settings.read_only_register = number_of(value) != 0;
     } else if (!strcmp(key, "faults")) {
