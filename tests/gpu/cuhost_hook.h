@@ -24,7 +24,7 @@ struct fakecuda_range {
  *         The ranges are copied.
  * Errors: cudaGetLastError() has them, as of a real launch; done is called at once then. */
 void fakecuda_submit(void *stream, const struct fakecuda_range *ranges, size_t count,
-                   void (*run)(void *closure), void (*done)(void *closure), void *closure);
+                     void (*run)(void *closure), void (*done)(void *closure), void *closure);
 
 /* Where run finds the bytes of memory: the alias of device memory, host memory itself. */
 void *fakecuda_translate(const void *memory);

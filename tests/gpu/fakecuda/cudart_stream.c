@@ -244,7 +244,7 @@ void *fakecuda_translate(const void *memory) {
 
 /* Faults know a launch by the kernel's name. */
 void fakecuda_submit(void *stream, const struct fakecuda_range *ranges, size_t count,
-                   void (*run)(void *closure), void (*done)(void *closure), void *closure) {
+                     void (*run)(void *closure), void (*done)(void *closure), void *closure) {
     const char *name = count ? ranges[0].kernel : "kernel";
     cudaStream_t real;
     cudaError_t code = enter_queueing(name, stream, &real);

@@ -39,7 +39,9 @@ static const struct engine engines[ENGINES] = {
 };
 static const int64_t listed[] = {0, 1, 5, 2, 3, 4};
 
-static const char *const device_keys[] = {"deviceVer",
+/* In the order in which they are missed. */
+static const char *const device_keys[] = {"maxGridSize",
+                                          "deviceVer",
                                           "multiProcessorCount",
                                           "warpSize",
                                           "maxSharedMemoryPerBlock",
@@ -55,7 +57,6 @@ static const char *const device_keys[] = {"deviceVer",
                                           "l2CacheSize",
                                           "maxBlockSize",
                                           "memClockRateKHz",
-                                          "maxGridSize",
                                           "supportCoopLaunch",
                                           "pciDeviceId",
                                           "isTccDriver",
