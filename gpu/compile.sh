@@ -9,11 +9,17 @@ set -euo pipefail
 object=$1 report=$2 ptx=$3 depfile=$4 source=$5
 shift 6
 
-devices=()
-for device in 75 80 86 89 90 100 120; do
-    devices+=(-gencode "arch=compute_$device,code=sm_$device")
+# What this nvcc knows of the devices that we mean: CUDA 13 has no sm_70, CUDA 12.4 no sm_100. Code for
+# the newest is kept in PTX too, for what comes after it.
+known=$("$1" --list-gpu-code)
+devices=() newest=
+for device in 70 75 80 86 89 90 100 120; do
+    if grep -qx "sm_$device" <<<"$known"; then
+        devices+=(-gencode "arch=compute_$device,code=sm_$device")
+        newest=$device
+    fi
 done
-devices+=(-gencode arch=compute_120,code=compute_120)
+devices+=(-gencode "arch=compute_$newest,code=compute_$newest")
 
 if ! "$@" "${devices[@]}" --resource-usage -MD -MF "$depfile" -MT "$object" -c "$source" \
     -o "$object" 2>"$report"; then
