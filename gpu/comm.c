@@ -107,6 +107,14 @@ static int settle(const struct nnc_nccl *comm, ncclResult_t result, const char *
     return state < 0 ? nnc_fail_in(state, "%s", what) : 0;
 }
 
+static int make_events(struct nnc_nccl *comm) {
+    cudaError_t error = cudaEventCreateWithFlags(&comm->ready, cudaEventDisableTiming);
+    for (int number = 0; error == cudaSuccess && number < NNC_COMM_RECENT; number++) {
+        error = cudaEventCreateWithFlags(&comm->done[number], cudaEventDisableTiming);
+    }
+    return nnc_device_check(error, "events of the communicator");
+}
+
 int nnc_comm_init(struct nnc_nccl *comm, struct nnc_device *device,
                   const struct nnc_backend_params *params, const uint8_t id[NNC_COMM_ID_BYTES]) {
     assert(params->rank < params->ranks && !comm->comm);
@@ -120,8 +128,7 @@ int nnc_comm_init(struct nnc_nccl *comm, struct nnc_device *device,
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     config.maxCTAs = CTAS_MAX;
-    int rc = nnc_device_check(cudaEventCreateWithFlags(&comm->ready, cudaEventDisableTiming),
-                              "event of the communicator");
+    int rc = make_events(comm);
     if (rc < 0) {
         return rc;
     }
@@ -165,10 +172,11 @@ void nnc_comm_finish(struct nnc_nccl *comm) {
         comm->comm = NULL;
     }
     nnc_comm_abort(comm);
-    for (uint32_t bucket = 0; bucket < comm->bucket_count; bucket++) {
-        cudaEventDestroy(comm->done[bucket]);
+    for (int number = 0; number < NNC_COMM_RECENT; number++) {
+        if (comm->done[number]) {
+            cudaEventDestroy(comm->done[number]);
+        }
     }
-    free(comm->done);
     if (comm->ready) {
         cudaEventDestroy(comm->ready);
     }
@@ -188,23 +196,7 @@ int nnc_comm_register(struct nnc_nccl *comm, const struct nnc_block *gradients) 
     return settle(comm, result, "registration of the gradients");
 }
 
-/* An event for each bucket up to `bucket`. */
-static int make_events(struct nnc_nccl *comm, uint32_t bucket) {
-    if (bucket < comm->bucket_count) {
-        return 0;
-    }
-    cudaEvent_t *done = realloc(comm->done, ((size_t)bucket + 1) * sizeof(*done));
-    if (!done) {
-        return nnc_fail(-ENOMEM, "no memory for %u reduction buckets", bucket + 1);
-    }
-    comm->done = done;
-    int rc = nnc_device_check(cudaEventCreateWithFlags(&done[bucket], cudaEventDisableTiming),
-                              "event of a bucket");
-    comm->bucket_count += rc == 0;
-    return rc;
-}
-
-int nnc_comm_average(struct nnc_nccl *comm, uint32_t bucket, const struct nnc_comm_slice *slice) {
+int nnc_comm_average(struct nnc_nccl *comm, const struct nnc_comm_slice *slice) {
     static const ncclDataType_t types[NNC_GPU_TYPE_COUNT] = {
         [NNC_GPU_F32] = ncclFloat32,
         [NNC_GPU_BF16] = ncclBfloat16,
@@ -214,10 +206,7 @@ int nnc_comm_average(struct nnc_nccl *comm, uint32_t bucket, const struct nnc_co
         return nnc_fail(-NNC_E_COMM, "the communicator was left");
     }
     cudaStream_t stream = comm->device->stream[NNC_STREAM_COMM];
-    int rc = make_events(comm, bucket);
-    if (rc == 0) {
-        rc = nnc_device_order(comm->device, NNC_STREAM_COMM, NNC_STREAM_COMPUTE, comm->ready);
-    }
+    int rc = nnc_device_order(comm->device, NNC_STREAM_COMM, NNC_STREAM_COMPUTE, comm->ready);
     if (rc < 0) {
         return rc;
     }
@@ -225,7 +214,8 @@ int nnc_comm_average(struct nnc_nccl *comm, uint32_t bucket, const struct nnc_co
                                         types[slice->type], ncclAvg, comm->comm, stream);
     rc = settle(comm, result, "average of gradients");
     if (rc == 0) {
-        rc = nnc_device_check(cudaEventRecord(comm->done[bucket], stream), "end of a reduction");
+        rc = nnc_device_check(cudaEventRecord(comm->done[comm->queued % NNC_COMM_RECENT], stream),
+                              "end of a reduction");
     }
     comm->queued += rc == 0;
     return rc;
@@ -239,12 +229,11 @@ int nnc_comm_join(struct nnc_nccl *comm) {
 }
 
 int nnc_comm_reduced(struct nnc_nccl *comm, uint64_t *ret_buckets) {
-    /* Bucket events repeat with each step, the latest record counts: looked at from the newest
-     * back, those that are pending are the reductions not yet done. */
+    /* They end in order: from the newest back, up to one that has. */
     uint64_t pending = 0;
-    while (pending < comm->bucket_count && pending < comm->queued) {
+    while (pending < NNC_COMM_RECENT && pending < comm->queued) {
         uint64_t newest = comm->queued - 1 - pending;
-        int state = nnc_device_query(comm->done[newest % comm->bucket_count]);
+        int state = nnc_device_query(comm->done[newest % NNC_COMM_RECENT]);
         if (state < 0) {
             return state;
         }

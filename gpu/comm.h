@@ -14,6 +14,9 @@
 
 #include <nccl.h>
 
+/* So many of the latest reductions are told apart. */
+#define NNC_COMM_RECENT 64
+
 /* One slice of gradients. */
 struct nnc_comm_slice {
     void *values;
@@ -23,12 +26,11 @@ struct nnc_comm_slice {
 
 struct nnc_nccl {
     struct nnc_device *device;
-    ncclComm_t comm;    /* NULL: one rank, or aborted */
-    void *registration; /* of the gradients; NULL: none */
-    cudaEvent_t ready;  /* a slice is final on compute */
-    cudaEvent_t *done;  /* by bucket of a step: its latest reduction */
-    uint32_t bucket_count;
-    uint64_t queued, finished; /* reductions since open */
+    ncclComm_t comm;                   /* NULL: one rank, or aborted */
+    void *registration;                /* of the gradients; NULL: none */
+    cudaEvent_t ready;                 /* a slice is final on compute */
+    cudaEvent_t done[NNC_COMM_RECENT]; /* reduction r is entry r % NNC_COMM_RECENT */
+    uint64_t queued, finished;         /* reductions since open */
 };
 
 /* Device memory that a communicator may reduce in place: `collective` asks NCCL for it, which falls
@@ -54,9 +56,9 @@ void nnc_comm_finish(struct nnc_nccl *comm);
 /* Let NCCL know the memory of the gradients: a help, no need. Once. */
 int nnc_comm_register(struct nnc_nccl *comm, const struct nnc_block *gradients);
 
-/* Queue the average over all ranks of what compute has written into the slice by now. bucket: its
- * number in the step. Errors: -NNC_E_COMM, -NNC_E_HARDWARE, -ENOMEM. */
-int nnc_comm_average(struct nnc_nccl *comm, uint32_t bucket, const struct nnc_comm_slice *slice);
+/* Queue the average over all ranks of what compute has written into the slice by now.
+ * Errors: -NNC_E_COMM, -NNC_E_HARDWARE. */
+int nnc_comm_average(struct nnc_nccl *comm, const struct nnc_comm_slice *slice);
 
 /* Let compute wait for all averages queued so far. */
 int nnc_comm_join(struct nnc_nccl *comm);

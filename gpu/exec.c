@@ -103,7 +103,7 @@ static int reduce(struct nnc_backend *backend, uint32_t bucket) {
     if (backend->params.ranks < 2 || slice->count == 0) {
         return 0;
     }
-    return nnc_comm_average(&backend->comm, bucket, slice);
+    return nnc_comm_average(&backend->comm, slice);
 }
 
 /* The buckets that are final after operation `op`; *next is the first one not yet reduced. */
