@@ -81,6 +81,12 @@ static const struct nnc_choice io_choices[] = {{"auto", NNC_IO_AUTO},      {"uri
 static const struct nnc_choice decode_choices[] = {
     {"exact", NNC_DECODE_EXACT}, {"fast", NNC_DECODE_FAST}, {NULL, 0}};
 
+static const struct nnc_choice simd_choices[] = {{"auto", NNC_SIMD_AUTO},
+                                                 {"avx512", NNC_SIMD_AVX512},
+                                                 {"avx2", NNC_SIMD_AVX2},
+                                                 {"c", NNC_SIMD_C},
+                                                 {NULL, 0}};
+
 static const struct nnc_choice cache_choices[] = {
     {"warm", NNC_CACHE_WARM}, {"cold", NNC_CACHE_COLD}, {NULL, 0}};
 
@@ -387,6 +393,11 @@ const struct nnc_option nnc_config_options[] = {
      .help = "pixels as a full decode has them, or JPEGs at 1/2, 1/4 or 1/8 of their size where "
              "the crop is reduced at least as much",
      .group = NNC_GROUP_LOADERS, .verbs = MAKES, .adopts = true},
+    {.name = "simd", .type = NNC_OPTION_ENUM, FIELD(simd), .unit = "", .def = "auto",
+     .choices = simd_choices,
+     .help = "CPU instructions that images are resized with; the pixels are the same with all, and "
+             "one that the CPU lacks is refused",
+     .group = NNC_GROUP_LOADERS, .verbs = MAKES},
     {.name = "sample-timeout", .type = NNC_OPTION_U32, FIELD(sample_timeout), .unit = "seconds",
      .min = 1, .max = 86400, .def = "60",
      .help = "time after which a loader that holds one image counts as hung and is replaced",
@@ -409,6 +420,11 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "backend", .type = NNC_OPTION_ENUM, FIELD(backend), .unit = "", .def = "auto",
      .choices = backend_choices,
      .help = "what computes; reference is plain C and slow",
+     .group = NNC_GROUP_DEVICES, .verbs = RUNS},
+    {.name = "step-timeout", .type = NNC_OPTION_U32, FIELD(step_timeout), .unit = "seconds",
+     .min = 1, .max = 86400, .def = "600",
+     .help = "time after which a trainer that stands still counts as hung; the run then goes on "
+             "from its last snapshot",
      .group = NNC_GROUP_DEVICES, .verbs = RUNS},
     {.name = "deterministic", .type = NNC_OPTION_BOOL, FIELD(deterministic), .unit = "",
      .def = "false",
@@ -511,6 +527,11 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "nesterov", .type = NNC_OPTION_BOOL, FIELD(nesterov), .unit = "", .def = "false",
      .help = "Nesterov's momentum",
      .group = NNC_GROUP_TRAINING, .check = check_nesterov, .verbs = LEARNS},
+    {.name = "lars", .type = NNC_OPTION_DOUBLE, FIELD(lars), .unit = "", .min = 0, .max = 1000,
+     .def = "0",
+     .help = "trust coefficient of LARS, which scales the step of each layer's weights for large "
+             "batches, such as 0.001; 0 is plain SGD",
+     .group = NNC_GROUP_TRAINING, .verbs = LEARNS},
     {.name = "lr-scheduler", .type = NNC_OPTION_ENUM, FIELD(lr_scheduler), .unit = "",
      .def = "step", .choices = scheduler_choices,
      .help = "course of the learning rate",

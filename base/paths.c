@@ -7,6 +7,7 @@
  * with it. */
 #include "base/paths.h"
 
+#include "base/config.h"
 #include "base/err.h"
 
 #include <errno.h>
@@ -32,12 +33,45 @@ int nnc_path_data_for(const char *exe, const char *name, char *ret_path, size_t 
     return 0;
 }
 
-int nnc_path_data(const char *name, char *ret_path, size_t path_bytes) {
-    char exe[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+static int executable(char ret_path[PATH_MAX]) {
+    ssize_t length = readlink("/proc/self/exe", ret_path, PATH_MAX - 1);
     if (length < 0) {
         return nnc_fail_errno("reading /proc/self/exe");
     }
-    exe[length] = '\0';
-    return nnc_path_data_for(exe, name, ret_path, path_bytes);
+    ret_path[length] = '\0';
+    return 0;
+}
+
+int nnc_path_data(const char *name, char *ret_path, size_t path_bytes) {
+    char exe[PATH_MAX];
+    int code = executable(exe);
+    return code < 0 ? code : nnc_path_data_for(exe, name, ret_path, path_bytes);
+}
+
+int nnc_path_programs(char *ret_path, size_t path_bytes) {
+    char exe[PATH_MAX];
+    int code = executable(exe);
+    if (code < 0) {
+        return code;
+    }
+    *strrchr(exe, '/') = '\0';
+    if (strlen(exe) >= path_bytes) {
+        return nnc_fail(-ENAMETOOLONG, "%s: path of the executable is too long", exe);
+    }
+    memcpy(ret_path, exe, strlen(exe) + 1);
+    return 0;
+}
+
+int nnc_path_cache(const char *name, char *ret_path, size_t path_bytes) {
+    const char *cache = nnc_env("XDG_CACHE_HOME");
+    const char *below = "";
+    if (cache == NULL || cache[0] != '/') {
+        cache = nnc_env("HOME");
+        below = "/.cache";
+    }
+    if (cache == NULL || cache[0] != '/') {
+        return -ENOENT;
+    }
+    int length = snprintf(ret_path, path_bytes, "%s%s/nncoord/%s", cache, below, name);
+    return length > 0 && (size_t)length < path_bytes ? 0 : -ENOENT;
 }

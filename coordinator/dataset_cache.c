@@ -15,9 +15,9 @@
  * Source: git's "racy git" note has the same reasoning. */
 #include "coordinator/dataset_cache.h"
 
-#include "base/config.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/paths.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,13 +49,7 @@ static bool cache_directory(const char *wanted, char directory[PATH_MAX]) {
     if (wanted != NULL) {
         return wanted[0] != '\0' && snprintf(directory, PATH_MAX, "%s", wanted) < PATH_MAX;
     }
-    const char *cache = nnc_env("XDG_CACHE_HOME");
-    if (cache != NULL && cache[0] == '/') {
-        return snprintf(directory, PATH_MAX, "%s/nncoord/index", cache) < PATH_MAX;
-    }
-    const char *home = nnc_env("HOME");
-    return home != NULL && home[0] == '/' &&
-           snprintf(directory, PATH_MAX, "%s/.cache/nncoord/index", home) < PATH_MAX;
+    return nnc_path_cache("index", directory, PATH_MAX) == 0;
 }
 
 static uint64_t source_hash(const struct nnc_data_source *source) {

@@ -296,7 +296,8 @@ static void count_death(struct nnc_group_child *child, const struct nnc_exit_eve
 /* An error a child reported by itself would come again: no restart helps. A crash has no code, and
  * a lost peer is the consequence of somebody else's crash. */
 static bool is_final(const struct nnc_exit_event *event) {
-    return event->error_code < 0 && event->error_code != -NNC_E_COMM;
+    return event->error_code < 0 && event->error_code != -NNC_E_COMM &&
+           event->error_code != -NNC_E_HARDWARE;
 }
 
 /* An added loader never became READY, or could not be started at all. What was trained so far shows

@@ -6,7 +6,6 @@
 #include "coordinator/machine.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <linux/io_uring.h>
@@ -187,22 +186,6 @@ static int32_t probe_uring(void) {
     return 0;
 }
 
-static uint32_t count_gpus(void) {
-    DIR *directory = opendir("/dev");
-    uint32_t count = 0;
-    if (directory == NULL) {
-        return 0;
-    }
-    struct dirent *entry;
-    while ((entry = readdir(directory)) != NULL) {
-        if (strncmp(entry->d_name, "nvidia", 6) == 0 && isdigit((unsigned char)entry->d_name[6])) {
-            count++;
-        }
-    }
-    closedir(directory);
-    return count;
-}
-
 void nnc_machine_probe(struct nnc_machine *ret_machine) {
     struct nnc_machine machine = {.memory_cgroup = UINT64_MAX};
     probe_cgroups(&machine);
@@ -213,7 +196,6 @@ void nnc_machine_probe(struct nnc_machine *ret_machine) {
     machine.memory = machine.memory_available < machine.memory_cgroup ? machine.memory_available
                                                                       : machine.memory_cgroup;
     machine.uring_errno = probe_uring();
-    machine.gpus = count_gpus();
     *ret_machine = machine;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What this machine gives us: CPUs (affinity and cgroup quota), memory (free and cgroup limit),
- * limits of the process, whether io_uring and GPUs can be used. Facts only; plan.h decides. */
+ * limits of the process, whether io_uring can be used. Facts only; plan.h decides. */
 #ifndef NNC_COORDINATOR_MACHINE_H
 #define NNC_COORDINATOR_MACHINE_H
 
@@ -17,7 +17,6 @@ struct nnc_machine {
     uint64_t memory;           /* the least of both */
     uint64_t nofile_soft, nofile_hard, memlock_soft;
     int32_t uring_errno; /* 0: io_uring_setup works; else why not */
-    uint32_t gpus;       /* /dev/nvidia[0-9]+ */
     char cpu_name[64];
     char kernel[64];
 };

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every decision about numbers of processes and sizes, in one pure place.
  *
- * CPU shares: on a machine without GPUs the trainers compute and the loaders' work is small beside
- * it, so trainers get all CPUs of the budget and loaders one process per four CPUs, which the
- * kernel's scheduler squeezes in. That is where a training starts; adapt.h says where it goes from
- * there. `bench input` and `check` have no compute: loaders get all CPUs.
- */
+ * CPU shares: where the trainers compute on CPUs the loaders' work is small beside it, so trainers
+ * get all CPUs of the budget and loaders one process per four CPUs, which the kernel's scheduler
+ * squeezes in. That is where a training starts; adapt.h says where it goes from there. Where GPUs
+ * compute, and in `bench input` and `check`, which have no compute, loaders get all CPUs. */
 #include "coordinator/plan.h"
 
 #include "base/checked.h"
 #include "base/err.h"
+#include "coordinator/gpus.h"
 #include "coordinator/group.h"
 
 #include <assert.h>
@@ -21,25 +21,6 @@
 
 static bool is_input_only(enum nnc_mode mode) {
     return mode == NNC_MODE_BENCH_INPUT || mode == NNC_MODE_CHECK;
-}
-
-/* The issue with --gpus, or 0 when the run is to use CPUs. */
-static int refuse_gpus(const struct nnc_config *config, const struct nnc_machine *machine) {
-    bool wants = config->gpus[0] != '\0' && strcmp(config->gpus, "0") != 0;
-    if (!wants && config->backend != NNC_BACKEND_CUDA) {
-        return 0;
-    }
-    const char *found = machine->gpus == 0 ? "no GPU found (no /dev/nvidia*)" : "GPUs are present";
-    if (!wants) {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--backend cuda: %s, and this build has no GPU backend; `--backend auto` "
-                        "computes on the CPU",
-                        found);
-    }
-    return nnc_fail(-NNC_E_USAGE,
-                    "--gpus %s: %s, and this build has no GPU backend; `--gpus 0` trains on the "
-                    "CPU",
-                    config->gpus, found);
 }
 
 /* How many loaders a training may come to have: a number that the user gave stays, else up to one
@@ -61,18 +42,37 @@ static int refuse_null_reader(const struct nnc_plan_input *input) {
     return nnc_fail(-NNC_E_USAGE, "--io null measures loaders and is of bench input alone");
 }
 
+/* One rank a GPU, or as many on the CPUs as asked for. */
 static int choose_ranks(const struct nnc_plan_input *input, struct nnc_plan *plan) {
     const struct nnc_config *config = input->config;
     bool single = is_input_only(input->mode) || input->mode == NNC_MODE_PREDICT;
-    plan->ranks = single || config->cpu_ranks == 0 ? 1 : config->cpu_ranks;
+    plan->ranks = config->cpu_ranks == 0 ? 1 : config->cpu_ranks;
     if (plan->ranks > NNC_MAX_RANKS) {
         return nnc_fail(-NNC_E_USAGE, "--cpu-ranks %" PRIu32 ": at most %d on one machine",
                         plan->ranks, NNC_MAX_RANKS);
     }
+    for (int rank = 0; rank < NNC_MAX_RANKS; rank++) {
+        plan->device[rank] = -1;
+    }
+    if (nnc_gpus_wanted(config) && !is_input_only(input->mode)) {
+        int count = nnc_gpus_choose(config, input->devices, plan->device);
+        if (count < 0) {
+            return count;
+        }
+        plan->ranks = (uint32_t)count;
+    }
+    plan->ranks = single ? 1 : plan->ranks;
+    return 0;
+}
+
+/* Threads and loaders. A trainer on a GPU keeps one CPU busy with queueing at most. */
+static int share_cpus(const struct nnc_plan_input *input, struct nnc_plan *plan) {
+    const struct nnc_config *config = input->config;
     uint32_t cpus = input->machine->cpus;
+    bool computes_here = !is_input_only(input->mode) && plan->device[0] < 0;
     plan->threads = config->threads != 0 ? config->threads : cpus / plan->ranks;
-    plan->threads = plan->threads == 0 ? 1 : plan->threads;
-    uint32_t automatic = is_input_only(input->mode) ? cpus : (cpus + 3) / 4;
+    plan->threads = plan->threads == 0 || plan->device[0] >= 0 ? 1 : plan->threads;
+    uint32_t automatic = computes_here ? (cpus + 3) / 4 : cpus;
     automatic = automatic < NNC_GROUP_LOADERS_MAX ? automatic : NNC_GROUP_LOADERS_MAX;
     plan->loaders = config->workers != 0 ? config->workers : automatic;
     if (plan->loaders > NNC_GROUP_LOADERS_MAX) {
@@ -151,13 +151,11 @@ static struct nnc_ring_geometry choose_geometry(const struct nnc_plan_input *inp
 
 int nnc_plan_make(const struct nnc_plan_input *input, struct nnc_plan *ret_plan) {
     assert(input->config != NULL && input->machine != NULL);
+    assert(input->devices != NULL || !nnc_gpus_wanted(input->config));
     struct nnc_plan plan = {0};
-    int result = refuse_gpus(input->config, input->machine);
-    if (result < 0) {
-        return result;
-    }
-    result = refuse_null_reader(input);
+    int result = refuse_null_reader(input);
     result = result < 0 ? result : choose_ranks(input, &plan);
+    result = result < 0 ? result : share_cpus(input, &plan);
     if (result < 0) {
         return result;
     }

@@ -32,7 +32,8 @@
 #define LIFTED_FD (NNC_FD_FIRST_OTHER + NNC_PROCESS_FDS_MAX)
 
 /* Enough to hash a checkpoint of a hundred GB on a slow disk. */
-#define PLAN_SECONDS 600
+#define ANSWER_SECONDS 600
+#define ENTRIES_MAX    128
 
 static const char *const role_names[] = {
     [NNC_ROLE_LOADER] = "loader", [NNC_ROLE_TRAINER] = "trainer", [NNC_ROLE_SAVER] = "saver"};
@@ -57,34 +58,19 @@ void nnc_process_name(const struct nnc_process *process, char *ret_name, size_t 
     }
 }
 
-int nnc_process_directory(char *ret_path, size_t bytes) {
-    char path[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);
-    if (length < 0) {
-        return nnc_fail_errno("readlink /proc/self/exe");
-    }
-    path[length] = '\0';
-    *strrchr(path, '/') = '\0';
-    if (strlen(path) >= bytes) {
-        return nnc_fail(-ENAMETOOLONG, "%s: path of the executable is too long", path);
-    }
-    memcpy(ret_path, path, strlen(path) + 1);
-    return 0;
-}
-
 /* Environment of every child: fixed words, then what the list lets through. */
 struct environment {
     char threads[32];
-    char *entries[32];
+    char *entries[ENTRIES_MAX];
     int count;
 };
 
 static void fill_environment(struct environment *environment, uint32_t threads) {
     /* Sanitizers and the GPU's libraries read these; nothing of ours does. */
     static const char *const passed[] = {
-        "PATH=",           "HOME=",           "TMPDIR=",       "CUDA_VISIBLE_DEVICES=",
-        "ASAN_OPTIONS=",   "UBSAN_OPTIONS=",  "LSAN_OPTIONS=", "TSAN_OPTIONS=",
-        "XDG_CACHE_HOME=", "ONEDNN_VERBOSE=", "DNNL_VERBOSE=", "LD_LIBRARY_PATH="};
+        "PATH=",           "HOME=",           "TMPDIR=",       "ASAN_OPTIONS=",    "UBSAN_OPTIONS=",
+        "LSAN_OPTIONS=",   "TSAN_OPTIONS=",   "CUDA_",         "CUDNN_",           "NCCL_",
+        "XDG_CACHE_HOME=", "ONEDNN_VERBOSE=", "DNNL_VERBOSE=", "LD_LIBRARY_PATH=", "NVIDIA_"};
     static char fixed[][32] = {"LANG=C", "MALLOC_ARENA_MAX=2", "OMP_WAIT_POLICY=passive"};
     environment->count = 0;
     for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
@@ -95,7 +81,8 @@ static void fill_environment(struct environment *environment, uint32_t threads) 
     environment->entries[environment->count++] = environment->threads;
     for (char **entry = environ; *entry != NULL; entry++) {
         for (size_t i = 0; i < sizeof(passed) / sizeof(passed[0]); i++) {
-            if (strncmp(*entry, passed[i], strlen(passed[i])) == 0 && environment->count < 31) {
+            if (strncmp(*entry, passed[i], strlen(passed[i])) == 0 &&
+                environment->count < ENTRIES_MAX - 1) {
                 environment->entries[environment->count++] = *entry;
             }
         }
@@ -407,9 +394,18 @@ void nnc_process_describe_end(const struct nnc_process *process, const struct nn
     }
 }
 
+/* A question to nncoord-trainer: an option, perhaps a setup, and room for the answer. */
+struct question {
+    const char *directory;
+    const char *option;            /* "--plan" */
+    const struct nnc_setup *setup; /* NULL: none is needed */
+    void *answer;
+    size_t bytes;
+};
+
 /* Sleep until the answer can be read or its time is over. Signals are let in meanwhile, also where
  * a run before has blocked them: there is nothing yet that they would have to wait for. */
-static int wait_for_answer(int fd, uint64_t deadline_ns) {
+static int wait_for_answer(const struct question *question, int fd, uint64_t deadline_ns) {
     struct pollfd wait = {.fd = fd, .events = POLLIN};
     sigset_t none;
     sigemptyset(&none);
@@ -419,43 +415,39 @@ static int wait_for_answer(int fd, uint64_t deadline_ns) {
                                   .tv_nsec = (long)(left_ns % 1000000000u)};
     int ready = ppoll(&wait, 1, &left, &none);
     if (ready == 0) {
-        return nnc_fail(-NNC_E_CHILD, "nncoord-trainer --plan gave no answer within %d s",
-                        PLAN_SECONDS);
+        return nnc_fail(-NNC_E_CHILD, "nncoord-trainer %s gave no answer within %d s",
+                        question->option, ANSWER_SECONDS);
     }
     return ready < 0 && errno != EINTR ? nnc_fail_errno("poll") : 0;
 }
 
-/* Read the answer struct from the pipe. Returns 1, or 0 when the pipe ends before. */
-static int read_answer(int fd, struct nnc_plan_answer *ret_answer) {
-    struct nnc_plan_answer answer;
+/* Read the answer from the pipe. Returns 1, or 0 when the pipe ends before. */
+static int read_answer(const struct question *question, int fd) {
     size_t used = 0;
-    uint64_t deadline_ns = nnc_clock_ns() + PLAN_SECONDS * 1000000000ull;
-    while (used < sizeof(answer)) {
-        int code = wait_for_answer(fd, deadline_ns);
+    uint64_t deadline_ns = nnc_clock_ns() + ANSWER_SECONDS * 1000000000ull;
+    while (used < question->bytes) {
+        int code = wait_for_answer(question, fd, deadline_ns);
         if (code < 0) {
             return code;
         }
-        ssize_t bytes = read(fd, (char *)&answer + used, sizeof(answer) - used);
+        ssize_t bytes = read(fd, (char *)question->answer + used, question->bytes - used);
         if (bytes < 0 && (errno == EINTR || errno == EAGAIN)) {
             continue;
         }
         if (bytes < 0) {
-            return nnc_fail_errno("answer of nncoord-trainer --plan");
+            return nnc_fail_errno("answer of nncoord-trainer %s", question->option);
         }
         if (bytes == 0) {
             return 0;
         }
         used += (size_t)bytes;
     }
-    answer.error_text[sizeof(answer.error_text) - 1] = '\0';
-    answer.start_path[sizeof(answer.start_path) - 1] = '\0';
-    *ret_answer = answer;
     return 1;
 }
 
-/* Reap the planning trainer. It has ended, or it is of no use any more and is killed. Returns 0
- * when it gave an answer, else the failure with how it ended. */
-static int end_plan(pid_t pid, int answered) {
+/* Reap the trainer that was asked. It has ended, or it is of no use any more and is killed. Returns
+ * 0 when it gave an answer, else the failure with how it ended. */
+static int end_question(const struct question *question, pid_t pid, int answered) {
     int status = 0;
     if (answered < 0) {
         kill(pid, SIGKILL);
@@ -467,29 +459,29 @@ static int end_plan(pid_t pid, int answered) {
     }
     if (WIFSIGNALED(status)) {
         return nnc_fail(-NNC_E_CHILD,
-                        "nncoord-trainer --plan was killed by signal %d (%s) before it answered",
-                        WTERMSIG(status), strsignal(WTERMSIG(status)));
+                        "nncoord-trainer %s was killed by signal %d (%s) before it answered",
+                        question->option, WTERMSIG(status), strsignal(WTERMSIG(status)));
     }
-    return nnc_fail(-NNC_E_CHILD, "nncoord-trainer --plan exited with status %d without an answer",
-                    WEXITSTATUS(status));
+    return nnc_fail(-NNC_E_CHILD, "nncoord-trainer %s exited with status %d without an answer",
+                    question->option, WEXITSTATUS(status));
 }
 
-int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_answer *ret_answer) {
+static int ask(const struct question *question) {
     int setup_fd = -1;
     int answer_pipe[2] = {-1, -1};
     pid_t pid = 0;
-    int result = make_setup(params->setup, &setup_fd);
-    if (result < 0) {
-        return result;
-    }
-    if (pipe2(answer_pipe, O_CLOEXEC) < 0) {
+    int result = question->setup == NULL ? 0 : make_setup(question->setup, &setup_fd);
+    if (result >= 0 && pipe2(answer_pipe, O_CLOEXEC) < 0) {
         result = nnc_fail_errno("pipe");
+    }
+    if (result < 0) {
         goto out;
     }
     char program[PATH_MAX];
-    char argument[] = "--plan";
-    snprintf(program, sizeof(program), "%s/nncoord-trainer", params->directory);
-    char *argv[] = {program, argument, NULL};
+    char option[32];
+    snprintf(program, sizeof(program), "%s/nncoord-trainer", question->directory);
+    snprintf(option, sizeof(option), "%s", question->option);
+    char *argv[] = {program, option, NULL};
     const struct launch launch = {.program = program,
                                   .argv = argv,
                                   .threads = 1,
@@ -499,19 +491,53 @@ int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_an
     result = launch_program(&launch, &pid);
     close(answer_pipe[1]);
     answer_pipe[1] = -1;
-    if (result < 0) {
-        goto out;
-    }
-    result = end_plan(pid, read_answer(answer_pipe[0], ret_answer));
-    if (result >= 0 && ret_answer->status < 0) {
-        result = nnc_fail(ret_answer->status, "%s", ret_answer->error_text);
+    if (result >= 0) {
+        result = end_question(question, pid, read_answer(question, answer_pipe[0]));
     }
 out:
-    close(setup_fd);
     for (int i = 0; i < 2; i++) {
         if (answer_pipe[i] >= 0) {
             close(answer_pipe[i]);
         }
     }
+    if (setup_fd >= 0) {
+        close(setup_fd);
+    }
     return result;
+}
+
+int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_answer *ret_answer) {
+    struct nnc_plan_answer answer;
+    const struct question question = {.directory = params->directory,
+                                      .option = "--plan",
+                                      .setup = params->setup,
+                                      .answer = &answer,
+                                      .bytes = sizeof(answer)};
+    int result = ask(&question);
+    if (result < 0) {
+        return result;
+    }
+    answer.error_text[sizeof(answer.error_text) - 1] = '\0';
+    answer.start_path[sizeof(answer.start_path) - 1] = '\0';
+    *ret_answer = answer;
+    return answer.status < 0 ? nnc_fail(answer.status, "%s", answer.error_text) : 0;
+}
+
+int nnc_process_devices(const char *directory, struct nnc_devices *ret_devices) {
+    struct nnc_devices devices;
+    const struct question question = {.directory = directory,
+                                      .option = "--devices",
+                                      .answer = &devices,
+                                      .bytes = sizeof(devices)};
+    int result = ask(&question);
+    if (result < 0) {
+        return result;
+    }
+    devices.count = devices.count < NNC_DEVICES_MAX ? devices.count : NNC_DEVICES_MAX;
+    devices.why[sizeof(devices.why) - 1] = '\0';
+    for (uint32_t i = 0; i < devices.count; i++) {
+        devices.item[i].name[sizeof(devices.item[i].name) - 1] = '\0';
+    }
+    *ret_devices = devices;
+    return 0;
 }

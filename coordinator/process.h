@@ -9,6 +9,7 @@
 #define NNC_COORDINATOR_PROCESS_H
 
 #include "ipc/child.h"
+#include "ipc/device.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -83,7 +84,8 @@ uint32_t nnc_process_open_files(uint32_t ranks, uint32_t loaders);
 /* Run `nncoord-trainer --plan` with this setup and read its answer. */
 int nnc_process_plan(const struct nnc_process_params *params, struct nnc_plan_answer *ret_answer);
 
-/* Directory of the running executable, where its siblings are. */
-int nnc_process_directory(char *ret_path, size_t bytes);
+/* Run `nncoord-trainer --devices` and read its answer: the GPUs that can be used, or why there are
+ * none. Errors: as for any child that cannot be started or dies; none found is no error. */
+int nnc_process_devices(const char *directory, struct nnc_devices *ret_devices);
 
 #endif

@@ -126,21 +126,43 @@ static void format_eta(double seconds, char *ret_text, size_t bytes) {
     }
 }
 
+double nnc_report_mfu(const struct nnc_report *report, double images_per_s) {
+    bool known = report->peak_flops > 0.0 && report->sample_flops > 0.0;
+    return known ? images_per_s * report->sample_flops / report->peak_flops : -1.0;
+}
+
+/* "  gpu 93% 18.2 GiB 310 W  mfu 21%", what of it is known. */
+static void format_gpu(const struct nnc_report *report, bool training, char *ret_text,
+                       size_t bytes) {
+    const struct nnc_gpu_reading *gpu = &report->gpu;
+    double mfu = training ? nnc_report_mfu(report, report->images_per_s) : -1.0;
+    size_t used = 0;
+    ret_text[0] = '\0';
+    if (gpu->count > 0) {
+        used += (size_t)snprintf(ret_text, bytes, "  gpu %.0f%% %.1f GiB %.0f W", 100.0 * gpu->busy,
+                                 (double)gpu->memory_used / (1 << 30), gpu->watts);
+    }
+    if (mfu >= 0.0) {
+        snprintf(ret_text + used, bytes - used, "  mfu %.1f%%", 100.0 * mfu);
+    }
+}
+
 static void format_line(const struct nnc_report *report, const struct nnc_progress *progress,
                         char *ret_line, size_t bytes) {
     uint64_t steps = nnc_schedule_train_steps(report->schedule);
     bool training = progress->phase == NNC_PHASE_TRAIN;
     double count = progress->phase_samples == 0 ? 1.0 : (double)progress->phase_samples;
-    char eta[32];
+    char eta[32], gpu[80];
     format_eta(estimate_eta(report, progress), eta, sizeof(eta));
+    format_gpu(report, training, gpu, sizeof(gpu));
     uint64_t in_epoch = steps == 0 ? 0 : progress->step - (uint64_t)progress->epoch * steps;
     snprintf(ret_line, bytes,
              "epoch %" PRIu32 "/%" PRIu32 " %s %" PRIu64 "/%" PRIu64
-             "  %.0f img/s  loss %.4f  acc1 %.2f%%  lr %.4g  data %.0f%%  eta %s",
+             "  %.0f img/s  loss %.4f  acc1 %.2f%%  lr %.4g  data %.0f%%%s  eta %s",
              progress->epoch + 1, report->schedule->epochs, training ? "step" : "val, step",
              in_epoch, steps, report->images_per_s, progress->loss_sum / count,
              100.0 * (double)progress->correct1 / count, progress->lr, 100.0 * report->wait_share,
-             eta);
+             gpu, eta);
 }
 
 static unsigned terminal_columns(void) {
@@ -222,6 +244,24 @@ static void format_left_out(const struct nnc_phase_sums *sums, char *ret_text, s
     }
 }
 
+/* What metrics.jsonl has of GPUs, as further fields of an object; "" when nothing is known. */
+static void gpu_fields(const struct nnc_report *report, bool training, double rate, char *ret_text,
+                       size_t bytes) {
+    const struct nnc_gpu_reading *gpu = &report->gpu;
+    double mfu = training ? nnc_report_mfu(report, rate) : -1.0;
+    size_t used = 0;
+    ret_text[0] = '\0';
+    if (gpu->count > 0) {
+        used += (size_t)snprintf(ret_text, bytes,
+                                 ", \"gpu.busy\": %.4g, \"gpu.memory\": %" PRIu64
+                                 ", \"gpu.watts\": %.5g",
+                                 gpu->busy, gpu->memory_used, gpu->watts);
+    }
+    if (mfu >= 0.0) {
+        snprintf(ret_text + used, bytes - used, ", \"mfu\": %.4g", mfu);
+    }
+}
+
 static void print_phase(struct nnc_report *report, const struct nnc_phase_sums *sums) {
     bool training = sums->phase == NNC_PHASE_TRAIN;
     double seconds = sums->seconds > 0.0 ? sums->seconds : 1e-9;
@@ -238,6 +278,8 @@ static void print_phase(struct nnc_report *report, const struct nnc_phase_sums *
                 100.0 * nnc_sums_acc1(sums), 100.0 * nnc_sums_acc5(sums), sums->count, rate,
                 sums->seconds, 100.0 * sums->wait_seconds / seconds, left_out);
     }
+    char gpu[160];
+    gpu_fields(report, sums->phase == NNC_PHASE_TRAIN, rate, gpu, sizeof(gpu));
     char loss[32] = "null"; /* JSON has no word for what is not finite */
     if (isfinite(nnc_sums_loss(sums))) {
         snprintf(loss, sizeof(loss), "%.9g", nnc_sums_loss(sums));
@@ -245,9 +287,10 @@ static void print_phase(struct nnc_report *report, const struct nnc_phase_sums *
     nnc_report_metric(report,
                       "\"epoch\": %" PRIu32 ", \"%s.loss\": %s, \"%s.top1\": %.9g, "
                       "\"%s.top5\": %.9g, \"%s.images\": %" PRIu64 ", \"%s.total_ips\": %.6g, "
-                      "\"%s.seconds\": %.6g, \"%s.data_time\": %.6g",
+                      "\"%s.seconds\": %.6g, \"%s.data_time\": %.6g%s",
                       sums->epoch, name, loss, name, nnc_sums_acc1(sums), name, nnc_sums_acc5(sums),
-                      name, sums->count, name, rate, name, sums->seconds, name, sums->wait_seconds);
+                      name, sums->count, name, rate, name, sums->seconds, name, sums->wait_seconds,
+                      gpu);
 }
 
 void nnc_report_restart(struct nnc_report *report) {

@@ -4,6 +4,7 @@
 #ifndef NNC_COORDINATOR_REPORT_H
 #define NNC_COORDINATOR_REPORT_H
 
+#include "coordinator/nvml.h"
 #include "ipc/child.h"
 #include "ipc/schedule.h"
 
@@ -39,6 +40,10 @@ struct nnc_report {
     /* images/s over the last seconds */
     uint64_t window_ns, window_samples, window_wait_ns;
     double images_per_s, wait_share;
+    /* of runs on GPUs; zero elsewhere */
+    struct nnc_gpu_reading gpu;
+    double peak_flops;   /* of all of them together, a second */
+    double sample_flops; /* of one training sample, forward and backward */
 };
 
 /* What the pages of all trainers say right now, added up. */
@@ -78,6 +83,10 @@ void nnc_report_restart(struct nnc_report *report);
 /* One line of metrics.jsonl: a JSON object from a printf format, without newline. */
 void nnc_report_metric(struct nnc_report *report, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Model FLOPs utilisation: the share of the GPUs' peak that training takes at images_per_s; < 0:
+ * not known. Source: Chowdhery et al., "PaLM", 2022, appendix B, without the attention term. */
+double nnc_report_mfu(const struct nnc_report *report, double images_per_s);
 
 /* Mean loss, accuracies in 0..1; 0 for empty sums. */
 double nnc_sums_loss(const struct nnc_phase_sums *sums);

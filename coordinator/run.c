@@ -27,10 +27,9 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#define TICK_MS         100
-#define TRAINER_HANG_NS (600ull * 1000000000ull)
-#define SAVER_HANG_NS   TRAINER_HANG_NS
-#define SECOND_NS       1000000000ull
+#define TICK_MS       100
+#define SAVER_HANG_NS (600ull * 1000000000ull)
+#define SECOND_NS     1000000000ull
 
 enum source {
     SOURCE_PIDFD,
@@ -98,6 +97,7 @@ static void spawn_child(struct nnc_run_state *run, uint32_t number) {
 static void new_generation(struct nnc_run_state *run) {
     struct nnc_actions actions = {.count = 0};
     nnc_report_restart(&run->report);
+    run->stall = (struct nnc_stall){.last = {{.running = false}}};
     int result = nnc_run_prepare_generation(run);
     if (result < 0) {
         nnc_group_abort(&run->group, result, nnc_error_text(), nnc_clock_ns(), &actions);
@@ -217,6 +217,7 @@ static void on_ready(struct nnc_run_state *run, const struct nnc_message *messag
     memcpy(&ready, message->body, sizeof(ready));
     ready.note[sizeof(ready.note) - 1] = '\0';
     if (run->group.child[child].role == NNC_ROLE_TRAINER) {
+        run->report.sample_flops = 3.0 * (double)ready.sample_flops; /* backward is twice forward */
         snprintf(run->result->backend_note, sizeof(run->result->backend_note), "%s", ready.note);
         return;
     }
@@ -337,6 +338,9 @@ static void reap_child(struct nnc_run_state *run, uint32_t child) {
     if (process->pid == 0) {
         return; /* an event of the same batch, already worked on */
     }
+    if (nnc_run_puts_off(run, child)) {
+        return; /* its pidfd stays readable */
+    }
     nnc_report_clear(&run->report);
     read_channel(run, child); /* what it said before it ended counts */
     if (nnc_process_reap(process, &end) < 0) {
@@ -344,6 +348,7 @@ static void reap_child(struct nnc_run_state *run, uint32_t child) {
     }
     char words[1024];
     nnc_process_describe_end(process, &end, words, sizeof(words));
+    nnc_run_add_place(run, child, words, sizeof(words));
     nnc_run_measure_ended(run, process, &end);
     bool progress = count_strike(run, process, &end) || has_published(process);
     nnc_process_finish(process);
@@ -380,32 +385,6 @@ static void on_signal(struct nnc_run_state *run) {
             nnc_group_stop_signal(&run->group, number, nnc_clock_ns(), &actions);
         }
         perform(run, &actions);
-    }
-}
-
-/* Kill what has not moved for too long; what follows is as after any death. */
-static void find_hangs(struct nnc_run_state *run, uint64_t now_ns) {
-    for (uint32_t i = 0; i < run->group.children; i++) {
-        struct nnc_process *process = &run->process[i];
-        if (run->group.child[i].state != NNC_CHILD_RUNNING || process->page == NULL) {
-            continue;
-        }
-        uint64_t beat = atomic_load_explicit(&process->page->heartbeat_ns, memory_order_relaxed);
-        uint64_t limit = process->role == NNC_ROLE_LOADER
-                             ? run->params->config->sample_timeout * SECOND_NS
-                             : TRAINER_HANG_NS;
-        uint32_t doing = atomic_load_explicit(&process->page->activity, memory_order_relaxed);
-        if (beat == 0 || now_ns < beat || now_ns - beat < limit) {
-            continue;
-        }
-        char name[64];
-        nnc_process_name(process, name, sizeof(name));
-        nnc_report_clear(&run->report);
-        nnc_log(NNC_LOG_WARN, "%s (pid %d) has not moved for %" PRIu64 " s in %s; killing it", name,
-                (int)process->pid, (uint64_t)((now_ns - beat) / SECOND_NS),
-                doing < NNC_DOING_COUNT ? nnc_activity_name((enum nnc_activity)doing) : "?");
-        process->hung = true;
-        nnc_process_kill(process, SIGKILL);
     }
 }
 
@@ -500,7 +479,7 @@ static void tick(struct nnc_run_state *run) {
     struct nnc_actions actions = {.count = 0};
     nnc_group_tick(&run->group, now_ns, &actions);
     perform(run, &actions);
-    find_hangs(run, now_ns);
+    nnc_run_find_hangs(run, now_ns);
     tell_failure(run, now_ns);
     find_hung_saver(run, now_ns);
     ask_snapshot(run, now_ns);
@@ -511,6 +490,7 @@ static void tick(struct nnc_run_state *run) {
         run->result->first_batch_seconds = (double)(now_ns - run->started_ns) * 1e-9;
     }
     nnc_run_weigh(run);
+    nnc_run_read_gpus(run, now_ns);
     actions.count = 0;
     if (nnc_run_adapt(run, &progress, now_ns, &actions) == 1) {
         perform(run, &actions);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The state of one run, shared by run.c (loop), run_prepare.c (memory and setups),
- * run_measure.c (what it costs), run_adapt.c (how many loaders it has) and nothing else. */
+ * run_measure.c (what it costs), run_adapt.c (how many loaders it has), run_watch.c (who hangs, who
+ * is to blame) and nothing else. */
 #ifndef NNC_COORDINATOR_RUN_INTERNAL_H
 #define NNC_COORDINATOR_RUN_INTERNAL_H
 
@@ -10,6 +11,7 @@
 #include "coordinator/process.h"
 #include "coordinator/run.h"
 #include "coordinator/saving.h"
+#include "coordinator/stall.h"
 #include "coordinator/strikes.h"
 #include "coordinator/usage.h"
 #include "ipc/footprint.h"
@@ -53,6 +55,11 @@ struct nnc_run_state {
     struct nnc_usage ended;         /* of loaders that are gone */
     struct nnc_usage measured_from; /* of all, when the measured part began */
     struct nnc_footprint footprint; /* of the coordinator */
+    struct nnc_stall stall;
+    struct nnc_nvml *nvml; /* NULL: nothing is told about GPUs */
+    uint64_t gpus_read_ns;
+    double peak_flops;   /* of the GPUs together, a second */
+    uint64_t put_off_ns; /* when a trainer's end was first put off; 0: none is */
     struct nnc_adapt adapt;
     struct nnc_run_look look; /* of the last tick */
     struct nnc_run_window window;
@@ -93,6 +100,23 @@ void nnc_run_weigh(struct nnc_run_state *run);
  * to be performed. */
 int nnc_run_adapt(struct nnc_run_state *run, const struct nnc_progress *progress, uint64_t now_ns,
                   struct nnc_actions *actions);
+
+/* Kill what has not moved for too long; what follows is as after any death. */
+void nnc_run_find_hangs(struct nnc_run_state *run, uint64_t now_ns);
+
+/* Whether this ended trainer failed only because another one did, which is about to end and is to
+ * be blamed first. */
+bool nnc_run_puts_off(struct nnc_run_state *run, uint32_t child);
+
+/* Add where a trainer was to the words on its end: "in backward, step 12, after 37 all-reduces".
+ * Its page is still mapped. */
+void nnc_run_add_place(const struct nnc_run_state *run, uint32_t child, char *words, size_t bytes);
+
+/* Begin to watch the GPUs that the plan takes. Without the driver's library the run knows less. */
+void nnc_run_watch_gpus(struct nnc_run_state *run, const struct nnc_devices *devices);
+
+/* Read the GPUs once a second for the progress line, and tell of their errors. */
+void nnc_run_read_gpus(struct nnc_run_state *run, uint64_t now_ns);
 
 /* Close and unmap everything prepared. */
 void nnc_run_release(struct nnc_run_state *run);

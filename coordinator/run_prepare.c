@@ -7,6 +7,8 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/paths.h"
+#include "coordinator/gpus.h"
 #include "ipc/memfd.h"
 
 #include <assert.h>
@@ -22,16 +24,28 @@ static const struct nnc_dataset_part *part_of(const struct nnc_run_state *run, i
 }
 
 static int make_plan(struct nnc_run_state *run) {
+    struct nnc_devices devices = {.count = 0};
+    if (nnc_gpus_wanted(run->params->config)) {
+        int result = nnc_process_devices(run->directory, &devices);
+        if (result < 0) {
+            return result;
+        }
+    }
     struct nnc_plan_input input = {
         .config = run->params->config,
         .machine = run->params->machine,
+        .devices = &devices,
         .mode = run->params->mode,
         .channels = nnc_dataset_channels(run->params->dataset, run->params->config->channels)};
     for (int phase = 0; phase < 2; phase++) {
         const struct nnc_dataset_part *part = part_of(run, phase);
         input.samples[phase] = part == NULL ? 0 : part->index.header->samples;
     }
-    return nnc_plan_make(&input, &run->plan);
+    int result = nnc_plan_make(&input, &run->plan);
+    if (result >= 0) {
+        nnc_run_watch_gpus(run, &devices);
+    }
+    return result;
 }
 
 static int make_index_memfds(struct nnc_run_state *run) {
@@ -74,6 +88,7 @@ static void fill_setup(struct nnc_run_state *run) {
     setup->ranks = run->plan.ranks;
     setup->loaders = run->plan.loaders;
     setup->threads = run->plan.threads;
+    setup->device = run->plan.device[0];
     setup->config = *run->params->config;
     setup->schedule = run->plan.schedule;
     setup->geometry = run->plan.geometry;
@@ -164,7 +179,7 @@ static int make_ledger(struct nnc_run_state *run) {
 int nnc_run_prepare(struct nnc_run_state *run) {
     run->index_fd[0] = run->index_fd[1] = run->comm_fd = run->snapshot_fd = -1;
     run->strikes.fd = -1;
-    int result = nnc_process_directory(run->directory, sizeof(run->directory));
+    int result = nnc_path_programs(run->directory, sizeof(run->directory));
     result = result < 0 ? result : make_plan(run);
     result = result < 0 ? result : check_open_files(run);
     if (result < 0) {
@@ -193,6 +208,7 @@ int nnc_run_prepare(struct nnc_run_state *run) {
     }
     FILE *metrics = run->params->rundir == NULL ? NULL : run->params->rundir->metrics;
     nnc_report_init(&run->report, run->params->config, &run->plan.schedule, metrics);
+    run->report.peak_flops = run->peak_flops;
     run->report.silent = run->params->mode == NNC_MODE_PREDICT;
     run->report.best_acc1 = run->has_model ? run->answer.best_acc1 : -1.0;
     run->saving.enabled = run->params->rundir != NULL;
@@ -274,6 +290,7 @@ void nnc_run_child_setup(struct nnc_run_state *run, const struct nnc_group_child
         }
         return;
     }
+    ret_setup->device = run->plan.device[child->number];
     add_ring(run, child->number, ret_setup, ret_fds);
     ret_setup->comm_fd = nnc_fd_list_add(ret_fds, run->comm_fd);
     ret_setup->snapshot_fd = nnc_fd_list_add(ret_fds, run->snapshot_fd);
@@ -281,6 +298,7 @@ void nnc_run_child_setup(struct nnc_run_state *run, const struct nnc_group_child
 
 void nnc_run_release(struct nnc_run_state *run) {
     release_generation(run);
+    nnc_nvml_close(run->nvml);
     nnc_bad_close(&run->bad);
     nnc_strikes_close(&run->strikes);
     int *const all[] = {&run->index_fd[0], &run->index_fd[1], &run->snapshot_fd, &run->epoll_fd,

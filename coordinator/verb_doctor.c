@@ -5,6 +5,8 @@
 
 #include "base/err.h"
 #include "base/paths.h"
+#include "coordinator/gpus.h"
+#include "coordinator/nvml.h"
 #include "coordinator/process.h"
 
 #include <inttypes.h>
@@ -54,15 +56,34 @@ static void look_at_machine(const struct nnc_machine *machine, struct findings *
     bool unlimited = machine->memlock_soft == (uint64_t)RLIM_INFINITY;
     SAY(add(findings, "locked memory", NULL), unlimited ? "unlimited%s" : "%s%" PRIu64 " KiB",
         unlimited ? "" : "", machine->memlock_soft >> 10);
-    SAY(add(findings, "gpus", machine->gpus == 0 ? "`--gpus 0` trains on the CPU" : NULL),
-        machine->gpus == 0 ? "none (no /dev/nvidia*)" : "%" PRIu32 " device files", machine->gpus);
+}
+
+static void look_at_gpus(struct findings *findings) {
+    char directory[NNC_PATH_MAX] = "";
+    struct nnc_devices devices = {.count = 0};
+    nnc_path_programs(directory, sizeof(directory));
+    if (nnc_process_devices(directory, &devices) < 0) {
+        snprintf(devices.why, sizeof(devices.why), "%s", nnc_error_text());
+    }
+    if (devices.count == 0) {
+        SAY(add(findings, "gpus", "`--gpus 0` trains on the CPU"), "none: %.140s", devices.why);
+        return;
+    }
+    struct nnc_nvml *nvml = NULL;
+    bool watched = nnc_nvml_open(&nvml) == 0;
+    SAY(add(findings, "gpu driver", watched ? NULL : "load and memory of GPUs will not be shown"),
+        "%.150s", watched ? nnc_nvml_driver(nvml) : nnc_error_text());
+    nnc_nvml_close(nvml);
+    char text[128];
+    nnc_gpus_describe(&devices.item[0], text, sizeof(text));
+    SAY(add(findings, "gpus", NULL), "%" PRIu32 ", the first: %s", devices.count, text);
 }
 
 static void look_at_installation(struct findings *findings) {
     static const char *const programs[] = {"nncoord-loader", "nncoord-trainer", "nncoord-models",
                                            "nncoord-data"};
     char directory[NNC_PATH_MAX] = "";
-    nnc_process_directory(directory, sizeof(directory));
+    nnc_path_programs(directory, sizeof(directory));
     for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
         char path[NNC_PATH_MAX + 64];
         snprintf(path, sizeof(path), "%s/%s", directory, programs[i]);
@@ -96,6 +117,7 @@ static int print_findings_json(const struct findings *findings) {
 int nnc_verb_doctor(const struct nnc_verb_context *context) {
     struct findings findings = {.count = 0};
     look_at_machine(&context->machine, &findings);
+    look_at_gpus(&findings);
     look_at_installation(&findings);
     if (context->command->config.json) {
         return print_findings_json(&findings);

@@ -3,6 +3,7 @@
 #include "coordinator/verbs.h"
 
 #include "base/err.h"
+#include "base/paths.h"
 #include "coordinator/process.h"
 #include "coordinator/rundir.h"
 
@@ -58,7 +59,7 @@ int nnc_verb_print_json(json_t *object) {
 int nnc_verb_hand_over(const struct nnc_verb_context *context, const char *program) {
     char directory[NNC_PATH_MAX];
     char path[NNC_PATH_MAX + 32];
-    int result = nnc_process_directory(directory, sizeof(directory));
+    int result = nnc_path_programs(directory, sizeof(directory));
     if (result < 0) {
         return result;
     }

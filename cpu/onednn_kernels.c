@@ -492,7 +492,7 @@ static void add(const float *left, const float *right, bool relu, float *out, si
 /* One vector of the update; lanes of *bad are set where the value is not finite afterwards. */
 INLINE void sgd_eight(const struct nnc_sgd_run *run, bool nesterov, const vec *gradient, vec *value,
                       vec *buffer, mask *bad) {
-    vec d = *gradient + run->weight_decay * *value;
+    vec d = run->ratio * (*gradient + run->weight_decay * *value);
     vec m = run->momentum * *buffer + d;
     vec step = m;
     if (nesterov) {

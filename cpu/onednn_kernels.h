@@ -75,6 +75,7 @@ struct nnc_sgd_run {
     float *value, *momentum_buffer;
     const float *gradient;
     float lr, momentum, weight_decay;
+    float ratio; /* nnc_sgd_ratio() */
     bool nesterov;
 };
 

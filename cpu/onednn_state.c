@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -334,6 +335,7 @@ static void update_part(struct update_job *job, uint32_t param, size_t begin, si
         .momentum = job->sgd->momentum,
         .weight_decay = job->sgd->weight_decay[state->graph->params[param].kind],
         .nesterov = job->sgd->nesterov,
+        .ratio = job->sgd->trust > 0 ? entry->ratio : 1,
     };
     if (!job->kernels->sgd(&run)) {
         /* Relaxed: the team's end orders it before the reader in nnc_dnn_state_update(). */
@@ -341,6 +343,28 @@ static void update_part(struct update_job *job, uint32_t param, size_t begin, si
         while (param < lowest &&
                !atomic_compare_exchange_weak_explicit(&job->diverged, &lowest, param,
                                                       memory_order_relaxed, memory_order_relaxed)) {
+        }
+    }
+}
+
+static double norm_of(const float *values, size_t count) {
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        sum += (double)values[i] * (double)values[i];
+    }
+    return sqrt(sum);
+}
+
+/* Ratios of this thread's share of the parameters. */
+static void ratio_share(void *context, uint32_t thread, uint32_t threads) {
+    struct update_job *job = context;
+    const struct nnc_dnn_state *state = job->state;
+    for (uint32_t p = thread; p < state->graph->param_count; p += threads) {
+        struct nnc_dnn_param *entry = &state->params[p];
+        if (is_trained(state->graph, p)) {
+            entry->ratio = nnc_sgd_ratio(job->sgd, state->graph->params[p].kind,
+                                         norm_of(state->value + entry->offset, entry->count),
+                                         norm_of(state->gradient + entry->offset, entry->count));
         }
     }
 }
@@ -364,7 +388,11 @@ int nnc_dnn_state_update(struct nnc_dnn_state *state, const struct nnc_kernels *
     }
     struct update_job job = {.state = state, .kernels = kernels, .sgd = sgd};
     atomic_init(&job.diverged, UINT32_MAX);
-    nnc_parallel(nnc_team(threads, (double)state->trained_count), update_share, &job);
+    uint32_t team = nnc_team(threads, (double)state->trained_count);
+    if (sgd->trust > 0) {
+        nnc_parallel(team, ratio_share, &job);
+    }
+    nnc_parallel(team, update_share, &job);
     state->version++;
     unsigned diverged = atomic_load_explicit(&job.diverged, memory_order_relaxed);
     if (diverged != UINT32_MAX) {

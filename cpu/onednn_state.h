@@ -20,6 +20,7 @@ struct nnc_dnn_param {
     nnc_md md;     /* owned */
     size_t offset; /* floats, in each arena */
     size_t count;  /* floats, with padding */
+    float ratio;   /* of its step, in an update by LARS */
 };
 
 struct nnc_dnn_state {

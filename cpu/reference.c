@@ -15,6 +15,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,13 +129,23 @@ static int reference_poll(struct nnc_backend *backend, struct nnc_metrics *ret_m
 }
 
 /* One parameter's step. Math: float, in the order of torch.optim.sgd's single-tensor loop. */
+static double norm_of(const float *values, uint64_t count) {
+    double sum = 0;
+    for (uint64_t place = 0; place < count; place++) {
+        sum += (double)values[place] * values[place];
+    }
+    return sqrt(sum);
+}
+
 static void update_param(struct nnc_backend *backend, uint32_t number, const struct nnc_sgd *sgd) {
     const struct nnc_param *param = &backend->params.graph->params[number];
     float decay = sgd->weight_decay[param->kind];
+    float ratio = nnc_sgd_ratio(sgd, param->kind, norm_of(backend->value[number], param->count),
+                                norm_of(backend->gradient[number], param->count));
     for (uint64_t place = 0; place < param->count; place++) {
         float *weight = &backend->value[number][place];
         float *momentum = &backend->momentum[number][place];
-        float step = backend->gradient[number][place] + decay * *weight;
+        float step = ratio * (backend->gradient[number][place] + decay * *weight);
         *momentum = sgd->momentum * *momentum + step;
         *weight -= sgd->lr * (sgd->nesterov ? step + sgd->momentum * *momentum : *momentum);
     }

@@ -6,6 +6,7 @@
  * sources must give equal programs. A field that changes its meaning but not its place needs a new
  * version number of its struct. */
 #include "ipc/child.h"
+#include "ipc/device.h"
 #include "ipc/index.h"
 #include "ipc/ring_private.h"
 #include "ipc/setup.h"
@@ -40,6 +41,7 @@ static const size_t layout[] = {
     sizeof(struct nnc_ring_geometry),
     sizeof(struct nnc_setup_data),
     sizeof(struct nnc_plan_answer),
+    sizeof(struct nnc_devices),
     sizeof(struct nnc_message_header),
     sizeof(struct nnc_msg_hello),
     sizeof(struct nnc_msg_ready),
@@ -61,7 +63,7 @@ static const size_t layout[] = {
     NNC_ROLE_SAVER,
     NNC_MODE_CHECK,
     NNC_DOING_COUNT,
-    NNC_COUNT_COLLECTIVES,
+    NNC_COUNT_READY,
     NNC_MSG_DONE,
     NNC_MSG_STOP,
 };

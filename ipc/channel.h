@@ -48,6 +48,7 @@ struct nnc_msg_ready {
     uint64_t parameters;     /* trainer: of the model */
     uint64_t snapshot_bytes; /* trainer: of one half, header included */
     uint64_t device_bytes;   /* trainer: arena, weights, gradients, optimiser */
+    uint64_t sample_flops;   /* trainer: of the model's forward pass over one sample */
     uint32_t uses_uring;     /* loader */
     uint32_t reserved;
     char note[128]; /* loader: why not io_uring; trainer: backend and ISA */

@@ -371,12 +371,19 @@ int nnc_child_poll(struct nnc_child *child) {
     }
 }
 
+void nnc_child_fail(struct nnc_child *child, int code) {
+    assert(code < 0);
+    if (atomic_load_explicit(&child->page->error_code, memory_order_relaxed) != 0) {
+        return;
+    }
+    snprintf(child->page->error_text, sizeof(child->page->error_text), "%s", nnc_error_text());
+    /* Release: pairs with the coordinator's acquire load of error_code; the text is complete. */
+    atomic_store_explicit(&child->page->error_code, code, memory_order_release);
+}
+
 int nnc_child_end(struct nnc_child *child, int code) {
     if (child != NULL && code < 0) {
-        snprintf(child->page->error_text, sizeof(child->page->error_text), "%s", nnc_error_text());
-        /* Release: pairs with the coordinator's acquire load of error_code; the text is complete.
-         */
-        atomic_store_explicit(&child->page->error_code, code, memory_order_release);
+        nnc_child_fail(child, code);
     }
     release_child(child);
     return nnc_error_exit_status(code);

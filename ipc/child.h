@@ -50,6 +50,7 @@ enum nnc_counter {
     NNC_COUNT_CORRECT1,      /* in the current phase */
     NNC_COUNT_SEQ,           /* trainer: batch in hand */
     NNC_COUNT_COLLECTIVES,   /* all-reduces completed */
+    NNC_COUNT_READY,         /* gradient buckets computed, ready to be reduced */
     NNC_COUNT_PSS_BYTES,     /* memory beside the rings, nnc_footprint_own(); 0: unknown */
     NNC_COUNT_MAX = 24,
 };
@@ -120,8 +121,12 @@ void nnc_child_set(struct nnc_child *child, enum nnc_counter counter, uint64_t v
  * NNC_MSG_STOP; -EPIPE when it is gone. */
 int nnc_child_poll(struct nnc_child *child);
 
-/* Leave code and nnc_error_text() on the page when code < 0, release everything, and return the
- * exit status for main. Takes NULL. */
+/* Leave code and nnc_error_text() on the page, where the coordinator finds them. The first failure
+ * stays. Before anything that lets other processes fail in consequence. */
+void nnc_child_fail(struct nnc_child *child, int code);
+
+/* nnc_child_fail() when code < 0, release everything, and return the exit status for main. Takes
+ * NULL. */
 int nnc_child_end(struct nnc_child *child, int code);
 
 #endif

@@ -241,6 +241,12 @@ int nnc_ring_data_fd(const struct nnc_ring *ring) {
     return ring->data_fd;
 }
 
+void nnc_ring_pixels(const struct nnc_ring *ring, void **ret_memory, size_t *ret_bytes) {
+    assert(ring->data != NULL);
+    *ret_memory = ring->data;
+    *ret_bytes = ring->layout.data_bytes;
+}
+
 int nnc_ring_attach(const struct nnc_ring_geometry *geometry, enum nnc_ring_role role, int ctl_fd,
                     int data_fd, uint32_t generation, uint32_t incarnation,
                     struct nnc_ring **ret_ring) {

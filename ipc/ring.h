@@ -46,6 +46,9 @@ int nnc_ring_create(const struct nnc_ring_geometry *geometry, uint32_t generatio
 int nnc_ring_ctl_fd(const struct nnc_ring *ring);
 int nnc_ring_data_fd(const struct nnc_ring *ring);
 
+/* The mapped pixels of all slots, for page-locking them. Loader or trainer. */
+void nnc_ring_pixels(const struct nnc_ring *ring, void **ret_memory, size_t *ret_bytes);
+
 /* Attach in a child. Checks seals, sizes, magic, layout hash and generation. The descriptors may be
  * closed afterwards. incarnation: non-zero and unique among all loaders that ever live (loaders
  * only, others pass 0). Errors: -NNC_E_FORMAT with the mismatch. */

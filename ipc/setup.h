@@ -77,7 +77,7 @@ struct nnc_setup {
     int32_t comm_fd;       /* shared memory of the CPU all-reduce; -1: one rank */
     int32_t snapshot_fd;   /* -1: none */
     int32_t quarantine_fd; /* of loaders (ipc/quarantine.h); -1: none */
-    uint32_t reserved;
+    int32_t device;        /* trainer: number of its accelerator; -1: it computes on the CPU */
     uint64_t comm_bytes, snapshot_bytes;
     int32_t start;       /* enum nnc_start */
     uint32_t save_half;  /* saver: which half of the snapshot */

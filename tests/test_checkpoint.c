@@ -524,7 +524,12 @@ Test(checkpoint, broken_run_records_are_refused) {
         "{\"format\":\"nncoord-run 1\",\"epoch\":1,\"step\":0,\"steps_per_epoch\":1,\"seed\":\"x\","
         "\"train_samples\":1,\"global_batch\":1,\"parameters_hash\":\"0\",\"acc1\":0,\"best_acc1\":"
         "0,"
-        "\"epoch_so_far\":[]}"};
+        "\"epoch_so_far\":[]}",
+        "{\"format\":\"nncoord-run 1\",\"epoch\":1,\"step\":0,\"steps_per_epoch\":1,\"seed\":\"1\","
+        "\"train_samples\":1,\"global_batch\":1,\"parameters_hash\":\"0\",\"acc1\":0,\"best_acc1\":"
+        "0,\"loss_scale\":-1,"
+        "\"epoch_so_far\":[{\"loss_sum\":0,\"count\":0,\"correct1\":0,\"correct5\":0,"
+        "\"left_out\":0,\"seconds\":0,\"wait_seconds\":0}]}"};
     for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
         struct nnc_train_state state;
         cr_assert_eq(nnc_checkpoint_state_parse(rows[row], strlen(rows[row]), &state),

@@ -71,6 +71,8 @@ static struct command start_long(const char *out) {
                                      "1000",
                                      "--snapshot-interval",
                                      "1",
+                                     "--step-timeout",
+                                     "2",
                                      NULL};
     return command_start(scratch, false, arguments);
 }
@@ -164,6 +166,31 @@ Test(survival, twenty_killed_trainers_restart_the_group_or_end_it_clean, .init =
     }
     cr_assert_geq(kills, 20, "only %u kills", kills);
     cr_assert_geq(restarts, 10, "only %u restarts", restarts);
+}
+
+Test(survival, a_stopped_trainer_is_named_with_its_place_and_the_run_goes_on, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    struct command command = start_long("stopped");
+    pid_t pids[16];
+    wait_for_processes(&command, 4);
+    usleep(1500000); /* a snapshot is there */
+    cr_assert_eq(find_descendants(command.pid, "nncoord-trainer", pids, 16), 2);
+    cr_assert_eq(kill(pids[1], SIGSTOP), 0);
+    usleep(4000000);
+    kill(command.pid, SIGTERM);
+    command_wait(&command);
+    char named[64];
+    snprintf(named, sizeof(named), "(pid %d) has not moved for 2 s in ", (int)pids[1]);
+    cr_expect_eq(command.status, 75, "exit %d: %s", command.status, command.err);
+    static const char *const said[] = {", step ", " all-reduces; killing it",
+                                       "was killed by signal 9 (Killed) (in ",
+                                       "the group starts again (1 of "};
+    cr_expect_not_null(strstr(command.err, named), "%s", command.err);
+    for (size_t i = 0; i < sizeof(said) / sizeof(said[0]); i++) {
+        cr_expect_not_null(strstr(command.err, said[i]), "%s: %s", said[i], command.err);
+    }
+    cr_expect(all_gone());
+    command_free(&command);
 }
 
 Test(survival, a_stop_signal_leaves_a_durable_checkpoint_and_exit_status_75, .init = set_up,

@@ -474,10 +474,11 @@ Test(onednn_kernels, sgd_equals_plain_loops) {
                                       .lr = 0.1f,
                                       .momentum = 0.9f,
                                       .weight_decay = 0.01f,
+                                      .ratio = count % 3 == 1 ? 1 : 0.3f,
                                       .nesterov = count % 4 == 1};
             cr_assert((*k)->sgd(&run));
             for (size_t i = 0; i < count; i++) {
-                double d = (double)g[i] + 0.01 * (double)old_w[i];
+                double d = (double)run.ratio * ((double)g[i] + 0.01 * (double)old_w[i]);
                 double moved = 0.9 * (double)old_m[i] + d;
                 double step = run.nesterov ? d + 0.9 * moved : moved;
                 expect_near((double)m[i], moved, 8 * u * 10, "momentum");

@@ -70,14 +70,82 @@ Test(plan, a_global_batch_divides_over_the_ranks_or_is_refused) {
     cr_assert_not_null(strstr(nnc_error_text(), "64"));
 }
 
-Test(plan, gpus_are_refused_with_the_line_that_works) {
+static struct nnc_devices devices_of(uint32_t count) {
+    struct nnc_devices devices = {.count = count};
+    for (uint32_t i = 0; i < count; i++) {
+        devices.item[i].ordinal = i;
+    }
+    strcpy(devices.why, count == 0 ? "libcudart.so.13: cannot open shared object file" : "");
+    return devices;
+}
+
+static int plan_on(const char *gpus, int32_t backend, uint32_t count, struct nnc_plan *ret_plan) {
     struct nnc_config config = config_of();
+    struct nnc_machine machine = machine_of(8);
+    struct nnc_devices devices = devices_of(count);
+    strcpy(config.gpus, gpus);
+    config.backend = backend;
+    config.cpu_ranks = 1;
+    const struct nnc_plan_input input = {.config = &config,
+                                         .machine = &machine,
+                                         .devices = &devices,
+                                         .mode = NNC_MODE_TRAIN,
+                                         .samples = {1000, 100},
+                                         .channels = 3};
+    return nnc_plan_make(&input, ret_plan);
+}
+
+Test(plan, gpus_that_cannot_be_had_are_refused_with_the_reason_and_the_line_that_works) {
+    static const struct {
+        const char *gpus;
+        int32_t backend;
+        uint32_t count;
+        const char *says[2];
+    } rows[] = {
+        {"1", NNC_BACKEND_AUTO, 0, {"--gpus 1: no GPU can be used: libcudart", "`--gpus 0`"}},
+        {"all", NNC_BACKEND_AUTO, 0, {"--gpus all", "`--gpus 0`"}},
+        {"", NNC_BACKEND_CUDA, 0, {"--backend cuda", "`--backend auto`"}},
+        {"0", NNC_BACKEND_CUDA, 1, {"--backend cuda", "--gpus 0"}},
+        {"1", NNC_BACKEND_ONEDNN, 1, {"--gpus 1", "leave --backend out"}},
+        {"3", NNC_BACKEND_AUTO, 2, {"--gpus 3", "`--gpus all`"}},
+        {"0,2", NNC_BACKEND_AUTO, 2, {"no GPU 2", "0 to 1"}},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct nnc_plan plan;
+        cr_assert_eq(plan_on(rows[i].gpus, rows[i].backend, rows[i].count, &plan), -NNC_E_USAGE,
+                     "row %zu", i);
+        for (int word = 0; word < 2; word++) {
+            cr_assert_not_null(strstr(nnc_error_text(), rows[i].says[word]), "row %zu: %s", i,
+                               nnc_error_text());
+        }
+    }
+}
+
+Test(plan, each_gpu_gets_a_rank_and_loaders_get_the_cpus) {
+    static const struct {
+        const char *gpus;
+        int32_t backend;
+        uint32_t ranks;
+        int32_t device[3]; /* the last one: of the rank behind the last */
+    } rows[] = {
+        {"1", NNC_BACKEND_AUTO, 1, {0, -1, -1}},  {"2", NNC_BACKEND_AUTO, 2, {0, 1, -1}},
+        {"2,0", NNC_BACKEND_AUTO, 2, {2, 0, -1}}, {"1,", NNC_BACKEND_AUTO, 1, {1, -1, -1}},
+        {"", NNC_BACKEND_CUDA, 1, {0, -1, -1}},
+    };
     struct nnc_plan plan;
-    strcpy(config.gpus, "2");
-    cr_assert_eq(plan_for(&config, 2, NNC_MODE_TRAIN, &plan), -NNC_E_USAGE);
-    cr_assert_not_null(strstr(nnc_error_text(), "--gpus 0"));
-    strcpy(config.gpus, "0");
-    cr_assert_eq(plan_for(&config, 2, NNC_MODE_TRAIN, &plan), 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        cr_assert_eq(plan_on(rows[i].gpus, rows[i].backend, 3, &plan), 0, "row %zu: %s", i,
+                     nnc_error_text());
+        cr_assert_eq(plan.ranks, rows[i].ranks, "row %zu", i);
+        cr_assert_arr_eq(plan.device, rows[i].device, sizeof(rows[i].device), "row %zu", i);
+        cr_assert_eq(plan.threads, 1, "row %zu", i);
+        cr_assert_eq(plan.loaders, 8, "row %zu", i);
+    }
+    cr_assert_eq(plan_on("all", NNC_BACKEND_AUTO, 3, &plan), 0);
+    cr_assert_eq(plan.ranks, 3);
+    cr_assert_eq(plan_on("0", NNC_BACKEND_AUTO, 3, &plan), 0);
+    cr_assert_eq(plan.device[0], -1);
+    cr_assert_eq(plan.threads, 8);
 }
 
 Test(plan, memory_is_compared_with_every_part_in_the_text) {

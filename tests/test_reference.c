@@ -57,6 +57,33 @@ Test(reference, ties_count_for_the_lower_class_and_nan_for_none) {
     }
 }
 
+/* Weights {3, 4, 0...} of norm 5, gradients {0, 6, 8, 0...} of norm 10, decay 0.5: the ratio is
+ * 0.1 * 5 / (10 + 0.5 * 5) = 0.04. */
+Test(reference, lars_scales_the_step_of_weights_and_leaves_biases_alone) {
+    const float weight[7] = {3, 4}, gradient[7] = {0, 6, 8}, bias[7] = {1}, zero[7] = {0};
+    const struct nnc_sgd sgd = {.lr = 2, .trust = 0.1f, .weight_decay = {0.5f, 0.5f, 0.5f}};
+    float values[2][7];
+    struct case_model model;
+    case_model_open(ops, &bias_only, &model);
+    case_model_step(&model, CASE_WHOLE, 0); /* makes the momentum */
+    for (uint32_t param = 0; param < 2; param++) {
+        ops->set(model.backend, NNC_STATE_VALUE, param, param == 0 ? weight : bias);
+        ops->set(model.backend, NNC_STATE_GRADIENT, param, gradient);
+        ops->set(model.backend, NNC_STATE_MOMENTUM, param, zero);
+    }
+    cr_assert_eq(ops->update(model.backend, &sgd), 0);
+    for (uint32_t param = 0; param < 2; param++) {
+        ops->get(model.backend, NNC_STATE_VALUE, param, values[param]);
+    }
+    for (int place = 0; place < 7; place++) {
+        float step = gradient[place] + 0.5f * weight[place];
+        cr_expect_float_eq(values[0][place], weight[place] - 2 * 0.04f * step, 1e-6f);
+        step = gradient[place] + 0.5f * bias[place];
+        cr_expect_float_eq(values[1][place], bias[place] - 2 * step, 1e-6f);
+    }
+    case_model_close(&model);
+}
+
 Test(reference, large_logits_neither_overflow_nor_vanish) {
     const float weight[7] = {0};
     const float bias[7] = {1000, -1000, 0, 0, 0, 0, 0};

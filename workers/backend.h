@@ -13,6 +13,7 @@
 #define NNC_WORKERS_BACKEND_H
 
 #include "base/config.h"
+#include "ipc/device.h"
 #include "workers/program.h"
 
 struct nnc_backend;
@@ -29,22 +30,12 @@ struct nnc_device_params {
     const char *cache_dir;  /* where chosen algorithms are kept; NULL: nowhere */
 };
 
-/* One device, as found. */
-struct nnc_device_info {
-    uint32_t ordinal;
-    uint32_t capability; /* 10 * major + minor: 90 */
-    uint64_t memory;     /* bytes */
-    bool bf16;           /* whether --amp bf16 can be had; fp16 always can */
-    char name[64];       /* "NVIDIA H100 80GB HBM3" */
-};
-
 /* Loss scaling of a run in fp16, part of its state; scale 1 and 0 steps elsewhere. */
 struct nnc_loss_scale {
     float scale;
     uint32_t good_steps; /* since it last changed */
 };
 
-#define NNC_DEVICES_MAX   64
 #define NNC_COMM_ID_BYTES 128
 
 struct nnc_backend_params {
@@ -94,7 +85,20 @@ struct nnc_sgd {
     bool nesterov;
     /* Weight decay by enum nnc_param_kind (WEIGHT, BIAS, NORM). */
     float weight_decay[3];
+    float trust; /* LARS coefficient; 0: plain SGD */
 };
+
+/* What LARS multiplies a parameter's step with, from the Euclidean norms of its values and its
+ * gradient: WEIGHTs alone are scaled, and none whose norms have nothing to say.
+ * Math:   trust * |w| / (|g| + decay * |w|)
+ * Source: You, Gitman, Ginsburg, "Large batch training of convolutional networks", arXiv
+ *         1708.03888, equation 6. */
+static inline float nnc_sgd_ratio(const struct nnc_sgd *sgd, enum nnc_param_kind kind,
+                                  double value_norm, double gradient_norm) {
+    double below = gradient_norm + (double)sgd->weight_decay[kind] * value_norm;
+    bool scales = sgd->trust > 0 && kind == NNC_PARAM_WEIGHT && value_norm > 0 && gradient_norm > 0;
+    return scales ? (float)((double)sgd->trust * value_norm / below) : 1;
+}
 
 enum nnc_state {
     NNC_STATE_VALUE, /* weights; buffers too */
@@ -137,8 +141,9 @@ struct nnc_backend_ops {
      * wait for none: finish() first where all must be in. */
     int (*poll)(struct nnc_backend *backend, struct nnc_metrics *ret_metrics);
 
-    /* w <- w - lr * (...), PyTorch's SGD: d = g + wd*w; m = momentum*m + d (m = d at first, which
-     * equals m = 0 before); w -= lr * (nesterov ? d + momentum*m : m). */
+    /* w <- w - lr * (...), PyTorch's SGD: d = ratio * (g + wd*w) with nnc_sgd_ratio(); m =
+     * momentum*m + d (m = d at first, which equals m = 0 before); w -= lr * (nesterov ? d +
+     * momentum*m : m). */
     int (*update)(struct nnc_backend *backend, const struct nnc_sgd *sgd);
 
     /* Set all gradients to zero (a rank without samples in a step). With a communicator of the
@@ -170,9 +175,9 @@ struct nnc_backend_ops {
 /* The part of a table that only devices have. A wait ends early with what params.alive says. After
  * -NNC_E_HARDWARE or -NNC_E_COMM only abort, release and close may be called. */
 struct nnc_device_ops {
-    /* Devices that can be used, *ret_count of them at most NNC_DEVICES_MAX. None at all is no
-     * error: nnc_error_text() then says why in the words of driver or loader. */
-    int (*list)(struct nnc_device_info ret_devices[NNC_DEVICES_MAX], uint32_t *ret_count);
+    /* Devices that can be used. None at all is no error: ret_devices->why says why, in the words of
+     * the driver. */
+    void (*list)(struct nnc_devices *ret_devices);
 
     /* Make the memory that feeds come from fast to copy from. Errors: -ENOTSUP: the platform
      * refuses; feeds work all the same, through memory of the backend's own. */
@@ -195,9 +200,9 @@ struct nnc_device_ops {
     /* Leave the communicator because a peer is gone; does not wait. */
     void (*comm_abort)(struct nnc_backend *backend);
 
-    /* Gradient buckets whose reduction was queued and is done, since open: for the diagnosis of a
-     * hang. Never waits. */
-    int (*reduced)(struct nnc_backend *backend, uint64_t *ret_buckets);
+    /* Gradient buckets that are computed, and those that are summed over the ranks, since open: for
+     * the diagnosis of a hang. Never waits; may be called from params.alive. */
+    void (*progress)(const struct nnc_backend *backend, uint64_t *ret_ready, uint64_t *ret_reduced);
 
     int (*get_scale)(struct nnc_backend *backend, struct nnc_loss_scale *ret_scale);
     int (*set_scale)(struct nnc_backend *backend, const struct nnc_loss_scale *scale);
@@ -206,7 +211,7 @@ struct nnc_device_ops {
 /* What a plug-in exports under NNC_BACKEND_PLUGIN. It calls nnc_fail() and friends of the program
  * that loads it. */
 struct nnc_backend_plugin {
-    const char *build_id; /* nnc_build_id() of its build must be that of the program */
+    const char *(*build_id)(void); /* nnc_build_id() of its build must be that of the program */
     const struct nnc_backend_ops *ops;
 };
 
@@ -215,7 +220,13 @@ struct nnc_backend_plugin {
 /* NULL-ended, best first; what was built in. */
 extern const struct nnc_backend_ops *const nnc_backends[];
 
-/* The backend of that kind (enum nnc_device_backend), or an error that says how to get it. */
+/* The backend of that kind (enum nnc_device_backend), or an error that says how to get it. CUDA is
+ * a plug-in and is never what AUTO means here. */
 int nnc_backend_find(int32_t kind, const struct nnc_backend_ops **ret_ops);
+
+/* Load the plug-in "nncoord_NAME.so" that lies beside the running executable. It stays loaded.
+ * Errors: -NNC_E_USAGE: it is not there, it needs a library that is not there (in the loader's
+ *         words), or it comes from another build. */
+int nnc_backend_load(const char *name, const struct nnc_backend_ops **ret_ops);
 
 #endif

@@ -44,13 +44,14 @@ static json_t *state_object(const struct nnc_train_state *state, const char *mod
         json_array_append_new(ranks, metrics_object(&state->metrics[rank]));
     }
     return json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:f, s:f, s:o}", "format", FORMAT_NAME,
-        "model", model, "epoch", (json_int_t)state->epoch, "step", (json_int_t)state->step,
-        "global_step", (json_int_t)nnc_state_global_step(state), "steps_per_epoch",
-        (json_int_t)state->steps_per_epoch, "seed", decimal_text(state->seed), "train_samples",
-        (json_int_t)state->train_samples, "global_batch", (json_int_t)state->global_batch,
-        "parameters_hash", hex_text(state->param_hash), "acc1", state->acc1, "best_acc1",
-        state->best_acc1, "epoch_so_far", ranks);
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:f, s:f, s:f, s:I, s:o}", "format",
+        FORMAT_NAME, "model", model, "epoch", (json_int_t)state->epoch, "step",
+        (json_int_t)state->step, "global_step", (json_int_t)nnc_state_global_step(state),
+        "steps_per_epoch", (json_int_t)state->steps_per_epoch, "seed", decimal_text(state->seed),
+        "train_samples", (json_int_t)state->train_samples, "global_batch",
+        (json_int_t)state->global_batch, "parameters_hash", hex_text(state->param_hash), "acc1",
+        state->acc1, "best_acc1", state->best_acc1, "loss_scale", (double)state->loss_scale,
+        "loss_scale_steps", (json_int_t)state->loss_scale_steps, "epoch_so_far", ranks);
 }
 
 int nnc_checkpoint_state_text(const struct nnc_train_state *state, const char *model,
@@ -118,14 +119,16 @@ static int parse_number(const char *key, const char *text, int base, uint64_t *r
 static int parse_root(json_t *root, struct nnc_train_state *ret_state) {
     struct nnc_train_state state = {0};
     const char *format, *seed, *param_hash;
-    json_int_t epoch, step, steps, samples, batch;
+    json_int_t epoch, step, steps, samples, batch, scale_steps = 0;
+    double scale = 0; /* records without one are of runs that had none */
     json_t *ranks;
     json_error_t error;
     int code = json_unpack_ex(
-        root, &error, 0, "{s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:s, s:F, s:F, s:o}", "format",
-        &format, "epoch", &epoch, "step", &step, "steps_per_epoch", &steps, "seed", &seed,
+        root, &error, 0, "{s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:s, s:F, s:F, s?F, s?I, s:o}",
+        "format", &format, "epoch", &epoch, "step", &step, "steps_per_epoch", &steps, "seed", &seed,
         "train_samples", &samples, "global_batch", &batch, "parameters_hash", &param_hash, "acc1",
-        &state.acc1, "best_acc1", &state.best_acc1, "epoch_so_far", &ranks);
+        &state.acc1, "best_acc1", &state.best_acc1, "loss_scale", &scale, "loss_scale_steps",
+        &scale_steps, "epoch_so_far", &ranks);
     if (code < 0) {
         return nnc_fail(-NNC_E_FORMAT, "run.json: %s", error.text);
     }
@@ -137,6 +140,11 @@ static int parse_root(json_t *root, struct nnc_train_state *ret_state) {
         batch < 1) {
         return nnc_fail(-NNC_E_FORMAT, "run.json: epoch, step or batch is out of range");
     }
+    if (!(scale >= 0 && scale <= 0x1p24) || scale_steps < 0 || scale_steps > UINT32_MAX) {
+        return nnc_fail(-NNC_E_FORMAT, "run.json: loss_scale is out of range");
+    }
+    state.loss_scale = (float)scale;
+    state.loss_scale_steps = (uint32_t)scale_steps;
     state.epoch = (uint32_t)epoch;
     state.step = (uint64_t)step;
     state.steps_per_epoch = (uint64_t)steps;

@@ -16,6 +16,7 @@
 #include "workers/engine.h"
 
 #include "base/err.h"
+#include "base/paths.h"
 #include "base/sha256.h"
 #include "workers/safetensors.h"
 #include "workers/state.h"
@@ -52,6 +53,7 @@ struct nnc_engine {
     uint32_t compiled_count;
     uint32_t bucket_count;
     size_t floats;
+    char cache_dir[NNC_PATH_MAX]; /* of a device's algorithms */
 };
 
 /* ---- graphs ---- */
@@ -201,31 +203,52 @@ static int compile_all(struct nnc_engine *engine) {
     return 0;
 }
 
-static int open_backend(struct nnc_engine *engine) {
-    const struct nnc_config *config = &engine->setup->config;
-    int code = nnc_backend_find(config->backend, &engine->ops);
+static void fill_device(const struct nnc_setup *setup, struct nnc_engine *engine,
+                        struct nnc_device_params *ret_device) {
+    const struct nnc_config *config = &setup->config;
+    bool keeps = nnc_path_cache("plans", engine->cache_dir, sizeof(engine->cache_dir)) == 0;
+    *ret_device = (struct nnc_device_params){.ordinal = (uint32_t)setup->device,
+                                             .amp = config->amp,
+                                             .deterministic = config->deterministic,
+                                             .graphs = config->cuda_graphs,
+                                             .autotune = config->autotune,
+                                             .workspace_bytes = (size_t)config->workspace << 20,
+                                             .cache_dir = keeps ? engine->cache_dir : NULL};
+}
+
+static int open_backend(struct nnc_engine *engine, const struct nnc_engine_params *from) {
+    const struct nnc_setup *setup = engine->setup;
+    const struct nnc_config *config = &setup->config;
+    bool on_device = setup->device >= 0;
+    int code = nnc_backend_find(on_device ? NNC_BACKEND_CUDA : config->backend, &engine->ops);
     if (code < 0) {
         return code;
     }
     struct nnc_backend_params params = {.graph = nnc_engine_model(engine),
-                                        .threads = engine->setup->threads,
+                                        .threads = setup->threads > 0 ? setup->threads : 1,
                                         .loss = config->loss,
                                         .label_smoothing = config->label_smoothing,
-                                        .seed = config->seed};
-    params.threads = params.threads > 0 ? params.threads : 1;
+                                        .seed = config->seed,
+                                        .rank = setup->number,
+                                        .ranks = setup->ranks,
+                                        .alive = from->alive,
+                                        .context = from->context};
     memcpy(params.mean, config->mean, sizeof(params.mean));
     memcpy(params.std, config->std, sizeof(params.std));
+    if (on_device) {
+        fill_device(setup, engine, &params.device);
+    }
     return engine->ops->open(&params, &engine->backend);
 }
 
-int nnc_engine_create(const struct nnc_setup *setup, struct nnc_engine **ret_engine) {
+int nnc_engine_create(const struct nnc_engine_params *params, struct nnc_engine **ret_engine) {
     struct nnc_engine *engine = calloc(1, sizeof(*engine));
     if (engine == NULL) {
         return nnc_fail(-ENOMEM, "no memory for the trainer");
     }
-    engine->setup = setup;
+    engine->setup = params->setup;
     int code = build_graphs(engine);
-    code = code < 0 ? code : open_backend(engine);
+    code = code < 0 ? code : open_backend(engine, params);
     code = code < 0 ? code : compile_all(engine);
     if (code < 0) {
         nnc_engine_destroy(engine);
@@ -499,7 +522,9 @@ int nnc_engine_estimate(const struct nnc_setup *setup, uint64_t *ret_bytes) {
         if (code < 0) {
             return code;
         }
-        code = arena_of(setup, graph, (enum nnc_phase)phase, &arena);
+        if (setup->device < 0) { /* else activations are the device's */
+            code = arena_of(setup, graph, (enum nnc_phase)phase, &arena);
+        }
         uint64_t bytes = code < 0 ? 0 : trainer_bytes(graph, arena);
         largest = bytes > largest ? bytes : largest;
         nnc_graph_destroy(graph);

@@ -19,11 +19,18 @@ struct nnc_engine;
 int nnc_engine_graph(const struct nnc_setup *setup, enum nnc_phase phase,
                      struct nnc_graph **ret_graph);
 
+struct nnc_engine_params {
+    const struct nnc_setup *setup; /* borrowed for the engine's life */
+    /* Called while a device is waited for, as struct nnc_backend_params has it. May be NULL. */
+    int (*alive)(void *context);
+    void *context;
+};
+
 /* Build graphs, open the backend and compile a program for every number of samples that this rank's
- * batches have. Weights are zero. setup is borrowed for the engine's life.
+ * batches have. Weights are zero. The backend is CUDA where the setup gives this rank a device.
  * Owner:  free with nnc_engine_destroy().
  * Errors: -NNC_E_USAGE model or backend; -ENOMEM; what the backend says. */
-int nnc_engine_create(const struct nnc_setup *setup, struct nnc_engine **ret_engine);
+int nnc_engine_create(const struct nnc_engine_params *params, struct nnc_engine **ret_engine);
 
 /* Takes NULL. */
 void nnc_engine_destroy(struct nnc_engine *engine);

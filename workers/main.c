@@ -2,6 +2,7 @@
 /* nncoord-trainer: one process of three kinds, told by its setup.
  *
  *   --plan     answers what the coordinator must know before it starts anything   (plan.c)
+ *   --devices  answers which GPUs there are                                       (plan.c)
  *   trainer    attach -> ATTACHED -> compile, join, load -> READY -> START -> loop (train.c)
  *   saver      map the snapshot -> save -> SAVED                                   (saver.c)
  *
@@ -91,6 +92,22 @@ static int comm_alive(void *context) {
     return 0;
 }
 
+/* So is one for the device, whatever it does; how far it is tells whether it hangs. */
+static int device_alive(void *context) {
+    const struct process *process = context;
+    struct nnc_child_page *page = nnc_child_page(process->child);
+    uint32_t doing = atomic_load_explicit(&page->activity, memory_order_relaxed);
+    nnc_child_beat(process->child, (enum nnc_activity)doing);
+    if (process->engine != NULL) {
+        uint64_t ready, reduced;
+        nnc_engine_ops(process->engine)
+            ->device->progress(nnc_engine_backend(process->engine), &ready, &reduced);
+        nnc_child_set(process->child, NNC_COUNT_READY, ready);
+        nnc_child_set(process->child, NNC_COUNT_COLLECTIVES, reduced);
+    }
+    return 0;
+}
+
 /* ---- trainer ---- */
 
 static bool has_model(const struct nnc_setup *setup) {
@@ -171,7 +188,9 @@ static int build(struct process *process) {
                                         .comm = process->comm,
                                         .audit_fd = process->audit_fd,
                                         .vfs = nnc_vfs_real()};
-    int code = has_model(setup) ? nnc_engine_create(setup, &process->engine) : 0;
+    const struct nnc_engine_params engine = {
+        .setup = setup, .alive = device_alive, .context = process};
+    int code = has_model(setup) ? nnc_engine_create(&engine, &process->engine) : 0;
     if (code == 0 && process->snapshot_memory != NULL) {
         code = nnc_snapshot_attach(nnc_engine_model(process->engine), process->snapshot_memory,
                                    setup->snapshot_bytes, &process->snapshot);
@@ -194,6 +213,9 @@ static int report_ready(struct process *process) {
         }
         ready.parameters = nnc_graph_parameter_count(graph);
         ready.snapshot_bytes = snapshot_bytes / 2;
+        for (uint32_t node = 0; node < graph->node_count; node++) {
+            ready.sample_flops += graph->nodes[node].flops;
+        }
         ready.device_bytes = ops->memory(nnc_engine_backend(process->engine));
         snprintf(ready.note, sizeof(ready.note), "%s: %.100s", ops->name, ops->description);
     }
@@ -221,10 +243,13 @@ static int run_trainer(struct nnc_child *child) {
     code = code < 0 ? code : nnc_child_wait_start(child);
     code = code < 0 ? code : prepare_run_dir(process.setup);
     code = code < 0 ? code : nnc_trainer_run(process.trainer);
+    if (code < 0) {
+        nnc_child_fail(child, code); /* the cause, before the peers fail of it */
+    }
     if (code < 0 && process.comm != NULL) {
         nnc_comm_stop(process.comm);
     }
-    nnc_trainer_destroy(process.trainer);
+    nnc_trainer_destroy(process.trainer); /* unpins the ring */
     nnc_engine_destroy(process.engine);
     nnc_comm_destroy(process.comm);
     nnc_ring_destroy(process.ring);
@@ -271,16 +296,18 @@ static int run_saver(struct nnc_child *child) {
 
 /* ---- main ---- */
 
-/* A program that only plans talks to nobody, so it needs no order to end: it goes with the
+/* A program that only answers talks to nobody, so it needs no order to end: it goes with the
  * coordinator, and by a signal. Whether the coordinator ended before is checked in plan.c. */
-static int plan(void) {
+static int answer(bool devices) {
     char *warning = NULL;
     sigset_t none;
     sigemptyset(&none);
     nnc_log_init("nncoord", NNC_LOG_INFO);
     int code = prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? nnc_fail_errno("PR_SET_PDEATHSIG") : 0;
     sigprocmask(SIG_SETMASK, &none, NULL);
-    code = code < 0 ? code : nnc_plan_main(&warning);
+    if (code == 0) {
+        code = devices ? nnc_plan_devices_main() : nnc_plan_main(&warning);
+    }
     if (warning != NULL) {
         nnc_log(NNC_LOG_WARN, "%s", warning);
     }
@@ -292,8 +319,8 @@ static int plan(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 2 && strcmp(argv[1], "--plan") == 0) {
-        return plan();
+    if (argc == 2 && (strcmp(argv[1], "--plan") == 0 || strcmp(argv[1], "--devices") == 0)) {
+        return answer(strcmp(argv[1], "--devices") == 0);
     }
     struct nnc_child *child = NULL;
     int code = nnc_child_begin(NNC_ROLE_TRAINER, &child);

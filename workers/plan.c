@@ -168,9 +168,9 @@ void nnc_plan_answer_setup(struct nnc_vfs *vfs, const struct nnc_setup *setup,
 
 /* ---- the process ---- */
 
-static int write_answer(const struct nnc_plan_answer *answer) {
-    const char *from = (const char *)answer;
-    size_t left = sizeof(*answer);
+static int write_answer(const void *answer, size_t bytes) {
+    const char *from = answer;
+    size_t left = bytes;
     while (left > 0) {
         ssize_t put = write(NNC_FD_CHANNEL, from, left);
         if (put < 0 && errno != EINTR) {
@@ -201,5 +201,16 @@ int nnc_plan_main(char **ret_warning) {
     }
     nnc_plan_answer_setup(nnc_vfs_real(), setup, &answer, ret_warning);
     munmap(address, sizeof(struct nnc_setup));
-    return write_answer(&answer);
+    return write_answer(&answer, sizeof(answer));
+}
+
+int nnc_plan_devices_main(void) {
+    const struct nnc_backend_ops *ops;
+    struct nnc_devices devices = {.count = 0};
+    if (nnc_backend_load("cuda", &ops) < 0) {
+        snprintf(devices.why, sizeof(devices.why), "%s", nnc_error_text());
+    } else {
+        ops->device->list(&devices);
+    }
+    return write_answer(&devices, sizeof(devices));
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `nncoord-trainer --plan`: what the coordinator must know about model and checkpoints before it
- * starts anything, found out by a process that may look into them. */
+/* What the coordinator must know before it starts anything, found out by a process that may look
+ * into models, checkpoints and devices: `nncoord-trainer --plan` and `--devices`. */
 #ifndef NNC_WORKERS_PLAN_H
 #define NNC_WORKERS_PLAN_H
 
@@ -22,5 +22,9 @@ void nnc_plan_answer_setup(struct nnc_vfs *vfs, const struct nnc_setup *setup,
  * went wrong, with text, when not even an answer could be given; a warning goes to *ret_warning as
  * above. */
 int nnc_plan_main(char **ret_warning);
+
+/* `nncoord-trainer --devices`: load the plug-in for GPUs and answer with what it finds, to
+ * NNC_FD_CHANNEL. Returns as nnc_plan_main(). */
+int nnc_plan_devices_main(void);
 
 #endif

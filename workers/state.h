@@ -27,10 +27,12 @@ struct nnc_train_state {
     uint64_t param_hash;                        /* nnc_state_param_hash() of the model */
     double acc1;      /* validation accuracy of exactly these weights; < 0: none */
     double best_acc1; /* of the run so far, this one included; < 0: none */
+    float loss_scale; /* of fp16, and the good steps since it changed; 0: there is none */
+    uint32_t loss_scale_steps;
     struct nnc_train_metrics metrics[NNC_MAX_RANKS];
 };
 _Static_assert(sizeof(struct nnc_train_metrics) == 56, "no padding in the metrics");
-_Static_assert(sizeof(struct nnc_train_state) == 72 + 56 * NNC_MAX_RANKS,
+_Static_assert(sizeof(struct nnc_train_state) == 80 + 56 * NNC_MAX_RANKS,
                "no padding in the state");
 
 /* Training steps done since the start of the run. */

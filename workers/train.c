@@ -34,10 +34,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
     WAIT_SLICE_MS = 100,
+    COPY_SLICE_MS = 1, /* while a device is still copying batches */
     AUDIT_LINE_MAX = 128,
 };
 
@@ -65,6 +67,54 @@ static int write_audit(const struct nnc_trainer *trainer, const struct nnc_batch
     return 0;
 }
 
+static const struct nnc_device_ops *device_of(const struct nnc_trainer *trainer) {
+    const struct nnc_engine *engine = trainer->params.engine;
+    return engine == NULL ? NULL : nnc_engine_ops(engine)->device;
+}
+
+/* Give back the slots of batches that the device has copied. */
+static int give_back_copied(struct nnc_trainer *trainer) {
+    uint64_t copied = 0;
+    uint32_t done = 0;
+    if (trainer->held_count == 0) {
+        return 0;
+    }
+    int code = device_of(trainer)->fed(nnc_engine_backend(trainer->params.engine), &copied);
+    while (code == 0 && done < trainer->held_count && trainer->held[done].feed <= copied) {
+        trainer_give_back(trainer, &trainer->held[done++].batch);
+    }
+    trainer->held_count -= done;
+    memmove(trainer->held, trainer->held + done, trainer->held_count * sizeof(trainer->held[0]));
+    return code;
+}
+
+/* The slot of the next batch is one that the device has copied. */
+static int free_slot(struct nnc_trainer *trainer) {
+    int code = give_back_copied(trainer);
+    while (code == 0 && trainer->held_count == trainer->setup->geometry.slots) {
+        const struct timespec pause = {.tv_nsec = 200000};
+        nanosleep(&pause, NULL);
+        trainer_beat(trainer, NNC_DOING_DATA);
+        code = give_back_copied(trainer);
+    }
+    return code;
+}
+
+/* Wait for batch trainer->seq. */
+static int acquire(struct nnc_trainer *trainer, struct nnc_batch *ret_batch) {
+    struct nnc_ring *ring = trainer->params.ring;
+    int code = free_slot(trainer);
+    code = code < 0 ? code : nnc_ring_acquire(ring, trainer->seq, 0, ret_batch);
+    trainer->was_ready = code == 0;
+    while (code == -ETIMEDOUT) {
+        trainer_beat(trainer, NNC_DOING_DATA);
+        code = give_back_copied(trainer);
+        int slice_ms = trainer->held_count > 0 ? COPY_SLICE_MS : WAIT_SLICE_MS;
+        code = code < 0 ? code : nnc_ring_acquire(ring, trainer->seq, slice_ms, ret_batch);
+    }
+    return code;
+}
+
 int trainer_take_batch(struct nnc_trainer *trainer, struct nnc_batch_place *ret_place,
                        struct nnc_batch *ret_batch) {
     struct nnc_batch_place place;
@@ -76,12 +126,7 @@ int trainer_take_batch(struct nnc_trainer *trainer, struct nnc_batch_place *ret_
     uint64_t began_ns = nnc_clock_ns();
     trainer_set(trainer, NNC_COUNT_SEQ, trainer->seq);
     trainer_beat(trainer, NNC_DOING_DATA);
-    code = nnc_ring_acquire(trainer->params.ring, trainer->seq, 0, ret_batch);
-    trainer->was_ready = code == 0;
-    while (code == -ETIMEDOUT) {
-        trainer_beat(trainer, NNC_DOING_DATA);
-        code = nnc_ring_acquire(trainer->params.ring, trainer->seq, WAIT_SLICE_MS, ret_batch);
-    }
+    code = acquire(trainer, ret_batch);
     uint64_t waited_ns = nnc_clock_ns() - began_ns;
     trainer->wait_ns += waited_ns;
     trainer->sums.wait_seconds += (double)waited_ns * 1e-9;
@@ -117,6 +162,18 @@ void trainer_give_back(struct nnc_trainer *trainer, const struct nnc_batch *batc
     trainer->images += batch->count;
 }
 
+/* In the order of batches; feed 0: the batch was not fed. */
+static int give_back_fed(struct nnc_trainer *trainer, const struct nnc_batch *batch,
+                         uint64_t feed) {
+    if (device_of(trainer) == NULL) {
+        trainer_give_back(trainer, batch);
+        return 0;
+    }
+    assert(trainer->held_count < TRAINER_HELD_MAX);
+    trainer->held[trainer->held_count++] = (struct trainer_held){.batch = *batch, .feed = feed};
+    return give_back_copied(trainer);
+}
+
 static int check_labels(const struct nnc_trainer *trainer, const struct nnc_batch *batch) {
     int64_t classes = nnc_engine_model(trainer->params.engine)->classes;
     for (uint32_t i = 0; i < batch->count; i++) {
@@ -130,7 +187,7 @@ static int check_labels(const struct nnc_trainer *trainer, const struct nnc_batc
     return 0;
 }
 
-/* Give the batch to the executable and its slot back to the loaders. */
+/* Give the batch to the executable and its slot back to the loaders, as soon as it may be. */
 static int feed_batch(struct nnc_trainer *trainer, struct nnc_executable *executable,
                       const struct nnc_batch *batch) {
     int code = check_labels(trainer, batch);
@@ -143,10 +200,11 @@ static int feed_batch(struct nnc_trainer *trainer, struct nnc_executable *execut
     const struct nnc_feed feed = {
         .images = batch->images, .sample_stride = batch->sample_bytes, .labels = batch->labels};
     code = nnc_engine_ops(trainer->params.engine)->feed(executable, &feed);
-    if (code == 0) {
-        trainer_give_back(trainer, batch);
+    trainer->feeds++;
+    if (code < 0) {
+        return code;
     }
-    return code;
+    return give_back_fed(trainer, batch, trainer->feeds);
 }
 
 /* ---- steps ---- */
@@ -154,8 +212,8 @@ static int feed_batch(struct nnc_trainer *trainer, struct nnc_executable *execut
 int trainer_reduce(struct nnc_trainer *trainer) {
     const struct nnc_backend_ops *ops = nnc_engine_ops(trainer->params.engine);
     struct nnc_backend *backend = nnc_engine_backend(trainer->params.engine);
-    uint32_t buckets =
-        trainer->setup->ranks > 1 ? nnc_engine_bucket_count(trainer->params.engine) : 0;
+    bool sums_here = trainer->setup->ranks > 1 && ops->device == NULL;
+    uint32_t buckets = sums_here ? nnc_engine_bucket_count(trainer->params.engine) : 0;
     trainer_beat(trainer, NNC_DOING_REDUCE);
     for (uint32_t bucket = 0; bucket < buckets; bucket++) {
         float *values;
@@ -167,7 +225,9 @@ int trainer_reduce(struct nnc_trainer *trainer) {
         }
         trainer->collectives++;
     }
-    trainer_set(trainer, NNC_COUNT_COLLECTIVES, trainer->collectives);
+    if (ops->device == NULL) { /* a device's are counted while it is waited for */
+        trainer_set(trainer, NNC_COUNT_COLLECTIVES, trainer->collectives);
+    }
     return 0;
 }
 
@@ -194,8 +254,10 @@ static struct nnc_sgd sgd_of(const struct nnc_config *config, double lr) {
     double decay = config->weight_decay;
     double bias = config->bias_weight_decay < 0 ? decay : config->bias_weight_decay;
     double norm = config->norm_weight_decay < 0 ? decay : config->norm_weight_decay;
-    struct nnc_sgd sgd = {
-        .lr = (float)lr, .momentum = (float)config->momentum, .nesterov = config->nesterov};
+    struct nnc_sgd sgd = {.lr = (float)lr,
+                          .momentum = (float)config->momentum,
+                          .nesterov = config->nesterov,
+                          .trust = (float)config->lars};
     sgd.weight_decay[NNC_PARAM_WEIGHT] = (float)decay;
     sgd.weight_decay[NNC_PARAM_BIAS] = (float)bias;
     sgd.weight_decay[NNC_PARAM_NORM] = (float)norm;
@@ -210,7 +272,7 @@ int trainer_update(struct nnc_trainer *trainer, double lr) {
         ->update(nnc_engine_backend(trainer->params.engine), &sgd);
 }
 
-/* Add the backend's metrics to the phase's sums. */
+/* Add the backend's metrics to the phase's sums: those of the steps that are done. */
 static int add_metrics(struct nnc_trainer *trainer) {
     struct nnc_metrics metrics;
     int code = nnc_engine_ops(trainer->params.engine)
@@ -251,8 +313,8 @@ static int compute_gradients(struct nnc_trainer *trainer, const struct nnc_batch
                              const struct nnc_batch *batch, uint32_t *ret_wish) {
     const struct nnc_backend_ops *ops = nnc_engine_ops(trainer->params.engine);
     if (batch->count == 0) {
-        trainer_give_back(trainer, batch);
-        return ops->zero_gradients(nnc_engine_backend(trainer->params.engine));
+        int code = give_back_fed(trainer, batch, 0);
+        return code < 0 ? code : ops->zero_gradients(nnc_engine_backend(trainer->params.engine));
     }
     struct nnc_executable *executable =
         nnc_engine_executable(trainer->params.engine, NNC_PHASE_TRAIN, batch->count);
@@ -285,9 +347,23 @@ struct nnc_train_metrics trainer_training_sums(const struct nnc_trainer *trainer
     return trainer->phase == NNC_PHASE_TRAIN ? sums_now(trainer) : (struct nnc_train_metrics){0};
 }
 
+int trainer_settle(struct nnc_trainer *trainer) {
+    const struct nnc_device_ops *device = device_of(trainer);
+    if (device == NULL) {
+        return 0;
+    }
+    int code = device->finish(nnc_engine_backend(trainer->params.engine));
+    code = code < 0 ? code : add_metrics(trainer);
+    return code < 0 ? code : give_back_copied(trainer);
+}
+
 /* Report the phase's sums and begin the next phase with none. *ret_sums: what was reported. */
 static int end_phase(struct nnc_trainer *trainer, const struct nnc_batch_place *place,
                      struct nnc_train_metrics *ret_sums) {
+    int code = trainer_settle(trainer);
+    if (code < 0) {
+        return code;
+    }
     struct nnc_train_metrics sums = sums_now(trainer);
     const struct nnc_msg_eval eval = {.phase = place->phase,
                                       .epoch = place->epoch,
@@ -363,6 +439,19 @@ static int serve_wish(struct nnc_trainer *trainer, uint32_t wish, bool is_due) {
     return 0;
 }
 
+static int fail_numeric(uint32_t epoch, uint64_t step, double lr) {
+    return nnc_fail(-NNC_E_NUMERIC,
+                    "the loss is not finite in epoch %" PRIu32 ", step %" PRIu64
+                    " (learning rate %g): try a smaller --lr or a longer --lr-warmup-epochs",
+                    epoch + 1, step, lr);
+}
+
+int trainer_check_finite(const struct nnc_trainer *trainer) {
+    const struct nnc_train_state *state = &trainer->state;
+    return isfinite(trainer->sums.loss_sum) ? 0
+                                            : fail_numeric(state->epoch, state->step, trainer->lr);
+}
+
 static int train_batch(struct nnc_trainer *trainer, const struct nnc_batch_place *place,
                        const struct nnc_batch *batch) {
     uint32_t wish = WISH_NOTHING;
@@ -375,10 +464,7 @@ static int train_batch(struct nnc_trainer *trainer, const struct nnc_batch_place
     double lr = nnc_lr_at(&trainer->setup->config, place->epoch, place->step,
                           trainer->state.steps_per_epoch);
     if (wish == WISH_FAIL) {
-        return nnc_fail(-NNC_E_NUMERIC,
-                        "the loss is not finite in epoch %" PRIu32 ", step %" PRIu64
-                        " (learning rate %g): try a smaller --lr or a longer --lr-warmup-epochs",
-                        place->epoch + 1, place->step, lr);
+        return fail_numeric(place->epoch, place->step, lr);
     }
     code = trainer_update(trainer, lr);
     if (code < 0) {
@@ -421,7 +507,7 @@ static int validate_batch(struct nnc_trainer *trainer, const struct nnc_batch_pl
     if (batch->count > 0) {
         code = evaluate_batch(trainer, batch);
     } else {
-        trainer_give_back(trainer, batch);
+        code = give_back_fed(trainer, batch, 0);
     }
     code = code < 0 ? code : trainer_agree(trainer, WISH_NOTHING, &wish);
     if (code < 0) {
@@ -479,6 +565,7 @@ static int run_schedule(struct nnc_trainer *trainer) {
         !trainer_is_stored(trainer)) {
         code = trainer_snapshot(trainer, true, false);
     }
+    code = code < 0 ? code : trainer_settle(trainer);
     if (code < 0) {
         return code;
     }
@@ -501,9 +588,6 @@ int nnc_trainer_run(struct nnc_trainer *trainer) {
     default:
         code = run_schedule(trainer);
         break;
-    }
-    if (code < 0 && trainer->params.comm != NULL) {
-        nnc_comm_stop(trainer->params.comm);
     }
     return code;
 }
@@ -550,6 +634,9 @@ int nnc_trainer_create(const struct nnc_trainer_params *params, struct nnc_train
 void nnc_trainer_destroy(struct nnc_trainer *trainer) {
     if (trainer == NULL) {
         return;
+    }
+    if (trainer->pinned != NULL) {
+        device_of(trainer)->unpin(nnc_engine_backend(trainer->params.engine), trainer->pinned);
     }
     free(trainer->audit);
     free(trainer->logits);

@@ -17,6 +17,14 @@ enum trainer_wish {
     WISH_FAIL, /* a loss is not finite: all ranks end alike */
 };
 
+/* A batch whose slot the device may still read. */
+struct trainer_held {
+    struct nnc_batch batch;
+    uint64_t feed; /* number of its feed, from 1; 0: it was not fed */
+};
+
+#define TRAINER_HELD_MAX 64 /* slots of a ring */
+
 struct nnc_trainer {
     struct nnc_trainer_params params;
     const struct nnc_setup *setup;
@@ -35,9 +43,13 @@ struct nnc_trainer {
     uint32_t stored_epoch; /* place of the newest snapshot that belongs on disk */
     uint64_t stored_step;  /* UINT64_MAX: none yet */
     bool stopping;
-    char *audit;   /* lines of one batch */
-    float *buffer; /* holds one running statistic */
-    float *logits; /* PREDICT: of one batch, and what its samples are */
+    struct trainer_held held[TRAINER_HELD_MAX]; /* a queue, oldest first; empty on host backends */
+    uint32_t held_count;
+    uint64_t feeds; /* so far */
+    void *pinned;   /* the ring's pixels, where the device reads them directly; else NULL */
+    char *audit;    /* lines of one batch */
+    float *buffer;  /* holds one running statistic */
+    float *logits;  /* PREDICT: of one batch, and what its samples are */
     uint32_t *kept_samples, *kept_status;
 };
 
@@ -76,6 +88,13 @@ int trainer_agree(struct nnc_trainer *trainer, uint32_t own_wish, uint32_t *ret_
 
 /* Sum all gradient buckets over the ranks. */
 int trainer_reduce(struct nnc_trainer *trainer);
+
+/* Wait for everything that a device has queued, and take its metrics. A host backend has none. */
+int trainer_settle(struct nnc_trainer *trainer);
+
+/* -NNC_E_NUMERIC when the loss of the phase so far is no finite number: such weights are not kept.
+ * A device tells it a step or two late, so it is asked before every snapshot. */
+int trainer_check_finite(const struct nnc_trainer *trainer);
 
 /* Update the weights. Errors: -NNC_E_NUMERIC when the backend finds them not finite. */
 int trainer_update(struct nnc_trainer *trainer, double lr);

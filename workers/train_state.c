@@ -220,6 +220,15 @@ static int find_place(struct nnc_trainer *trainer) {
     return 0;
 }
 
+static int restore_loss_scale(struct nnc_trainer *trainer) {
+    const struct nnc_device_ops *device = nnc_engine_ops(trainer->params.engine)->device;
+    const struct nnc_loss_scale scale = {.scale = trainer->state.loss_scale,
+                                         .good_steps = trainer->state.loss_scale_steps};
+    return device == NULL || scale.scale == 0
+               ? 0
+               : device->set_scale(nnc_engine_backend(trainer->params.engine), &scale);
+}
+
 static int load_tensors(struct nnc_trainer *trainer, float *tensors) {
     int mine = trainer->setup->number == 0 ? start_rank_0(trainer, tensors) : 0;
     uint32_t failed = 0;
@@ -238,12 +247,49 @@ static int load_tensors(struct nnc_trainer *trainer, float *tensors) {
     size_t floats = nnc_engine_floats(trainer->params.engine);
     code = nnc_comm_broadcast(trainer->params.comm, tensors, floats);
     code = code < 0 ? code : share_state(trainer);
-    return code < 0 ? code : nnc_engine_set(trainer->params.engine, tensors);
+    code = code < 0 ? code : nnc_engine_set(trainer->params.engine, tensors);
+    return code < 0 ? code : restore_loss_scale(trainer);
+}
+
+/* The ranks' devices find each other: rank 0's name for the communicator goes to all. */
+static int join_devices(struct nnc_trainer *trainer, const struct nnc_device_ops *device) {
+    uint8_t id[NNC_COMM_ID_BYTES] = {0};
+    uint8_t all[NNC_MAX_RANKS][NNC_COMM_ID_BYTES];
+    int code = trainer->setup->number == 0 ? device->comm_id(id) : 0;
+    int told = nnc_comm_gather(trainer->params.comm, id, sizeof(id), all);
+    code = code < 0 ? code : told;
+    return code < 0 ? code : device->comm_open(nnc_engine_backend(trainer->params.engine), all[0]);
+}
+
+static int prepare_device(struct nnc_trainer *trainer) {
+    const struct nnc_device_ops *device = nnc_engine_ops(trainer->params.engine)->device;
+    struct nnc_backend *backend = nnc_engine_backend(trainer->params.engine);
+    if (device == NULL) {
+        return 0;
+    }
+    if (trainer->params.ring != NULL) {
+        void *memory;
+        size_t bytes;
+        nnc_ring_pixels(trainer->params.ring, &memory, &bytes);
+        int code = device->pin(backend, memory, bytes);
+        if (code == -ENOTSUP) {
+            nnc_log(NNC_LOG_INFO, "%s; batches are copied twice", nnc_error_text());
+        } else if (code < 0) {
+            return code;
+        } else {
+            trainer->pinned = memory;
+        }
+    }
+    return trainer->setup->ranks > 1 ? join_devices(trainer, device) : 0;
 }
 
 int nnc_trainer_load(struct nnc_trainer *trainer) {
     if (trainer->params.engine == NULL) {
         return 0;
+    }
+    int prepared = prepare_device(trainer);
+    if (prepared < 0) {
+        return prepared;
     }
     size_t floats = nnc_engine_floats(trainer->params.engine);
     float *tensors = calloc(floats + 1, sizeof(float));
@@ -277,6 +323,21 @@ bool trainer_is_stored(const struct nnc_trainer *trainer) {
            trainer->stored_epoch == trainer->state.epoch;
 }
 
+/* Loss scaling belongs to the state of a run on a device. */
+static int keep_loss_scale(struct nnc_trainer *trainer) {
+    const struct nnc_device_ops *device = nnc_engine_ops(trainer->params.engine)->device;
+    struct nnc_loss_scale scale;
+    if (device == NULL) {
+        return 0;
+    }
+    int code = device->get_scale(nnc_engine_backend(trainer->params.engine), &scale);
+    if (code == 0) {
+        trainer->state.loss_scale = scale.scale;
+        trainer->state.loss_scale_steps = scale.good_steps;
+    }
+    return code;
+}
+
 /* Rank 0: tensors and state into the free half, then tell the coordinator. */
 static int store_snapshot(struct nnc_trainer *trainer, bool durable, bool for_stop) {
     const struct nnc_snapshot *snapshot = trainer->params.snapshot;
@@ -302,8 +363,14 @@ static int store_snapshot(struct nnc_trainer *trainer, bool durable, bool for_st
 
 int trainer_snapshot(struct nnc_trainer *trainer, bool durable, bool for_stop) {
     trainer_beat(trainer, NNC_DOING_SNAPSHOT);
+    int code = trainer_settle(trainer);
+    code = code < 0 ? code : trainer_check_finite(trainer);
+    code = code < 0 ? code : keep_loss_scale(trainer);
+    if (code < 0) {
+        return code;
+    }
     struct nnc_train_metrics own = trainer_training_sums(trainer);
-    int code = nnc_comm_gather(trainer->params.comm, &own, sizeof(own), trainer->state.metrics);
+    code = nnc_comm_gather(trainer->params.comm, &own, sizeof(own), trainer->state.metrics);
     if (code == 0 && trainer->setup->number == 0) {
         code = store_snapshot(trainer, durable, for_stop);
     }

@@ -28,6 +28,10 @@ const struct backend_case backend_cases[] = {
     {"linear on channels and pixels", {3, 5, 3}, 4, CE,
      .rows = {CONV(18, 3, 1, 1, true), RELU, FLATTEN, LINEAR(11, true), RELU, LINEAR(4, true)}},
 
+    {"layers with steps of their own size", {3, 7, 5}, 4, CE, .trust = 0.5f,
+     .rows = {CONV(18, 3, 1, 1, true), BATCHNORM, RELU, FLATTEN, LINEAR(11, true), RELU,
+              LINEAR(4, true)}},
+
     {"conv 1x1", {3, 5, 7}, 2, CE,
      .rows = {CONV(16, 1, 1, 0, true), CONV(20, 1, 1, 0, true), LINEAR(4, true)}},
     {"conv 1x1 stride 2", {3, 7, 5}, 2, CE,

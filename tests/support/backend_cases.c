@@ -270,8 +270,11 @@ static void record_state(struct case_model *model, enum nnc_state state, int gro
 
 void case_run(const struct nnc_backend_ops *ops, const struct backend_case *row,
               struct case_result *ret_result) {
-    const struct nnc_sgd sgd = {
-        .lr = 0.001f, .momentum = 0.9f, .nesterov = true, .weight_decay = {0.01f, 0.0f, 0.002f}};
+    const struct nnc_sgd sgd = {.lr = 0.001f,
+                                .momentum = 0.9f,
+                                .nesterov = true,
+                                .weight_decay = {0.01f, 0.0f, 0.002f},
+                                .trust = row->trust};
     struct case_model model;
     case_model_open(ops, row, &model);
     *ret_result = (struct case_result){0};

@@ -18,6 +18,7 @@ struct backend_case {
     int32_t loss;     /* enum nnc_loss */
     double smoothing; /* of labels */
     bool unlabelled;  /* sample 0 has label -1 */
+    float trust;      /* LARS; 0: plain SGD */
     struct layer_row rows[28];
 };
 

@@ -51,6 +51,8 @@ void checkpoint_case_set(struct checkpoint_case *checkpoint, uint64_t step) {
         .param_hash = nnc_state_param_hash(checkpoint->graph),
         .acc1 = -1,
         .best_acc1 = 0.1 + (double)step / 3000,
+        .loss_scale = 65536,
+        .loss_scale_steps = (uint32_t)step,
         .metrics = {{.loss_sum = 1.0 / (double)(step + 3), .count = step * 128, .correct1 = step},
                     {.loss_sum = 1e9 / 7, .seconds = 0.1, .left_out = 3, .correct5 = step * 2}}};
 }

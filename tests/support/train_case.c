@@ -51,7 +51,7 @@ void train_case_init(struct train_case *ret_case, const char *model) {
     setup->classes = 4;
     setup->threads = 1;
     setup->generation = 1;
-    setup->comm_fd = -1;
+    setup->comm_fd = setup->device = -1;
     setup->snapshot_fd = 0; /* there is one; the memory is handed over directly */
     setup->geometry =
         (struct nnc_ring_geometry){.slots = 3, .height = 8, .width = 8, .channels = 1};
@@ -226,7 +226,8 @@ static bool has_model(const struct nnc_setup *setup) {
 static int run_trainer(struct rank *rank, struct nnc_trainer_params *params) {
     struct nnc_snapshot snapshot;
     struct nnc_trainer *trainer = NULL;
-    int code = has_model(&rank->setup) ? nnc_engine_create(&rank->setup, &params->engine) : 0;
+    const struct nnc_engine_params engine = {.setup = &rank->setup};
+    int code = has_model(&rank->setup) ? nnc_engine_create(&engine, &params->engine) : 0;
     if (code == 0 && rank->number == 0 && rank->train->snapshot != NULL) {
         code = nnc_snapshot_attach(nnc_engine_model(params->engine), rank->train->snapshot,
                                    rank->setup.snapshot_bytes, &snapshot);

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The accelerators of a machine, as `nncoord-trainer --devices` finds them: it alone loads what
+ * talks to them. */
+#ifndef NNC_IPC_DEVICE_H
+#define NNC_IPC_DEVICE_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define NNC_DEVICES_MAX 64
+
+/* One device, as found. */
+struct nnc_device_info {
+    uint32_t ordinal;    /* number on this machine, as the driver counts */
+    uint32_t capability; /* 10 * major + minor: 90 */
+    uint64_t memory;     /* bytes */
+    uint32_t bf16;       /* 1: --amp bf16 can be had; fp16 always can */
+    uint32_t reserved;
+    double peak_flops; /* of 16-bit matrix products with fp32 sums, dense, a second; 0: unknown */
+    char bus[16];      /* "0000:3b:00.0": its PCI address */
+    char name[64];     /* "NVIDIA H100 80GB HBM3" */
+};
+
+/* What `nncoord-trainer --devices` answers on NNC_FD_CHANNEL (a pipe there). */
+struct nnc_devices {
+    uint32_t count;
+    uint32_t reserved;
+    struct nnc_device_info item[NNC_DEVICES_MAX];
+    char why[NNC_ERROR_TEXT_MAX]; /* none were found: in the words of driver or loader */
+};
+
+#endif
