@@ -34,7 +34,14 @@
 #if CUHOST_ASAN
 #include <sanitizer/common_interface_defs.h>
 #endif
-#ifndef __x86_64__
+#ifndef CUHOST_UCONTEXT
+#ifdef __x86_64__
+#define CUHOST_UCONTEXT 0
+#else
+#define CUHOST_UCONTEXT 1
+#endif
+#endif
+#if CUHOST_UCONTEXT
 #include <ucontext.h>
 #endif
 
@@ -51,7 +58,7 @@ enum class state {
     done
 };
 
-#ifdef __x86_64__
+#if !CUHOST_UCONTEXT
 using context = void *; /* the stack pointer; registers lie there */
 extern "C" void cuhost_switch(context *save, context load);
 asm(R"(
@@ -134,7 +141,7 @@ void switch_to(fiber *from, fiber *to, const void *stack, size_t bytes) {
     (void)stack;
     (void)bytes;
 #endif
-#ifdef __x86_64__
+#if !CUHOST_UCONTEXT
     cuhost_switch(&from->at, to->at);
 #else
     swapcontext(&from->at, &to->at);
@@ -185,7 +192,7 @@ fiber *make_fiber() {
     }
     fiber *made = &fibers.emplace_back();
     made->stack = static_cast<char *>(memory) + page;
-#ifdef __x86_64__
+#if !CUHOST_UCONTEXT
     /* Six registers, the address to return to, and a null one where work() expects its own: this
      * also gives the alignment that the ABI asks of a called function. */
     auto **top = reinterpret_cast<void **>(made->stack + stack_bytes) - 8;
