@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     COUNT = 1000,
@@ -142,6 +143,18 @@ Test(fakecuda, lazy_runs_nothing_before_somebody_waits) {
     close_world(&world);
 }
 
+Test(fakecuda, random_runs_some_before_anybody_waits) {
+    struct world world;
+    int count;
+    open_world("schedule=random,seed=5", &world);
+    launch(world.compute, world.a, world.b, "first");
+    for (int i = 0; i < 50; i++) {
+        OK(cudaGetDeviceCount(&count));
+    }
+    cr_assert_eq(*(int32_t *)fakecuda_peek(world.b), 2 * -1 + 1);
+    close_world(&world);
+}
+
 Test(fakecuda, missing_wait_for_an_event_names_both_operations) {
     for (size_t i = 0; i < 2; i++) {
         struct world world;
@@ -159,6 +172,24 @@ Test(fakecuda, missing_wait_for_an_event_names_both_operations) {
         cr_assert_null(fakecuda_violation());
         close_world(&world);
     }
+}
+
+Test(fakecuda, reader_that_waited_does_not_vouch_for_one_that_did_not) {
+    struct world world;
+    cudaStream_t third;
+    open_world("schedule=lazy", &world);
+    OK(cudaStreamCreateWithFlags(&third, cudaStreamNonBlocking));
+    fakecuda_record_violations(true);
+    copy_in(&world);
+    OK(cudaEventRecord(world.copied, world.copy));
+    OK(cudaStreamWaitEvent(world.compute, world.copied, 0));
+    launch(world.compute, world.a, world.b, "orderly");
+    cr_assert_null(fakecuda_violation());
+    OK(cudaMemcpyAsync(world.host, world.a, BYTES, cudaMemcpyDeviceToHost, third));
+    assert_violation("cudaMemcpyAsync reads", "cudaMemcpyAsync, which writes");
+    OK(cudaStreamSynchronize(third));
+    OK(cudaStreamDestroy(third));
+    close_world(&world);
 }
 
 Test(fakecuda, violation_aborts, .signal = SIGABRT) {
@@ -246,6 +277,29 @@ Test(fakecuda, write_into_a_red_zone_is_named) {
     close_world(&world);
 }
 
+Test(fakecuda, freed_memory_is_poisoned_and_its_red_zones_checked) {
+    struct world world;
+    unsigned char *small, *large;
+    size_t bytes = (size_t)3 << 20;
+    open_world("schedule=eager", &world);
+    OK(cudaMalloc((void **)&small, 100));
+    OK(cudaMalloc((void **)&large, bytes));
+    const unsigned char *alias = fakecuda_peek(small), *big = fakecuda_peek(large);
+    ((unsigned char *)fakecuda_peek(large))[-1] = 1;
+    fakecuda_record_violations(true);
+    OK(cudaFree(small));
+    cr_assert_null(fakecuda_violation());
+    OK(cudaFree(large));
+    assert_violation("cudaFree: byte 1 before", "was written");
+    for (int i = 0; i < 100; i++) {
+        cr_assert_eq(alias[i], 0xfb);
+    }
+    cr_assert_eq(big[0], 0xfb);
+    cr_assert_eq(big[bytes - 1], 0xfb);
+    cr_assert_eq(big[bytes / 2], 0, "pages in the middle are given back");
+    close_world(&world);
+}
+
 Test(fakecuda, pageable_source_is_read_before_the_call_returns) {
     static int32_t pageable[COUNT];
     struct world world;
@@ -255,6 +309,31 @@ Test(fakecuda, pageable_source_is_read_before_the_call_returns) {
     pageable[7] = 0;
     OK(cudaMemcpyAsync(pageable, world.a, BYTES, cudaMemcpyDeviceToHost, world.copy));
     cr_assert_eq(pageable[7], 70, "and a copy to pageable memory is complete");
+    close_world(&world);
+}
+
+Test(fakecuda, rows_are_copied_by_their_pitches) {
+    struct world world;
+    int32_t got[6] = {0};
+    open_world("schedule=random,seed=9", &world);
+    OK(cudaMemcpy2DAsync(world.a, 40, world.host, 400, 8, 3, cudaMemcpyHostToDevice, world.copy));
+    OK(cudaMemcpy2DAsync(got, 8, world.a, 40, 8, 3, cudaMemcpyDeviceToHost, world.copy));
+    const int32_t want[6] = {0, 1, 100, 101, 200, 201};
+    cr_assert_eq(memcmp(got, want, sizeof want), 0);
+    close_world(&world);
+}
+
+Test(fakecuda, memory_of_another_device_is_named) {
+    struct world world;
+    int32_t *other;
+    open_world("devices=2", &world);
+    fakecuda_record_violations(true);
+    OK(cudaSetDevice(1));
+    OK(cudaMalloc((void **)&other, BYTES));
+    cr_assert_eq(cudaMemsetAsync(other, 0, BYTES, world.compute), cudaErrorIllegalAddress);
+    assert_violation("memory of device 1", "of device 0");
+    cr_assert_eq(cudaSetDevice(2), cudaErrorInvalidDevice);
+    OK(cudaFree(other));
     close_world(&world);
 }
 
@@ -298,6 +377,23 @@ Test(fakecuda, replay_of_a_graph_repeats_work_of_two_streams) {
         OK(cudaGraphExecDestroy(exec));
         close_world(&world);
     }
+}
+
+Test(fakecuda, graph_may_be_destroyed_while_it_runs) {
+    struct world world;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    open_world("schedule=lazy", &world);
+    begin(&world);
+    OK(cudaMemsetAsync(world.b, 1, BYTES, world.compute));
+    OK(cudaStreamEndCapture(world.compute, &graph));
+    OK(cudaGraphInstantiate(&exec, graph, 0));
+    OK(cudaGraphLaunch(exec, world.compute));
+    OK(cudaGraphExecDestroy(exec));
+    OK(cudaGraphDestroy(graph));
+    OK(cudaStreamSynchronize(world.compute));
+    cr_assert_eq(*(int32_t *)fakecuda_peek(world.b), 0x01010101);
+    close_world(&world);
 }
 
 Test(fakecuda, replay_with_a_stale_pointer_is_named) {
@@ -428,6 +524,35 @@ Test(fakecuda, hanging_operation_is_never_ready) {
         cr_assert_eq(cudaEventQuery(world.done), cudaErrorNotReady);
     }
     abandon_world(&world);
+}
+
+Test(fakecuda, slow_operation_takes_its_time) {
+    struct world world;
+    struct timespec before, after;
+    open_world("schedule=eager,faults=scale:1:slow=30", &world);
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    launch(world.compute, world.a, world.b, "scale");
+    cr_assert_eq(cudaStreamQuery(world.compute), cudaErrorNotReady);
+    OK(cudaStreamSynchronize(world.compute));
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    int64_t ns =
+        (int64_t)(after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec;
+    cr_assert_geq(ns, 30000000);
+    close_world(&world);
+}
+
+Test(fakecuda, fault_for_one_device_spares_the_others) {
+    struct world world;
+    void *memory;
+    open_world("devices=2,faults=cudaMalloc:0:oom@1", &world);
+    OK(cudaSetDevice(1));
+    cr_assert_eq(cudaMalloc(&memory, 16), cudaErrorMemoryAllocation);
+    OK(cudaSetDevice(0));
+    close_world(&world);
+}
+
+Test(fakecuda, setting_that_does_not_exist_aborts, .signal = SIGABRT) {
+    fakecuda_configure("schedule=eager,speed=fast");
 }
 
 Test(fakecuda, rank_can_be_killed, .signal = SIGKILL) {

@@ -212,6 +212,21 @@ Test(fakecuda_blas, heuristic_can_be_made_to_find_nothing) {
     close_objects(&o);
 }
 
+Test(fakecuda_blas, heuristic_can_be_made_to_find_no_epilogue) {
+    for (int bias = 0; bias < 2; bias++) {
+        struct product product = plain;
+        struct objects o;
+        cublasLtMatmulHeuristicResult_t found;
+        int count = -1;
+        product.epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+        fakecuda_configure("heuristic=plain");
+        open_objects(&product, &o);
+        cr_assert_eq(choose(&o, &found, &count),
+                     bias ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS);
+        close_objects(&o);
+    }
+}
+
 Test(fakecuda_blas, layout_that_does_not_fit_is_refused) {
     struct objects o;
     cublasLtMatmulHeuristicResult_t found;

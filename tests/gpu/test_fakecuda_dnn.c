@@ -501,6 +501,21 @@ Test(fakecuda_dnn, short_workspace_is_named) {
     cr_assert(text && strstr(text, "cuDNN forward") && strstr(text, "65536"), "%s", text);
 }
 
+Test(fakecuda_dnn, attribute_of_another_type_or_kind_is_refused) {
+    cudnnBackendDescriptor_t blank;
+    int64_t number = 1;
+    FINE(create(CUDNN_BACKEND_TENSOR_DESCRIPTOR, &blank));
+    cr_assert_neq(
+        cudnnBackendSetAttribute(blank, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_FLOAT, 1, &number),
+        CUDNN_STATUS_SUCCESS);
+    cr_assert_neq(
+        cudnnBackendSetAttribute(blank, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_INT64, 1, &number),
+        CUDNN_STATUS_SUCCESS);
+    FINE(
+        cudnnBackendSetAttribute(blank, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &number));
+    cr_assert_neq(cudnnBackendFinalize(blank), CUDNN_STATUS_SUCCESS, "it is not complete");
+}
+
 Test(fakecuda_dnn, tensor_without_a_pointer_is_refused) {
     cudnnBackendDescriptor_t plan = plan_of_engine(FORWARD, 3);
     struct memory memory;

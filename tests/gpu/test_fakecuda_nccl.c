@@ -182,12 +182,14 @@ static enum outcome differ(struct rank *rank) {
     outcome = outcome == FINE ? poll_event(rank, 5000) : outcome;
     const char *words = ncclGetLastError(rank->comm);
     if (outcome == ASYNC_ERROR &&
-        (!strstr(words, "call 2") || !strstr(words, "rank 1 all-reduce of 7"))) {
+        (!strstr(words, "call 2") || !strstr(words, "rank 1 all-reduce of 7 float32, average"))) {
         return WRONG_VALUE;
     }
     ncclCommAbort(rank->comm);
-    return outcome == ASYNC_ERROR && cudaStreamSynchronize(rank->stream) == cudaSuccess ? FINE
-                                                                                        : outcome;
+    if (outcome == ASYNC_ERROR && cudaStreamSynchronize(rank->stream) == cudaSuccess) {
+        return FINE;
+    }
+    return outcome == FINE ? WRONG_VALUE : outcome;
 }
 
 Test(fakecuda_nccl, mismatch_is_named_instead_of_hanging) {

@@ -2,8 +2,7 @@
 /* Descriptors of the graph API: one table says which attributes a kind has, of which type, and
  * which it must have.
  *
- * Invariants: 1. A descriptor that is not the caller's any more lives on in attributes that hold
- * it.
+ * Invariants: 1. A descriptor that the caller destroyed lives on in attributes that hold it.
  *             2. A finalised descriptor does not change. */
 #include "tests/gpu/fakecuda/dnn.h"
 

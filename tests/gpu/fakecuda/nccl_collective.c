@@ -8,8 +8,7 @@
  * ncclInProgress. Under the schedules lazy and random it is queued when the caller asks for the
  * state: an event that was recorded before that does not cover it, and shows as a race.
  *
- * Invariants: 1. Calls of a communicator run in the order they were queued in, whatever the
- * streams.
+ * Invariants: 1. Calls of a communicator run in the order of their queueing, whatever the streams.
  *             2. A communicator lives until the last of its operations is gone. */
 #include "tests/gpu/fakecuda/nccl_world.h"
 
@@ -22,16 +21,22 @@
 static _Thread_local int group_depth;
 static _Thread_local struct collective *group[HELD_MAX];
 static _Thread_local unsigned group_count;
+
 ncclResult_t ncclGroupStart(void); /* the header has no prototypes of these */
 ncclResult_t ncclGroupEnd(void);
 
 static void describe(int rank, const struct nccl_call *call, size_t room, char *text) {
     static const char *const ops[] = {"sum", "product", "maximum", "minimum", "average"};
-    snprintf(text, room, "rank %d %s of %llu values of type %d, %s %d", rank,
-             call->kind == NCCL_BROADCAST ? "broadcast" : "all-reduce",
-             (unsigned long long)call->count, (int)call->type,
-             call->kind == NCCL_BROADCAST ? "root" : ops[call->op],
-             call->kind == NCCL_BROADCAST ? call->root : (int)call->op);
+    static const char *const types[] = {"int8",   "uint8",   "int32",   "uint32",  "int64",
+                                        "uint64", "float16", "float32", "float64", "bfloat16"};
+    unsigned long long count = call->count;
+    if (call->kind == NCCL_BROADCAST) {
+        snprintf(text, room, "rank %d broadcast of %llu %s from rank %d", rank, count,
+                 types[call->type], call->root);
+    } else {
+        snprintf(text, room, "rank %d all-reduce of %llu %s, %s", rank, count, types[call->type],
+                 ops[call->op]);
+    }
 }
 
 static bool agree(const struct nccl_call *a, const struct nccl_call *b) {
