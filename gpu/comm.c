@@ -108,9 +108,12 @@ static int settle(const struct nnc_nccl *comm, ncclResult_t result, const char *
 }
 
 static int make_events(struct nnc_nccl *comm) {
-    cudaError_t error = cudaEventCreateWithFlags(&comm->ready, cudaEventDisableTiming);
+    cudaError_t error = cudaSuccess;
     for (int number = 0; error == cudaSuccess && number < NNC_COMM_RECENT; number++) {
-        error = cudaEventCreateWithFlags(&comm->done[number], cudaEventDisableTiming);
+        error = cudaEventCreateWithFlags(&comm->ready[number], cudaEventDisableTiming);
+        if (error == cudaSuccess) {
+            error = cudaEventCreateWithFlags(&comm->done[number], cudaEventDisableTiming);
+        }
     }
     return nnc_device_check(error, "events of the communicator");
 }
@@ -173,12 +176,12 @@ void nnc_comm_finish(struct nnc_nccl *comm) {
     }
     nnc_comm_abort(comm);
     for (int number = 0; number < NNC_COMM_RECENT; number++) {
+        if (comm->ready[number]) {
+            cudaEventDestroy(comm->ready[number]);
+        }
         if (comm->done[number]) {
             cudaEventDestroy(comm->done[number]);
         }
-    }
-    if (comm->ready) {
-        cudaEventDestroy(comm->ready);
     }
     *comm = (struct nnc_nccl){0};
 }
@@ -206,7 +209,9 @@ int nnc_comm_average(struct nnc_nccl *comm, const struct nnc_comm_slice *slice) 
         return nnc_fail(-NNC_E_COMM, "the communicator was left");
     }
     cudaStream_t stream = comm->device->stream[NNC_STREAM_COMM];
-    int rc = nnc_device_order(comm->device, NNC_STREAM_COMM, NNC_STREAM_COMPUTE, comm->ready);
+    uint32_t place = comm->queued % NNC_COMM_RECENT;
+    int rc =
+        nnc_device_order(comm->device, NNC_STREAM_COMM, NNC_STREAM_COMPUTE, comm->ready[place]);
     if (rc < 0) {
         return rc;
     }
@@ -214,36 +219,34 @@ int nnc_comm_average(struct nnc_nccl *comm, const struct nnc_comm_slice *slice) 
                                         types[slice->type], ncclAvg, comm->comm, stream);
     rc = settle(comm, result, "average of gradients");
     if (rc == 0) {
-        rc = nnc_device_check(cudaEventRecord(comm->done[comm->queued % NNC_COMM_RECENT], stream),
-                              "end of a reduction");
+        rc = nnc_device_check(cudaEventRecord(comm->done[place], stream), "end of a reduction");
     }
     comm->queued += rc == 0;
     return rc;
 }
 
 int nnc_comm_join(struct nnc_nccl *comm) {
-    if (!comm->comm) {
+    if (!comm->comm || comm->queued == 0) {
         return 0;
     }
-    return nnc_device_order(comm->device, NNC_STREAM_COMPUTE, NNC_STREAM_COMM, comm->ready);
+    cudaEvent_t last = comm->done[(comm->queued - 1) % NNC_COMM_RECENT];
+    return nnc_device_check(cudaStreamWaitEvent(comm->device->stream[NNC_STREAM_COMPUTE], last, 0),
+                            "end of a reduction");
 }
 
-int nnc_comm_reduced(struct nnc_nccl *comm, uint64_t *ret_buckets) {
-    /* They end in order: from the newest back, up to one that has. */
+/* How many of the recordings have happened. They do in order: from the newest back, up to one that
+ * has. */
+static uint64_t happened(const cudaEvent_t events[NNC_COMM_RECENT], uint64_t queued) {
     uint64_t pending = 0;
-    while (pending < NNC_COMM_RECENT && pending < comm->queued) {
-        uint64_t newest = comm->queued - 1 - pending;
-        int state = nnc_device_query(comm->done[newest % NNC_COMM_RECENT]);
-        if (state < 0) {
-            return state;
-        }
-        if (state == 1) {
-            break;
-        }
+    while (pending < NNC_COMM_RECENT && pending < queued &&
+           cudaEventQuery(events[(queued - 1 - pending) % NNC_COMM_RECENT]) != cudaSuccess) {
+        cudaGetLastError();
         pending++;
     }
-    uint64_t finished = comm->queued - pending;
-    comm->finished = finished > comm->finished ? finished : comm->finished;
-    *ret_buckets = comm->finished;
-    return 0;
+    return queued - pending;
+}
+
+void nnc_comm_progress(const struct nnc_nccl *comm, uint64_t *ret_ready, uint64_t *ret_reduced) {
+    *ret_ready = happened(comm->ready, comm->queued);
+    *ret_reduced = happened(comm->done, comm->queued);
 }

@@ -26,11 +26,12 @@ struct nnc_comm_slice {
 
 struct nnc_nccl {
     struct nnc_device *device;
-    ncclComm_t comm;                   /* NULL: one rank, or aborted */
-    void *registration;                /* of the gradients; NULL: none */
-    cudaEvent_t ready;                 /* a slice is final on compute */
-    cudaEvent_t done[NNC_COMM_RECENT]; /* reduction r is entry r % NNC_COMM_RECENT */
-    uint64_t queued, finished;         /* reductions since open */
+    ncclComm_t comm;    /* NULL: one rank, or aborted */
+    void *registration; /* of the gradients; NULL: none */
+    /* Entry r % NNC_COMM_RECENT is of reduction r: its slice is final on compute, it is averaged.
+     */
+    cudaEvent_t ready[NNC_COMM_RECENT], done[NNC_COMM_RECENT];
+    uint64_t queued; /* reductions since open */
 };
 
 /* Device memory that a communicator may reduce in place: `collective` asks NCCL for it, which falls
@@ -66,7 +67,7 @@ int nnc_comm_join(struct nnc_nccl *comm);
 /* Leave because a peer is gone. Does not wait; nothing is reduced any more. */
 void nnc_comm_abort(struct nnc_nccl *comm);
 
-/* Reductions that are known to be done. Never waits. */
-int nnc_comm_reduced(struct nnc_nccl *comm, uint64_t *ret_buckets);
+/* Slices that are final, and those that are averaged, since open. Never waits. */
+void nnc_comm_progress(const struct nnc_nccl *comm, uint64_t *ret_ready, uint64_t *ret_reduced);
 
 #endif

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     PAUSE_FIRST_NS = 20 * 1000,
@@ -33,46 +34,70 @@ int nnc_device_check(cudaError_t error, const char *what) {
                     cudaGetErrorString(error));
 }
 
+/* 16-bit multiply-adds with fp32 sums, times 2, of one multiprocessor in one clock. Source:
+ * NVIDIA's white papers of the architectures; GeForce cards do half of it. */
+static const struct {
+    uint32_t capability, flops;
+} rates[] = {{75, 1024}, {80, 2048}, {86, 1024}, {89, 1024}, {90, 4096}, {100, 8192}, {120, 1024}};
+
+static double peak_flops(const struct nnc_device_info *info, int processors) {
+    int kilohertz = 0;
+    bool known =
+        cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, (int)info->ordinal) == cudaSuccess;
+    double share = strstr(info->name, "GeForce") ? 0.5 : 1;
+    for (size_t number = 0; known && number < sizeof(rates) / sizeof(rates[0]); number++) {
+        if (rates[number].capability == info->capability) {
+            return share * rates[number].flops * processors * kilohertz * 1e3;
+        }
+    }
+    return 0;
+}
+
 static int describe(int ordinal, struct nnc_device_info *ret_info) {
     struct cudaDeviceProp properties;
+    struct nnc_device_info info = {.ordinal = (uint32_t)ordinal};
     int rc = nnc_device_check(cudaGetDeviceProperties(&properties, ordinal), "device properties");
     if (rc < 0) {
         return rc;
     }
-    *ret_info = (struct nnc_device_info){
-        .ordinal = (uint32_t)ordinal,
-        .capability = (uint32_t)(10 * properties.major + properties.minor),
-        .memory = properties.totalGlobalMem,
-        .bf16 = properties.major >= 8,
-    };
-    snprintf(ret_info->name, sizeof(ret_info->name), "%.63s", properties.name);
-    return 0;
+    info.capability = (uint32_t)(10 * properties.major + properties.minor);
+    info.memory = properties.totalGlobalMem;
+    info.bf16 = info.capability >= NNC_DEVICE_CAPABILITY_BF16;
+    snprintf(info.name, sizeof(info.name), "%.63s", properties.name);
+    info.peak_flops = peak_flops(&info, properties.multiProcessorCount);
+    rc =
+        nnc_device_check(cudaDeviceGetPCIBusId(info.bus, sizeof(info.bus), ordinal), "PCI address");
+    *ret_info = info;
+    return rc;
 }
 
-int nnc_device_list(struct nnc_device_info ret_devices[NNC_DEVICES_MAX], uint32_t *ret_count) {
+/* Add a device to the list, or the reason why not. */
+static void list_one(int ordinal, struct nnc_devices *devices) {
+    struct nnc_device_info info;
+    if (describe(ordinal, &info) < 0) {
+        snprintf(devices->why, sizeof(devices->why), "%s", nnc_error_text());
+    } else if (info.capability < NNC_DEVICE_CAPABILITY_MIN) {
+        snprintf(devices->why, sizeof(devices->why),
+                 "GPU %d (%s) has compute capability %u.%u; %u.%u is the least", ordinal, info.name,
+                 info.capability / 10, info.capability % 10, NNC_DEVICE_CAPABILITY_MIN / 10,
+                 NNC_DEVICE_CAPABILITY_MIN % 10);
+    } else if (devices->count < NNC_DEVICES_MAX) {
+        devices->item[devices->count++] = info;
+    }
+}
+
+void nnc_device_list(struct nnc_devices *ret_devices) {
     int found = 0;
-    *ret_count = 0;
-    nnc_error_clear();
+    memset(ret_devices, 0, sizeof(*ret_devices));
     cudaError_t error = cudaGetDeviceCount(&found);
     if (error != cudaSuccess) {
         cudaGetLastError();
-        nnc_fail(-ENODEV, "%s", cudaGetErrorString(error));
-        return 0;
+        snprintf(ret_devices->why, sizeof(ret_devices->why), "%s", cudaGetErrorString(error));
+        return;
     }
-    for (int ordinal = 0; ordinal < found && *ret_count < NNC_DEVICES_MAX; ordinal++) {
-        struct nnc_device_info info;
-        if (describe(ordinal, &info) < 0) {
-            continue;
-        }
-        if (info.capability < NNC_DEVICE_CAPABILITY_MIN) {
-            nnc_fail(-ENODEV, "GPU %d (%s) has compute capability %u.%u; %u.%u is the least",
-                     ordinal, info.name, info.capability / 10, info.capability % 10,
-                     NNC_DEVICE_CAPABILITY_MIN / 10, NNC_DEVICE_CAPABILITY_MIN % 10);
-            continue;
-        }
-        ret_devices[(*ret_count)++] = info;
+    for (int ordinal = 0; ordinal < found; ordinal++) {
+        list_one(ordinal, ret_devices);
     }
-    return 0;
 }
 
 static int make_streams(struct nnc_device *device) {
@@ -177,7 +202,7 @@ int nnc_device_host_alloc(size_t bytes, void **ret_memory) {
     int rc = nnc_device_check(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable),
                               "host memory for copies");
     if (rc == 0) {
-        __builtin_memset(memory, 0, bytes);
+        memset(memory, 0, bytes);
         *ret_memory = memory;
     }
     return rc;

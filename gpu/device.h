@@ -11,8 +11,9 @@
 
 #include <cuda_runtime_api.h>
 
-/* Smallest compute capability that the kernels are built for. */
-#define NNC_DEVICE_CAPABILITY_MIN 75
+/* Compute capabilities, 10 * major + minor: the least that kernels are built for, and with bf16. */
+#define NNC_DEVICE_CAPABILITY_MIN  75
+#define NNC_DEVICE_CAPABILITY_BF16 80
 
 /* Offsets of whatever libraries read are multiples of this: what cuBLASLt assumes. */
 #define NNC_DEVICE_ALIGNMENT 256
@@ -44,7 +45,7 @@ struct nnc_block {
 };
 
 /* The devices of this machine that can be used; see struct nnc_device_ops. */
-int nnc_device_list(struct nnc_device_info ret_devices[NNC_DEVICES_MAX], uint32_t *ret_count);
+void nnc_device_list(struct nnc_devices *ret_devices);
 
 /* 0, or -NNC_E_HARDWARE (-ENOMEM where memory is out) with `what` and CUDA's name and words. */
 int nnc_device_check(cudaError_t error, const char *what);

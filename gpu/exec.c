@@ -282,13 +282,13 @@ int nnc_exec_update(struct nnc_backend *backend, const struct nnc_sgd *sgd) {
     if (rc < 0) {
         return rc;
     }
-    flight->host->step =
-        (struct nnc_gpu_step){.lr = sgd->lr, .momentum = sgd->momentum, .nesterov = sgd->nesterov};
+    flight->host->step = (struct nnc_gpu_step){
+        .lr = sgd->lr, .momentum = sgd->momentum, .nesterov = sgd->nesterov, .trust = sgd->trust};
     memcpy(flight->host->step.weight_decay, sgd->weight_decay, sizeof(sgd->weight_decay));
     rc = queue_copy(backend, backend->update_values.memory, &flight->host->step,
                     sizeof(flight->host->step));
     if (rc == 0) {
-        rc = nnc_gpu_state_update(&backend->state, backend->update_values.memory);
+        rc = nnc_gpu_state_update(&backend->state, backend->update_values.memory, sgd->trust > 0);
     }
     if (rc == 0) {
         rc = queue_copy(backend, &flight->host->scaler, backend->state.scaler.memory,

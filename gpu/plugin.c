@@ -17,9 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Compute capability that has bf16. */
-#define BF16_CAPABILITY 80
-
 static void cuda_close(struct nnc_backend *backend);
 
 /* The type that tensors have under an --amp. */
@@ -31,7 +28,7 @@ static int choose_type(const struct nnc_device *device, int32_t amp, enum nnc_gp
         [NNC_AMP_FP16] = NNC_GPU_F16,
     };
     assert(amp >= 0 && (size_t)amp < sizeof(types) / sizeof(types[0]));
-    bool has_bf16 = device->capability >= BF16_CAPABILITY;
+    bool has_bf16 = device->capability >= NNC_DEVICE_CAPABILITY_BF16;
     if (amp == NNC_AMP_BF16 && !has_bf16) {
         return nnc_fail(-NNC_E_USAGE,
                         "GPU %d has compute capability %u.%u and no bf16 (8.0 has): use --amp fp16",
@@ -208,8 +205,9 @@ static void cuda_comm_abort(struct nnc_backend *backend) {
     nnc_comm_abort(&backend->comm);
 }
 
-static int cuda_reduced(struct nnc_backend *backend, uint64_t *ret_buckets) {
-    return nnc_comm_reduced(&backend->comm, ret_buckets);
+static void cuda_progress(const struct nnc_backend *backend, uint64_t *ret_ready,
+                          uint64_t *ret_reduced) {
+    nnc_comm_progress(&backend->comm, ret_ready, ret_reduced);
 }
 
 static int cuda_get_scale(struct nnc_backend *backend, struct nnc_loss_scale *ret_scale) {
@@ -217,7 +215,7 @@ static int cuda_get_scale(struct nnc_backend *backend, struct nnc_loss_scale *re
     int rc =
         nnc_device_copy(&backend->device, &scaler, backend->state.scaler.memory, sizeof(scaler));
     if (rc == 0) {
-        *ret_scale = (struct nnc_loss_scale){scaler.scale, scaler.good_steps};
+        *ret_scale = (struct nnc_loss_scale){scaler.scale, scaler.dynamic ? scaler.good_steps : 0};
     }
     return rc;
 }
@@ -246,7 +244,7 @@ static const struct nnc_device_ops device_ops = {
     .comm_id = nnc_comm_name,
     .comm_open = cuda_comm_open,
     .comm_abort = cuda_comm_abort,
-    .reduced = cuda_reduced,
+    .progress = cuda_progress,
     .get_scale = cuda_get_scale,
     .set_scale = cuda_set_scale,
 };
@@ -271,9 +269,7 @@ const struct nnc_backend_ops nnc_backend_cuda = {
     .device = &device_ops,
 };
 
-NNC_EXPORT struct nnc_backend_plugin nnc_backend_plugin = {.ops = &nnc_backend_cuda};
-
-/* When the plug-in is loaded: the build's name is computed, no constant. */
-__attribute__((constructor)) static void name_build(void) {
-    nnc_backend_plugin.build_id = nnc_build_id();
-}
+NNC_EXPORT const struct nnc_backend_plugin nnc_backend_plugin = {
+    .build_id = nnc_build_id,
+    .ops = &nnc_backend_cuda,
+};

@@ -9,6 +9,6 @@
 extern const struct nnc_backend_ops nnc_backend_cuda;
 
 /* What nncoord_cuda.so exports, as NNC_BACKEND_PLUGIN. */
-extern NNC_EXPORT struct nnc_backend_plugin nnc_backend_plugin;
+extern NNC_EXPORT const struct nnc_backend_plugin nnc_backend_plugin;
 
 #endif

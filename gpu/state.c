@@ -113,6 +113,7 @@ static int place_part(struct nnc_gpu_state *state, enum nnc_gpu_part part, const
         uint32_t param = order[number];
         if (is_matrix(&state->graph->params[param]) == (part == NNC_GPU_MATRICES)) {
             state->order[state->order_count++] = param;
+            state->matrix_count += part == NNC_GPU_MATRICES;
             rc = place(&state->params[param], &state->value_count);
         }
     }
@@ -182,7 +183,9 @@ void nnc_gpu_state_finish(struct nnc_gpu_state *state) {
         nnc_device_free(state->device, &state->momentum);
         nnc_comm_memory_free(state->device, state->collective, &state->gradients);
         nnc_device_free(state->device, &state->chunks);
+        nnc_device_free(state->device, &state->ranges);
         nnc_device_free(state->device, &state->sums);
+        nnc_device_free(state->device, &state->norms);
         nnc_device_free(state->device, &state->scaler);
         nnc_device_free(state->device, &state->staging);
     }
@@ -191,49 +194,72 @@ void nnc_gpu_state_finish(struct nnc_gpu_state *state) {
     *state = (struct nnc_gpu_state){0};
 }
 
-/* Cut the trained parameters into chunks; ret_chunks NULL: only count them. */
-static void cut_chunks(struct nnc_gpu_state *state, struct nnc_gpu_chunk *ret_chunks) {
-    uint32_t total = 0;
-    memset(state->chunk_count, 0, sizeof(state->chunk_count));
-    for (uint32_t number = 0; number < state->order_count; number++) {
-        const struct nnc_gpu_param *param = &state->params[state->order[number]];
-        uint32_t kind = state->graph->params[state->order[number]].kind;
-        int part =
-            param->offset < state->part_first[NNC_GPU_VECTORS] ? NNC_GPU_MATRICES : NNC_GPU_VECTORS;
-        for (uint64_t done = 0; done < param->count; done += NNC_GPU_CHUNK) {
-            uint64_t left = param->count - done;
-            if (ret_chunks) {
-                ret_chunks[total] = (struct nnc_gpu_chunk){
-                    .offset = param->offset - state->part_first[part] + done,
-                    .count = (uint32_t)(left < NNC_GPU_CHUNK ? left : NNC_GPU_CHUNK),
-                    .param = number,
-                    .kind = kind,
-                };
-            }
-            total++;
-            state->chunk_count[part]++;
-        }
+static uint32_t chunks_of(const struct nnc_gpu_param *param) {
+    return (uint32_t)((param->count + NNC_GPU_CHUNK - 1) / NNC_GPU_CHUNK);
+}
+
+/* Cut one parameter into chunks; `first` is where its part begins. */
+static void cut(const struct nnc_gpu_state *state, uint32_t number, uint64_t first,
+                struct nnc_gpu_chunk *ret_chunks) {
+    const struct nnc_gpu_param *param = &state->params[state->order[number]];
+    for (uint32_t chunk = 0; chunk < chunks_of(param); chunk++) {
+        uint64_t done = (uint64_t)chunk * NNC_GPU_CHUNK;
+        uint64_t left = param->count - done;
+        ret_chunks[chunk] = (struct nnc_gpu_chunk){
+            .offset = param->offset - first + done,
+            .count = (uint32_t)(left < NNC_GPU_CHUNK ? left : NNC_GPU_CHUNK),
+            .param = number,
+            .kind = state->graph->params[state->order[number]].kind,
+        };
     }
 }
 
-static int make_chunks(struct nnc_gpu_state *state) {
-    cut_chunks(state, NULL);
-    size_t total = (size_t)state->chunk_count[0] + state->chunk_count[1];
+/* Copy a table to a new block of the device. */
+static int put_table(struct nnc_gpu_state *state, const void *table, size_t bytes,
+                     struct nnc_block *block) {
+    int rc = nnc_device_reserve(state->device, bytes, "tables of parameters", block);
+    return rc < 0 ? rc : nnc_device_copy(state->device, block->memory, table, bytes);
+}
+
+/* Both parts' chunks, and the ranges of the matrices. Neither array is empty, even where a part
+ * is. */
+static void fill_tables(struct nnc_gpu_state *state, struct nnc_gpu_chunk *chunks,
+                        struct nnc_gpu_range *ranges) {
+    uint32_t total = 0;
+    for (uint32_t number = 0; number < state->order_count; number++) {
+        int part = number < state->matrix_count ? NNC_GPU_MATRICES : NNC_GPU_VECTORS;
+        uint32_t count = chunks_of(&state->params[state->order[number]]);
+        cut(state, number, state->part_first[part], chunks + total);
+        ranges[number] = (struct nnc_gpu_range){total, count};
+        state->chunk_count[part] += count;
+        total += count;
+    }
+}
+
+static int make_tables(struct nnc_gpu_state *state) {
+    size_t total = 0;
+    for (uint32_t number = 0; number < state->order_count; number++) {
+        total += chunks_of(&state->params[state->order[number]]);
+    }
     struct nnc_gpu_chunk *chunks = calloc(total + 1, sizeof(*chunks));
-    if (!chunks) {
-        return nnc_fail(-ENOMEM, "no memory for %zu pieces of parameters", total);
-    }
-    cut_chunks(state, chunks);
-    int rc = nnc_device_reserve(state->device, total * sizeof(*chunks), "table of parameters",
-                                &state->chunks);
+    struct nnc_gpu_range *ranges = calloc((size_t)state->order_count + 1, sizeof(*ranges));
+    int rc = chunks && ranges ? 0 : nnc_fail(-ENOMEM, "no memory for the tables of parameters");
     if (rc == 0) {
-        rc = nnc_device_copy(state->device, state->chunks.memory, chunks, total * sizeof(*chunks));
+        fill_tables(state, chunks, ranges);
+        rc = put_table(state, chunks, total * sizeof(*chunks), &state->chunks);
     }
     if (rc == 0) {
-        rc = nnc_device_reserve(state->device, 2 * total * sizeof(float), "sums of gradients",
-                                &state->sums);
+        rc = put_table(state, ranges, state->order_count * sizeof(*ranges), &state->ranges);
+    }
+    if (rc == 0) {
+        rc = nnc_device_reserve(state->device, 2 * total * sizeof(float), "sums", &state->sums);
+    }
+    if (rc == 0) {
+        rc = nnc_device_reserve(state->device, 2 * state->order_count * sizeof(float), "norms",
+                                &state->norms);
     }
     free(chunks);
+    free(ranges);
     return rc;
 }
 
@@ -251,7 +277,7 @@ int nnc_gpu_state_train(struct nnc_gpu_state *state) {
     if (state->gradients.memory) {
         return 0;
     }
-    int rc = make_chunks(state);
+    int rc = make_tables(state);
     if (rc == 0) {
         rc =
             nnc_device_reserve(state->device, state->part_first[NNC_GPU_PART_COUNT] * sizeof(float),
@@ -303,30 +329,43 @@ struct nnc_gpu_arena nnc_gpu_state_arena(const struct nnc_gpu_state *state,
         .momentum = (float *)state->momentum.memory + first,
         .copy = copy ? copy + first * nnc_gpu_type_bytes(state->type) : NULL,
         .value_count = state->part_first[part + 1] - first,
-        .param_count = state->order_count,
+        .param_count = vectors ? state->order_count : state->matrix_count,
     };
 }
 
-int nnc_gpu_state_update(struct nnc_gpu_state *state, const struct nnc_gpu_step *step) {
+/* One kernel over all gradients of a part. */
+static int queue_part(struct nnc_gpu_state *state, enum nnc_gpu_part part, bool sums,
+                      const struct nnc_gpu_step *step) {
     cudaStream_t stream = state->device->stream[NNC_STREAM_COMPUTE];
-    struct nnc_gpu_scaler *scaler = state->scaler.memory;
-    float *sums = state->sums.memory;
-    int rc = 0;
+    struct nnc_gpu_arena arena = nnc_gpu_state_arena(state, part);
+    size_t first = part == NNC_GPU_MATRICES ? 0 : state->chunk_count[NNC_GPU_MATRICES];
+    if (arena.chunk_count == 0) {
+        return 0;
+    }
+    return sums ? nnc_gpu_gradient_sums(stream, &arena, state->scaler.memory,
+                                        (float *)state->sums.memory + 2 * first)
+                : nnc_gpu_sgd(stream, &arena, step, state->scaler.memory, state->norms.memory);
+}
+
+int nnc_gpu_state_update(struct nnc_gpu_state *state, const struct nnc_gpu_step *step, bool norms) {
+    cudaStream_t stream = state->device->stream[NNC_STREAM_COMPUTE];
+    struct nnc_gpu_arena matrices = nnc_gpu_state_arena(state, NNC_GPU_MATRICES);
     /* All gradients are looked at before any value moves. */
-    for (int part = 0; rc == 0 && part < NNC_GPU_PART_COUNT; part++) {
-        struct nnc_gpu_arena arena = nnc_gpu_state_arena(state, (enum nnc_gpu_part)part);
-        if (arena.chunk_count > 0) {
-            rc = nnc_gpu_gradient_sums(stream, &arena, scaler, sums);
-            sums += 2 * (size_t)arena.chunk_count;
-        }
+    int rc = queue_part(state, NNC_GPU_MATRICES, true, NULL);
+    if (rc == 0) {
+        rc = queue_part(state, NNC_GPU_VECTORS, true, NULL);
     }
-    for (int part = 0; rc == 0 && part < NNC_GPU_PART_COUNT; part++) {
-        struct nnc_gpu_arena arena = nnc_gpu_state_arena(state, (enum nnc_gpu_part)part);
-        if (arena.chunk_count > 0) {
-            rc = nnc_gpu_sgd(stream, &arena, step, scaler, NULL);
-        }
+    if (rc == 0 && norms && state->matrix_count > 0) {
+        rc = nnc_gpu_norms(stream, &matrices, state->ranges.memory, state->sums.memory,
+                           state->norms.memory);
     }
-    return rc < 0 ? rc : nnc_gpu_scaler_update(stream, scaler);
+    if (rc == 0) {
+        rc = queue_part(state, NNC_GPU_MATRICES, false, step);
+    }
+    if (rc == 0) {
+        rc = queue_part(state, NNC_GPU_VECTORS, false, step);
+    }
+    return rc < 0 ? rc : nnc_gpu_scaler_update(stream, state->scaler.memory);
 }
 
 int nnc_gpu_state_clear(struct nnc_gpu_state *state) {

@@ -51,12 +51,13 @@ struct nnc_gpu_state {
     uint64_t part_first[NNC_GPU_PART_COUNT + 1]; /* offsets; the last one: of the buffers */
     uint64_t value_count;
     struct nnc_block values, copy, momentum;
-    struct nnc_block gradients; /* matrices in type, then vectors in fp32 */
-    struct nnc_block chunks;    /* struct nnc_gpu_chunk of both parts */
-    struct nnc_block sums;      /* of nnc_gpu_gradient_sums() */
-    struct nnc_block scaler;    /* struct nnc_gpu_scaler */
-    struct nnc_block staging;   /* floats, for conversions */
-    uint32_t chunk_count[NNC_GPU_PART_COUNT];
+    struct nnc_block gradients;   /* matrices in type, then vectors in fp32 */
+    struct nnc_block chunks;      /* struct nnc_gpu_chunk of both parts */
+    struct nnc_block ranges;      /* struct nnc_gpu_range of the matrices */
+    struct nnc_block sums, norms; /* of nnc_gpu_gradient_sums() and nnc_gpu_norms() */
+    struct nnc_block scaler;      /* struct nnc_gpu_scaler */
+    struct nnc_block staging;     /* floats, for conversions */
+    uint32_t chunk_count[NNC_GPU_PART_COUNT], matrix_count;
     bool collective; /* gradients come from ncclMemAlloc() */
 };
 
@@ -82,8 +83,8 @@ void *nnc_gpu_state_gradient(const struct nnc_gpu_state *state, int32_t param);
 struct nnc_gpu_arena nnc_gpu_state_arena(const struct nnc_gpu_state *state, enum nnc_gpu_part part);
 
 /* Queue one step of SGD with `step` (device memory) on the gradients, divided by the loss scale;
- * nothing where one of them is not finite. The scaler moves on. */
-int nnc_gpu_state_update(struct nnc_gpu_state *state, const struct nnc_gpu_step *step);
+ * nothing where one of them is not finite. The scaler moves on. norms: step->trust is not 0. */
+int nnc_gpu_state_update(struct nnc_gpu_state *state, const struct nnc_gpu_step *step, bool norms);
 
 /* Queue zeros for all gradients. */
 int nnc_gpu_state_clear(struct nnc_gpu_state *state);

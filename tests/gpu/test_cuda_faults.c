@@ -158,19 +158,21 @@ Test(cuda_faults, a_device_that_hangs_is_left_when_the_caller_says_so, .timeout 
 }
 
 Test(cuda_faults, without_a_driver_there_is_no_device_and_a_reason) {
-    struct nnc_device_info devices[NNC_DEVICES_MAX];
-    uint32_t count = 7;
+    static struct nnc_devices devices;
     cuda_case_configure("faults=cudaGetDeviceCount:0:olddriver", NNC_AMP_OFF);
-    cr_expect_eq(nnc_backend_cuda.device->list(devices, &count), 0);
-    cr_expect_eq(count, 0);
-    cr_expect(strstr(nnc_error_text(), "CUDA driver version is insufficient"), "%s",
-              nnc_error_text());
-    cuda_case_configure("devices=3", NNC_AMP_OFF);
-    cr_expect_eq(nnc_backend_cuda.device->list(devices, &count), 0);
-    cr_expect_eq(count, 3);
-    cr_expect_eq(devices[2].ordinal, 2);
-    cr_expect_neq(devices[0].name[0], 0);
-    cr_expect_gt(devices[0].memory, 0);
+    nnc_backend_cuda.device->list(&devices);
+    cr_expect_eq(devices.count, 0);
+    cr_expect(strstr(devices.why, "CUDA driver version is insufficient"), "%s", devices.why);
+    cuda_case_configure("devices=3,device_json=" NNC_TEST_SOURCE_DIR "/tests/devices/a100.json",
+                        NNC_AMP_OFF);
+    nnc_backend_cuda.device->list(&devices);
+    cr_assert_eq(devices.count, 3);
+    cr_expect_float_eq(devices.item[1].peak_flops, 312e12, 1e12);
+    cr_expect_eq(devices.item[1].capability, 80);
+    cr_expect_eq(devices.item[2].ordinal, 2);
+    cr_expect_neq(devices.item[0].name[0], 0);
+    cr_expect_neq(devices.item[0].bus[0], 0);
+    cr_expect_gt(devices.item[0].memory, 0);
 }
 
 Test(cuda_faults, a_gpu_that_is_not_there_is_a_usage_error) {
