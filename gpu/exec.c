@@ -148,10 +148,12 @@ static int record(struct nnc_executable *exe) {
     if (rc < 0) {
         return rc;
     }
-    int body = run_body(exe);
+    rc = run_body(exe);
     /* Ends in any case, or the stream would stay unusable. */
-    rc = nnc_device_check(cudaStreamEndCapture(stream, &graph), "end of a recording");
-    rc = body < 0 ? body : rc;
+    cudaError_t ended = cudaStreamEndCapture(stream, &graph);
+    if (rc == 0) {
+        rc = nnc_device_check(ended, "end of a recording");
+    }
     if (rc == 0) {
         rc = nnc_device_check(cudaGraphInstantiate(&exe->graph, graph, 0), "graph of a step");
     }

@@ -212,6 +212,7 @@ static int make(struct nnc_backend *backend, const struct nnc_program *program,
 int nnc_exec_compile(struct nnc_backend *backend, const struct nnc_program *program,
                      struct nnc_executable **ret_executable) {
     assert(program->graph->param_count == backend->params.graph->param_count);
+    assert(program->ops[0].kind == NNC_OP_INPUT);
     struct nnc_executable *exe = calloc(1, sizeof(*exe));
     if (!exe) {
         return nnc_fail(-ENOMEM, "no memory for an executable");

@@ -107,16 +107,23 @@ int nnc_feeds_reserve(struct nnc_feeds *feeds, const struct nnc_feed_shape *shap
     return nnc_device_wait_stream(feeds->device, NNC_STREAM_COMPUTE);
 }
 
+/* The memory is only read, and may be mapped so; not every platform can pin such. */
+static unsigned pin_flags(const struct nnc_feeds *feeds) {
+    int supported = 0;
+    cudaDeviceGetAttribute(&supported, cudaDevAttrHostRegisterReadOnlySupported,
+                           feeds->device->ordinal);
+    return cudaHostRegisterPortable | (supported ? cudaHostRegisterReadOnly : 0);
+}
+
 int nnc_feeds_pin(struct nnc_feeds *feeds, void *memory, size_t bytes) {
     for (int number = 0; number < NNC_FEED_REGIONS_MAX; number++) {
         if (feeds->region[number].bytes > 0) {
             continue;
         }
-        cudaError_t error = cudaHostRegister(memory, bytes, cudaHostRegisterPortable);
-        int rc =
-            nnc_device_check(error, "batches are copied once more, their memory is not pinned");
+        cudaError_t error = cudaHostRegister(memory, bytes, pin_flags(feeds));
+        int rc = nnc_device_check(error, "the memory of batches cannot be pinned");
         if (rc < 0) {
-            return nnc_fail_in(-ENOTSUP, "pinning %zu bytes", bytes);
+            return nnc_fail_in(-ENOTSUP, "GPU %d", feeds->device->ordinal);
         }
         feeds->region[number].memory = memory;
         feeds->region[number].bytes = bytes;

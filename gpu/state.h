@@ -28,6 +28,9 @@ static inline size_t nnc_gpu_type_bytes(enum nnc_gpu_type type) {
     return type == NNC_GPU_F32 ? 4 : 2;
 }
 
+/* Floats of the buffer for conversions. */
+#define NNC_GPU_STAGING (1 << 18)
+
 struct nnc_gpu_param {
     uint64_t offset, count; /* in values, of values, momentum and copy alike; with padding */
     uint32_t k, c, plane;   /* plain layout is [k][c][plane] */
