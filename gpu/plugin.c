@@ -19,6 +19,9 @@
 
 static void cuda_close(struct nnc_backend *backend);
 
+/* The last one whose device did not get idle: what it owns is still in use, not lost. */
+static struct nnc_backend *volatile abandoned;
+
 /* The type that tensors have under an --amp. */
 static int choose_type(const struct nnc_device *device, int32_t amp, enum nnc_gpu_type *ret_type) {
     static const enum nnc_gpu_type types[] = {
@@ -140,13 +143,15 @@ static void cuda_close(struct nnc_backend *backend) {
     bool idle = nnc_device_drain(&backend->device);
     nnc_comm_finish(&backend->comm);
     nnc_gpu_plans_finish(&backend->plans);
-    if (idle) {
-        if (backend->blas) {
-            cublasLtDestroy(backend->blas);
-        }
-        nnc_dnn_close(backend->dnn);
-        free_memory(backend);
+    if (!idle) {
+        abandoned = backend;
+        return;
     }
+    if (backend->blas) {
+        cublasLtDestroy(backend->blas);
+    }
+    nnc_dnn_close(backend->dnn);
+    free_memory(backend);
     free(backend->slices);
     free(backend);
 }

@@ -73,8 +73,11 @@ static void run_ranks(int (*run)(void), int ret_status[RANKS]) {
     }
 }
 
-static void open_model(const struct nnc_backend_ops *ops, int32_t amp, struct case_model *model) {
-    cuda_case_configure("devices=2,schedule=random,seed=4", amp);
+static const char usual[] = "devices=2,schedule=random,seed=4";
+
+static void open_model(const struct nnc_backend_ops *ops, int32_t amp, const char *fake,
+                       struct case_model *model) {
+    cuda_case_configure(fake, amp);
     case_device.ordinal = own_rank;
     case_model_open(ops, cuda_case_row("vgg in small"), model);
 }
@@ -105,7 +108,7 @@ static size_t expected_gradients(int32_t amp, float *ret_sum) {
     size_t count = 0;
     for (uint32_t rank = 0; rank < RANKS; rank++) {
         struct case_model model;
-        open_model(&nnc_backend_cuda, amp, &model);
+        open_model(&nnc_backend_cuda, amp, usual, &model);
         choose_labels(&model, rank);
         case_model_step(&model, CASE_WHOLE, 1);
         count = get_gradients(&model, part);
@@ -136,7 +139,7 @@ static int sum_over_ranks(void) {
     uint64_t reduced = 0;
     ops.open = open_rank;
     size_t count = expected_gradients(NNC_AMP_OFF, expected);
-    open_model(&ops, NNC_AMP_OFF, &model);
+    open_model(&ops, NNC_AMP_OFF, usual, &model);
     join(&model);
     choose_labels(&model, own_rank);
     case_model_step(&model, CASE_WHOLE, 1);
@@ -168,7 +171,7 @@ static int only_rank_0_has_samples(void) {
     struct case_model model;
     int rc = 0;
     ops.open = open_rank;
-    open_model(&ops, NNC_AMP_BF16, &model);
+    open_model(&ops, NNC_AMP_BF16, usual, &model);
     join(&model);
     for (uint64_t step = 0; rc == 0 && step < 5; step++) {
         if (own_rank == 0 || step % 2 == 0) {
@@ -192,13 +195,47 @@ Test(cuda_comm, a_rank_without_samples_takes_part, .timeout = 60) {
     cr_expect_neq(shared->gradients[0][0], 0);
 }
 
+/* What the network says of a peer while its gradients are awaited. */
+static int hear_of_a_failure(void) {
+    const struct nnc_step_params params = {.global_count = 4};
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct case_model model;
+    ops.open = open_rank;
+    open_model(&ops, NNC_AMP_OFF, "devices=2,schedule=lazy,faults=ncclAllReduce:3:remote", &model);
+    const struct nnc_feed feed = {model.images, model.sample_stride, model.labels};
+    join(&model);
+    deadline_ns = nnc_clock_ns() + 20ull * 1000 * 1000 * 1000;
+    int rc = ops.feed(model.executable[CASE_WHOLE], &feed);
+    if (rc == 0) {
+        rc = ops.step(model.executable[CASE_WHOLE], &params);
+    }
+    if (rc == 0) {
+        rc = ops.device->finish(model.backend);
+    }
+    bool told = strstr(nnc_error_text(), "NCCL says") != NULL;
+    ops.device->comm_abort(model.backend);
+    case_model_close(&model);
+    if (rc != -NNC_E_COMM || !told) {
+        fprintf(stderr, "%d: %s\n", rc, nnc_error_text());
+        return 1;
+    }
+    return 0;
+}
+
+Test(cuda_comm, a_failure_of_a_peer_is_told_in_words, .timeout = 60) {
+    int status[RANKS];
+    run_ranks(hear_of_a_failure, status);
+    cr_expect_eq(status[0], 0);
+    cr_expect_eq(status[1], 0);
+}
+
 /* Rank 1 dies between two steps; rank 0 hears of it from `alive`, as from a coordinator. */
 static int survive(void) {
     const struct nnc_step_params params = {.global_count = 4};
     struct nnc_backend_ops ops = nnc_backend_cuda;
     struct case_model model;
     ops.open = open_rank;
-    open_model(&ops, NNC_AMP_OFF, &model);
+    open_model(&ops, NNC_AMP_OFF, usual, &model);
     const struct nnc_feed feed = {model.images, model.sample_stride, model.labels};
     join(&model);
     case_model_step(&model, CASE_WHOLE, 1);

@@ -134,6 +134,12 @@ ParameterizedTest(int *call, cuda_faults, a_broken_device_ends_the_run_wherever_
     cr_expect(rc == 0 || strstr(nnc_error_text(), "ECC"), "%s", nnc_error_text());
 }
 
+Test(cuda_faults, what_a_kernel_does_wrong_is_told_by_a_later_call) {
+    int rc = run_with("schedule=lazy,faults=scaler_update:2:late", NNC_AMP_FP16, false);
+    cr_expect_eq(rc, -NNC_E_HARDWARE, "%d", rc);
+    cr_expect(strstr(nnc_error_text(), "CUDA says"), "%s", nnc_error_text());
+}
+
 static int alive_calls;
 
 static int give_up(void *context) {
