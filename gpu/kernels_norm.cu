@@ -108,9 +108,9 @@ __global__ void __launch_bounds__(block_threads, 1)
     const double count = shape.rows;
     const double shift = to_float(x[(size_t)(shape.rows / 2) * shape.stride + channel]);
     const double offset = sums[0] / count;
-    const double squares = fmax(sums[1] - sums[0] * offset, 0.0);
-    /* fmax() takes the number of a NaN and a number; a broken run must show. */
-    const double variance = isnan(sums[1]) ? sums[1] : squares / count;
+    const double squares = sums[1] - sums[0] * offset;
+    /* Rounding may leave it below 0; NaN stays NaN: a broken run must show. */
+    const double variance = squares < 0 ? 0 : squares / count;
     mean[channel] = (float)(shift + offset);
     scale[channel] = (float)(1 / sqrt(variance + eps));
     if (running_mean) {

@@ -135,11 +135,13 @@ Test(norm, a_large_mean_costs_no_digits_of_the_variance) {
     check_statistics(tensor_shape(NNC_GPU_BF16, 4, 17, 19, 11), 300);
 }
 
-Test(norm, not_a_number_reaches_the_statistics) {
+Test(norm, what_is_not_finite_reaches_the_statistics) {
     struct norm_case test = make_case(tensor_shape(NNC_GPU_F16, 3, 3, 3, 5), true, 0);
     device_set(NNC_GPU_F16, (void *)(uintptr_t)test.x, 8 * 4 + 2, NAN);
+    device_set(NNC_GPU_F16, (void *)(uintptr_t)test.x, 8 * 3 + 4, INFINITY);
     device_run(launch_statistics, &test);
     cr_assert(isnan(test.norm.mean[2]) && isnan(test.norm.scale[2]));
+    cr_assert(isinf(test.norm.mean[4]) && isnan(test.norm.scale[4]));
     cr_assert_not(isnan(test.norm.mean[1]) || isnan(test.norm.scale[3]));
     device_clear();
 }
