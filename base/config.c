@@ -437,7 +437,8 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_DEVICES, .check = check_amp, .verbs = RUNS},
     {.name = "autotune", .type = NNC_OPTION_U32, FIELD(autotune), .unit = "algorithms", .min = 0,
      .max = 64, .def = "10",
-     .help = "how many to time for each convolution on a GPU, once; 0 takes the first",
+     .help = "how many to time for each convolution on a GPU, once; 0 and --deterministic take "
+             "the first",
      .group = NNC_GROUP_DEVICES, .verbs = RUNS},
     {.name = "workspace", .type = NNC_OPTION_U32, FIELD(workspace), .unit = "MiB", .min = 0,
      .max = 16384, .def = "512",
