@@ -18,7 +18,7 @@
 
 enum {
     PAUSE_FIRST_NS = 20 * 1000,
-    PAUSE_LAST_NS = 10 * 1000 * 1000,
+    PAUSE_LAST_NS = 1000 * 1000,
     MIB = 1 << 20,
 };
 
@@ -227,7 +227,7 @@ static int may_wait(const struct nnc_device *device) {
 }
 
 int nnc_device_wait(struct nnc_device *device, cudaEvent_t event) {
-    /* Each pause is a fifth of what was waited so far: late by no more than that. */
+    /* Each pause is a fifth of what was waited so far: late by no more than that, or 1 ms. */
     uint64_t pause_ns = PAUSE_FIRST_NS;
     for (;;) {
         int rc = nnc_device_query(event);
