@@ -187,7 +187,7 @@ int nnc_gpu_norms(cudaStream_t stream, const struct nnc_gpu_arena *arena,
                   const struct nnc_gpu_range *ranges, const float *sums, float *ret_norms);
 
 /* PyTorch's SGD on gradient / scaler->scale, and the copy of the values; nothing at all where
- * scaler->nonfinite. With step->trust > 0 the learning rate of each WEIGHT is multiplied by
+ * scaler->nonfinite. With step->trust > 0 gradient and decay of each WEIGHT are multiplied by
  * trust * |w| / (|g| + decay * |w|) (You, Gitman, Ginsburg, "LARS", arXiv 1708.03888), 1 where
  * either norm is 0; norms may be NULL where trust is 0. */
 int nnc_gpu_sgd(cudaStream_t stream, const struct nnc_gpu_arena *arena,

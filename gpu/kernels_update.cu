@@ -98,15 +98,15 @@ __global__ void __launch_bounds__(warp_lanes)
     }
 }
 
-/* The learning rate of a chunk, by LARS for weights. */
-__device__ inline float rate_of(const struct nnc_gpu_step *step, const struct nnc_gpu_chunk &chunk,
-                                float decay, const float *norms) {
+/* What a chunk's step is multiplied with, by LARS for weights. */
+__device__ inline float ratio_of(const struct nnc_gpu_step *step, const struct nnc_gpu_chunk &chunk,
+                                 float decay, const float *norms) {
     if (step->trust <= 0 || chunk.kind != kind_weight) {
-        return step->lr;
+        return 1;
     }
     const float2 pair = reinterpret_cast<const float2 *>(norms)[chunk.param];
     const bool usable = pair.x > 0 && pair.y > 0;
-    return usable ? step->lr * (step->trust * pair.y / (pair.x + decay * pair.y)) : step->lr;
+    return usable ? step->trust * pair.y / (pair.x + decay * pair.y) : 1;
 }
 
 __device__ inline void store_copy(enum nnc_gpu_type type, void *copy, size_t index, size_t end,
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(block_threads, 1)
     const struct nnc_gpu_chunk chunk = chunks[blockIdx.x];
     const float inverse = 1 / scaler->scale;
     const float decay = chunk.kind < 3 ? step->weight_decay[chunk.kind] : 0;
-    const float rate = rate_of(step, chunk, decay, norms);
+    const float ratio = ratio_of(step, chunk, decay, norms);
     const size_t end = chunk.offset + chunk.count;
     for (size_t index = chunk.offset + threadIdx.x * group_values; index < end;
          index += block_threads * group_values) {
@@ -146,9 +146,9 @@ __global__ void __launch_bounds__(block_threads, 1)
         load_until(momentum, index, end, m);
 #pragma unroll
         for (unsigned lane = 0; lane < group_values; lane++) {
-            const float d = g[lane] * inverse + decay * w[lane];
+            const float d = ratio * (g[lane] * inverse + decay * w[lane]);
             m[lane] = step->momentum * m[lane] + d;
-            w[lane] -= rate * (step->nesterov ? d + step->momentum * m[lane] : m[lane]);
+            w[lane] -= step->lr * (step->nesterov ? d + step->momentum * m[lane] : m[lane]);
         }
         store_until(values, index, end, w);
         store_until(momentum, index, end, m);

@@ -160,26 +160,27 @@ static int launch_sgd(const void *context) {
     return nnc_gpu_sgd(NULL, &test->arena, test->step, test->scaler, norms);
 }
 
-/* The rate of a parameter, LARS where it has norms. */
-static double rate_of(const struct update_case *test, uint32_t param) {
+/* What a parameter's step is multiplied with, LARS where it has norms. */
+static double ratio_of(const struct update_case *test, uint32_t param) {
     double decay = test->step->weight_decay[params[param].kind];
     double g = test->norms[2 * param];
     double w = test->norms[2 * param + 1];
     bool lars = test->step->trust > 0 && params[param].kind == 0 && g > 0 && w > 0;
-    return (double)test->step->lr * (lars ? (double)test->step->trust * w / (g + decay * w) : 1);
+    return lars ? (double)test->step->trust * w / (g + decay * w) : 1;
 }
 
 static void check_value(const struct update_case *test, uint32_t param, size_t index) {
     double mu = test->step->momentum;
     double decay = test->step->weight_decay[params[param].kind];
     double w = test->old_values[index];
-    double d = gradient_of(test, index) + decay * w;
+    double ratio = ratio_of(test, param);
+    double d = ratio * (gradient_of(test, index) + decay * w);
     double m = mu * (double)test->old_momentum[index] + d;
-    double size = fabs(gradient_of(test, index)) + fabs(decay * w) +
+    double size = ratio * (fabs(gradient_of(test, index)) + fabs(decay * w)) +
                   fabs(mu * (double)test->old_momentum[index]);
     double move = test->step->nesterov ? d + mu * m : m;
-    double rate = rate_of(test, param);
-    struct expected momentum = {m, size, 5};
+    double rate = test->step->lr;
+    struct expected momentum = {m, size, 9};
     struct expected value = {w - rate * move, fabs(w) + 2 * rate * size, 15};
     expect_value(NNC_GPU_F32, (double)test->arena.momentum[index], momentum, "momentum");
     expect_value(NNC_GPU_F32, (double)test->arena.values[index], value, "value");
@@ -211,14 +212,14 @@ Test(update, sgd_with_momentum_and_decay_in_all_pairs_of_types) {
     }
 }
 
-Test(update, lars_scales_the_rate_of_weights_alone) {
+Test(update, lars_scales_the_step_of_weights_alone) {
     struct update_case test = make_case(NNC_GPU_BF16, NNC_GPU_BF16);
     test.step->trust = 0.02f;
     device_run(launch_sums, &test);
     device_run(launch_norms, &test);
-    test.norms[2 * 3] = 0; /* a parameter without gradient: the plain rate */
-    cr_assert_lt(rate_of(&test, 0), 0.5 * (double)test.step->lr);
-    cr_assert_eq(rate_of(&test, 3), (double)test.step->lr);
+    test.norms[2 * 3] = 0; /* a parameter without gradient: the plain step */
+    cr_assert_lt(ratio_of(&test, 0), 0.5);
+    cr_assert_eq(ratio_of(&test, 3), 1);
     device_run(launch_sgd, &test);
     check_all(&test);
     finish_case(&test);

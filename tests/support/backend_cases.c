@@ -42,6 +42,8 @@ static const double own_errors[NNC_OP_COUNT] = {
     [NNC_OP_LOSS] = 8, /* exp and log; p - t cancels */
 };
 
+struct nnc_device_params case_device;
+
 static double longest_sum(const struct nnc_program *program, const struct nnc_op *op) {
     if (op->kind == NNC_OP_INPUT || op->kind == NNC_OP_LOSS) {
         return 1;
@@ -134,6 +136,8 @@ void case_model_open(const struct nnc_backend_ops *ops, const struct backend_cas
     model.graph = graph_builder_make(row->input, row->rows);
     const struct nnc_backend_params params = {.graph = model.graph,
                                               .threads = 2,
+                                              .ranks = 1,
+                                              .device = case_device,
                                               .loss = row->loss,
                                               .label_smoothing = row->smoothing,
                                               .seed = 99,
@@ -215,8 +219,11 @@ struct nnc_metrics case_model_step(struct case_model *model, enum case_program w
             check_buckets(&log, model->program[which]);
         }
     }
+    if (ops->device) {
+        cr_assert_eq(ops->device->finish(model->backend), 0, "%s", nnc_error_text());
+    }
     struct nnc_metrics metrics;
-    cr_assert_eq(ops->poll(model->backend, &metrics), 0);
+    cr_assert_eq(ops->poll(model->backend, &metrics), 0, "%s", nnc_error_text());
     return metrics;
 }
 

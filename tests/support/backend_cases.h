@@ -44,6 +44,9 @@ struct case_model {
     int32_t *labels;
 };
 
+/* What device backends are opened with; zero at first. */
+extern struct nnc_device_params case_device;
+
 /* Build the graph, set reproducible weights, compile. Asserts on failure. */
 void case_model_open(const struct nnc_backend_ops *ops, const struct backend_case *row,
                      struct case_model *ret_model);
