@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Settings as the variable FAKECUDA has them, in its place; calls are counted anew. The arena keeps
+/* Settings as the variable CUDA_FAKE has them, in its place; calls are counted anew. The arena keeps
  * its size once it was used. */
 void fakecuda_configure(const char *settings);
 
