@@ -3,7 +3,7 @@
 # Measures what docs/measurements.md quotes. Each section is a function; no argument runs all that need no data
 # beside Debian's packages.
 #
-#   scripts/measure.sh [demo|mlp|first-batch|resnet20|overfit|photographs|loaders|cold ...]
+#   scripts/measure.sh [demo|mlp|first-batch|resnet20|overfit|photographs|loaders|cold|gpu-ladder|strikes ...]
 #   CIFAR10=DIR  class folders train/ and val/ of CIFAR-10 images    (resnet20, first-batch)
 #   IMAGES=DIR   class folders of at least 50 full-size photographs   (overfit, photographs, loaders, cold)
 set -euo pipefail
@@ -134,6 +134,20 @@ loaders() {
 # Files in the page cache against files that were dropped from it.
 cold() {
     alternate "warm and cold cache, 2 loaders" "--workers 2 --bench-epochs 1" "--workers 2 --cache cold"
+}
+
+# The proofs of the CUDA backend that need no GPU, with their times.
+gpu-ladder() {
+    meson test -C build --no-rebuild ptxas kernels dnn dnn_matrix fakecuda fakecuda_blas fakecuda_dnn \
+        fakecuda_nccl fakecuda_link cuda_cases cuda_state cuda_feed cuda_comm cuda_faults cuda_runs |
+        grep -E '^ *[0-9]+/'
+}
+
+# Two ranks on stand-ins for GPUs, of which one is killed or stopped 200 times.
+strikes() {
+    local begin=$SECONDS
+    NNC_TEST_STRIKES=200 build/tests/gpu/test_cuda_runs --filter '*/a_killed*' --timeout 3000
+    echo "200 strikes: $((SECONDS - begin)) s"
 }
 
 sections=("$@")
