@@ -9,7 +9,7 @@
 
 #include "base/checked.h"
 #include "base/err.h"
-#include "coordinator/gpus.h"
+#include "ipc/gpus.h"
 #include "coordinator/group.h"
 
 #include <assert.h>

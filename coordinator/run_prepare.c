@@ -8,7 +8,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/paths.h"
-#include "coordinator/gpus.h"
+#include "ipc/gpus.h"
 #include "ipc/memfd.h"
 
 #include <assert.h>

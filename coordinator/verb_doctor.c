@@ -5,7 +5,7 @@
 
 #include "base/err.h"
 #include "base/paths.h"
-#include "coordinator/gpus.h"
+#include "ipc/gpus.h"
 #include "coordinator/nvml.h"
 #include "coordinator/process.h"
 
