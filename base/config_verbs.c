@@ -78,6 +78,14 @@ const struct nnc_verb nnc_config_verbs[] = {
      .help = "report what this machine offers and lacks",
      .text = "Report processors, memory, limits, io_uring, GPUs and storage as nncoord sees them, "
              "and what it does without."},
+    {.name = "selftest",
+     .words_name = "",
+     .words = NNC_WORDS_NONE,
+     .mask = NNC_VERB_SELFTEST,
+     .help = "check a GPU, or the CPU, against the reference",
+     .text = "Compare what the devices of --gpus, or the CPU, compute with plain C: every operation "
+             "forward and backward, updates, repetition, a step of ResNet-50, and with several "
+             "devices their sums. Exit status 0 when all is well, 1 when not."},
     {.name = "bench",
      .subverb = "input",
      .words_name = "DATA",

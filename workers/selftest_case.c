@@ -18,7 +18,8 @@
 
 enum {
     BUCKETS_MAX = 128,
-    BUCKET_BYTES = 64, /* many small ones */
+    SMALL_BUCKET = 64, /* bytes: a case has many */
+    LARGE_BUCKET = 8 << 20,
     SAMPLE_GAP = 5,
 };
 
@@ -66,7 +67,8 @@ static int set_param(struct nnc_case_model *model, uint32_t number, uint64_t see
 
 static int compile(struct nnc_case_model *model, enum nnc_case_program which, uint32_t batch) {
     const struct nnc_program_params params = {model->graph, batch, which != NNC_CASE_EVAL,
-                                              BUCKET_BYTES};
+                                              model->own_graph != NULL ? SMALL_BUCKET
+                                                                       : LARGE_BUCKET};
     int code = nnc_program_create(&params, &model->program[which]);
     if (code == -NNC_E_USAGE && which == NNC_CASE_SMALL) {
         return 0; /* batch normalisation of one value */
