@@ -39,9 +39,10 @@ enum {
     AUGMENTS = TRAIN | CHECK | BENCH_INPUT | SHOW,
     LOADS = DELIVERS | PREDICT,
     MAKES = LOADS | SHOW,
-    RUNS = TRAIN | NNC_VERB_EVAL | PREDICT | BENCH_TRAIN,
+    BENCH_COMM = NNC_VERB_BENCH_COMM,
+    RUNS = TRAIN | NNC_VERB_EVAL | PREDICT | BENCH_TRAIN | BENCH_COMM,
     COMPUTES = RUNS | SELFTEST,
-    LEARNS = TRAIN | BENCH_TRAIN,
+    LEARNS = TRAIN | BENCH_TRAIN | BENCH_COMM,
     EVERY = NNC_VERB_EVERY & ~NNC_VERB_CONFIG,
 };
 
@@ -609,11 +610,11 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_INSPECT, .verbs = PREDICT},
     {.name = "input", .type = NNC_OPTION_STRING, FIELD(input), .unit = "CxHxW", .def = "",
      .help = "input shape, such as 3x224x224; by default the one in the model's text",
-     .group = NNC_GROUP_INSPECT, .check = check_input, .verbs = NNC_VERB_MODELS | BENCH_TRAIN},
+     .group = NNC_GROUP_INSPECT, .check = check_input, .verbs = NNC_VERB_MODELS | BENCH_TRAIN | BENCH_COMM},
     {.name = "bench-steps", .type = NNC_OPTION_U32, FIELD(bench_steps), .unit = "steps", .min = 0,
      .max = 1000000, .def = "auto", .choices = auto_choices,
      .help = "steps or batches measured",
-     .group = NNC_GROUP_INSPECT, .aliases = {"steps"}, .verbs = BENCH_INPUT | BENCH_TRAIN},
+     .group = NNC_GROUP_INSPECT, .aliases = {"steps"}, .verbs = BENCH_INPUT | BENCH_TRAIN | BENCH_COMM},
     {.name = "bench-epochs", .type = NNC_OPTION_U32, FIELD(bench_epochs), .unit = "epochs",
      .min = 0, .max = 100000, .def = "auto", .choices = auto_choices,
      .help = "passes over the data that are measured, after one that is not; auto measures whole "

@@ -36,7 +36,8 @@ enum nnc_verb_mask {
     NNC_VERB_PACK = 1 << 10,
     NNC_VERB_BENCH_SYNTH = 1 << 11,
     NNC_VERB_SELFTEST = 1 << 12,
-    NNC_VERB_EVERY = (1 << 13) - 1,
+    NNC_VERB_BENCH_COMM = 1 << 13,
+    NNC_VERB_EVERY = (1 << 14) - 1,
 };
 
 /* What becomes of the words after verb and subverb. */

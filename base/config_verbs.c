@@ -103,6 +103,15 @@ const struct nnc_verb nnc_config_verbs[] = {
      .help = "measure the trainer alone",
      .text = "Train on synthetic images without loaders: images per second."},
     {.name = "bench",
+     .subverb = "comm",
+     .words_name = "",
+     .words = NNC_WORDS_NONE,
+     .mask = NNC_VERB_BENCH_COMM,
+     .help = "measure the sums over ranks",
+     .text = "Time all-reduces between the ranks of --gpus or --cpu-ranks, by size, as bandwidth of "
+             "the algorithm and of the bus; then training steps on synthetic images with and "
+             "without them, and how much of the reductions hides behind the backward pass."},
+    {.name = "bench",
      .subverb = "synth",
      .words_name = "DIR",
      .words = NNC_WORDS_ARGS,

@@ -240,6 +240,45 @@ Test(command, a_bench_of_nothing_but_one_bad_image_ends_with_3, .init = set_up, 
     command_free(&bench);
 }
 
+Test(command, bench_comm_measures_sums_by_size_and_a_step_with_and_without, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    struct command bench =
+        command_run(scratch, "bench", "comm", "--cpu-ranks", "3", "--model", "mlp", "--batch-size",
+                    "4", "--bench-steps", "3", "--json", NULL);
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_eq(json_number(bench.out, "ranks"), 3);
+    cr_assert_gt(json_number(bench.out, "step_seconds"), 0);
+    cr_assert_gt(json_number(bench.out, "step_alone_seconds"), 0);
+    json_error_t error;
+    json_t *result = json_loads(bench.out, 0, &error);
+    json_t *sizes = json_object_get(result, "sizes"), *size;
+    size_t at;
+    double last = 0;
+    cr_assert_geq(json_array_size(sizes), 4);
+    json_array_foreach(sizes, at, size) {
+        double bytes = json_number_value(json_object_get(size, "bytes"));
+        double rate = json_number_value(json_object_get(size, "algorithm_bytes_per_s"));
+        double bus = json_number_value(json_object_get(size, "bus_bytes_per_s"));
+        cr_expect_gt(bytes, last);
+        cr_expect_gt(rate, 0);
+        cr_expect_float_eq(bus / rate, 4.0 / 3.0, 1e-6, "2 (n-1) / n of three ranks");
+        last = bytes;
+    }
+    /* 814,090 parameters of 4 bytes. */
+    cr_expect_eq(json_integer_value(json_object_get(json_object_get(result, "gradients"), "bytes")),
+                 3256360);
+    json_decref(result);
+    command_free(&bench);
+}
+
+Test(command, bench_comm_of_one_rank_is_refused_with_the_line_that_would_work, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    struct command bench = command_run(scratch, "bench", "comm", "--model", "mlp", NULL);
+    cr_expect_eq(bench.status, 2);
+    cr_expect_not_null(strstr(bench.err, "--cpu-ranks 2"), "%s", bench.err);
+    command_free(&bench);
+}
+
 Test(command, bench_train_measures_without_data, .init = set_up, .fini = tear_down, .timeout = 60) {
     struct command bench = command_run(scratch, "bench", "train", "--model", "cnn", "--batch-size",
                                        "16", "--bench-steps", "3", "--json", NULL);

@@ -120,7 +120,7 @@ static bool has_model(const struct nnc_setup *setup) {
 static int attach_ring(struct process *process) {
     const struct nnc_setup *setup = process->setup;
     int ctl_fd = setup->ring_ctl_fd[setup->number], data_fd = setup->ring_data_fd[setup->number];
-    if (setup->mode == NNC_MODE_BENCH_TRAIN) {
+    if (nnc_mode_is_synthetic(setup->mode)) {
         return 0;
     }
     int code = nnc_ring_attach(&setup->geometry, NNC_RING_TRAINER, ctl_fd, data_fd,
