@@ -103,6 +103,16 @@ const struct nnc_verb nnc_config_verbs[] = {
      .help = "measure the trainer alone",
      .text = "Train on synthetic images without loaders: images per second."},
     {.name = "bench",
+     .subverb = "gpu",
+     .words_name = "",
+     .words = NNC_WORDS_NONE,
+     .mask = NNC_VERB_BENCH_GPU,
+     .help = "measure a GPU's operations against what it could do",
+     .text = "Measure what the devices of --gpus, or the CPU, can copy and multiply, then each "
+             "operation of --model (all: every network) beside the least it can take, then the "
+             "whole step on synthetic images: images per second, share of the device's peak, "
+             "memory. --compare adds what others published."},
+    {.name = "bench",
      .subverb = "comm",
      .words_name = "",
      .words = NNC_WORDS_NONE,

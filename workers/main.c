@@ -3,9 +3,9 @@
  *
  *   --plan     answers what the coordinator must know before it starts anything   (plan.c)
  *   --devices  answers which GPUs there are                                       (plan.c)
- *   a verb     that nncoord handed over to it, with the whole command line        (selftest.h)
- *   trainer    attach -> ATTACHED -> compile, join, load -> READY -> START -> loop (train.c)
- *   saver      map the snapshot -> save -> SAVED                                   (saver.c)
+ *   a verb     that nncoord handed over to it, with the whole command line (selftest.h,
+ * bench_device.h) trainer    attach -> ATTACHED -> compile, join, load -> READY -> START -> loop
+ * (train.c) saver      map the snapshot -> save -> SAVED (saver.c)
  *
  * Here alone is the wiring to the coordinator: descriptors, messages, the exit status. */
 #include "base/clock.h"
@@ -14,6 +14,7 @@
 #include "base/paths.h"
 #include "ipc/child.h"
 #include "ipc/memfd.h"
+#include "workers/bench_device.h"
 #include "workers/checkpoint.h"
 #include "workers/plan.h"
 #include "workers/saver.h"
@@ -330,9 +331,11 @@ static int execute(int argc, char **argv) {
     int code = nnc_path_data("models/recipes", recipes, sizeof(recipes));
     code = code < 0 ? code : nnc_command_parse(argc, argv, recipes, &command, &done);
     if (code >= 0 && !done) {
-        code = strcmp(command.verb, "selftest") == 0
-                   ? nnc_selftest_command(&command.config)
-                   : nnc_fail(-NNC_E_USAGE, "%s: nncoord does that", command.verb);
+        bool is_bench = strcmp(command.verb, "bench") == 0 && strcmp(command.subverb, "gpu") == 0;
+        bool is_selftest = strcmp(command.verb, "selftest") == 0;
+        code = is_bench      ? nnc_bench_device_command(&command.config)
+               : is_selftest ? nnc_selftest_command(&command.config)
+                             : nnc_fail(-NNC_E_USAGE, "%s: nncoord does that", command.verb);
     }
     if (code < 0) {
         fprintf(stderr, "nncoord: %s\n", nnc_error_text());
