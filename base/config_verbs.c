@@ -83,8 +83,9 @@ const struct nnc_verb nnc_config_verbs[] = {
      .words = NNC_WORDS_NONE,
      .mask = NNC_VERB_SELFTEST,
      .help = "check a GPU, or the CPU, against the reference",
-     .text = "Compare what the devices of --gpus, or the CPU, compute with plain C: every operation "
-             "forward and backward, updates, repetition, a step of ResNet-50, and with several "
+     .text = "Compare what the devices of --gpus, or the CPU, compute with plain C: every "
+             "operation forward and backward, updates, repetition, a step of ResNet-50, and with "
+             "several "
              "devices their sums. Exit status 0 when all is well, 1 when not."},
     {.name = "bench",
      .subverb = "input",
@@ -118,8 +119,8 @@ const struct nnc_verb nnc_config_verbs[] = {
      .words = NNC_WORDS_NONE,
      .mask = NNC_VERB_BENCH_COMM,
      .help = "measure the sums over ranks",
-     .text = "Time all-reduces between the ranks of --gpus or --cpu-ranks, by size, as bandwidth of "
-             "the algorithm and of the bus; then training steps on synthetic images with and "
+     .text = "Time all-reduces between the ranks of --gpus or --cpu-ranks, by size, as bandwidth "
+             "of the algorithm and of the bus; then training steps on synthetic images with and "
              "without them, and how much of the reductions hides behind the backward pass."},
     {.name = "bench",
      .subverb = "synth",

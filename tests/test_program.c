@@ -28,17 +28,17 @@ static void expect_text(const struct nnc_layer_row *rows, bool training, const c
 }
 
 static const struct nnc_layer_row residual[] = {CONV(4, 3, 1, 1, false),
-                                            BATCHNORM,
-                                            RELU, /* 1 2 3 */
-                                            CONV(4, 3, 1, 1, false),
-                                            BATCHNORM,
-                                            ADD(2),
-                                            RELU, /* 4 5 6 7 */
-                                            ADAPTIVE(1, 1),
-                                            FLATTEN,
-                                            DROPOUT(0.5),
-                                            LINEAR(3, true),
-                                            {0}}; /* 8 9 10 11 */
+                                                BATCHNORM,
+                                                RELU, /* 1 2 3 */
+                                                CONV(4, 3, 1, 1, false),
+                                                BATCHNORM,
+                                                ADD(2),
+                                                RELU, /* 4 5 6 7 */
+                                                ADAPTIVE(1, 1),
+                                                FLATTEN,
+                                                DROPOUT(0.5),
+                                                LINEAR(3, true),
+                                                {0}}; /* 8 9 10 11 */
 
 Test(program, training_fuses_reverses_accumulates_and_buckets) {
     expect_text(residual, true,
@@ -130,14 +130,14 @@ Test(program, a_value_with_two_readers_is_not_overwritten_by_fusion) {
 
 Test(program, a_norm_before_an_addition_waits_for_the_projected_shortcut) {
     static const struct nnc_layer_row rows[] = {CONV(4, 1, 1, 0, false),
-                                            CONV(8, 3, 2, 1, false),
-                                            BATCHNORM, /* 1 2 3 */
-                                            CONV_BACK(8, 1, 2, 0, 2),
-                                            BATCHNORM,
-                                            ADD(2),
-                                            RELU, /* 4 5 6 7 */
-                                            LINEAR(2, false),
-                                            {0}};
+                                                CONV(8, 3, 2, 1, false),
+                                                BATCHNORM, /* 1 2 3 */
+                                                CONV_BACK(8, 1, 2, 0, 2),
+                                                BATCHNORM,
+                                                ADD(2),
+                                                RELU, /* 4 5 6 7 */
+                                                LINEAR(2, false),
+                                                {0}};
     struct nnc_graph *graph = nnc_graph_of_rows((struct nnc_shape){3, 8, 8}, rows);
     graph->nodes[6].input[0] = 3; /* body first, as ResNet writes it */
     graph->nodes[6].input[1] = 5;

@@ -182,10 +182,10 @@ Test(reference, a_slice_of_the_batch_gives_its_slice_of_logits_and_gradients) {
 
 Test(reference, dropout_keeps_what_the_shared_decision_keeps) {
     static const struct nnc_case row = {"visible mask",
-                                            {1, 1, 64},
-                                            2,
-                                            .loss = NNC_LOSS_MSE,
-                                            .rows = {DROPOUT(0.25), FLATTEN, LINEAR(1, false)}};
+                                        {1, 1, 64},
+                                        2,
+                                        .loss = NNC_LOSS_MSE,
+                                        .rows = {DROPOUT(0.25), FLATTEN, LINEAR(1, false)}};
     struct nnc_case_model model;
     case_model_open(ops, &row, &model);
     float weight[64];

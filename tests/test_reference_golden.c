@@ -67,8 +67,8 @@ static void set_by_formula(struct nnc_case_model *model) {
     }
 }
 
-static void record_step(struct nnc_case_model *model, enum nnc_case_program which, const char *title,
-                        struct nnc_case_result *result) {
+static void record_step(struct nnc_case_model *model, enum nnc_case_program which,
+                        const char *title, struct nnc_case_result *result) {
     struct nnc_metrics metrics = case_model_step(model, which, 0);
     cr_assert_eq(metrics.left_out, model->row->unlabelled);
     cr_assert_eq(metrics.count + metrics.left_out, model->row->batch);
