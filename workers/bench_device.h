@@ -67,6 +67,10 @@ struct nnc_published {
 /* Ends with a row without device. From bench_published.c. */
 extern const struct nnc_published nnc_published[];
 
+/* Whether the row is of the device with this name of the driver's: "NVIDIA A100-SXM4-40GB" is an
+ * A100, "NVIDIA GeForce RTX 3090 Ti" is no RTX 3090. */
+bool nnc_published_is_of(const struct nnc_published *row, const char *name);
+
 /* The verb. Errors: -NNC_E_USAGE: no such model, backend or device; as nnc_bench_graph(). */
 int nnc_bench_device_command(const struct nnc_config *config);
 

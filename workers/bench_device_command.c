@@ -44,16 +44,11 @@ struct report {
 
 /* ---- text ---- */
 
-static const char *precision_name(const struct report *report) {
-    static const char *const names[] = {"fp32", "tf32", "bf16", "fp16"};
-    return names[report->precision];
-}
-
 static void print_ceilings(const struct report *report) {
     fprintf(report->table,
             "%s, %s\n"
             "ceilings: feeding %.2f GB/s, copying %.2f GB/s, multiplying %.3f TFLOP/s\n",
-            report->probe->title[report->number], precision_name(report),
+            report->probe->title[report->number], nnc_precision_name(report->precision),
             report->ceilings.feed * 1e-9, report->ceilings.copy * 1e-9,
             report->ceilings.matrix * 1e-12);
 }
@@ -93,7 +88,7 @@ static void print_whole(const struct report *report, const struct outcome *outco
 static bool matches(const struct nnc_published *row, const struct report *report,
                     const char *model) {
     return report->probe->on_device && strcmp(row->model, model) == 0 &&
-           strstr(report->probe->info[report->number].name, row->device) != NULL;
+           nnc_published_is_of(row, report->probe->info[report->number].name);
 }
 
 static void compare(const struct report *report, const char *model, json_t *object) {
@@ -151,9 +146,10 @@ static json_t *outcome_json(const struct outcome *outcome) {
 static json_t *device_json(const struct report *report) {
     return json_pack("{s:s, s:s, s:s, s:{s:f, s:f, s:f}, s:O}", "device",
                      report->probe->title[report->number], "backend", report->probe->ops->name,
-                     "precision", precision_name(report), "ceilings", "feed_bytes_per_s",
-                     report->ceilings.feed, "copy_bytes_per_s", report->ceilings.copy,
-                     "matrix_flops_per_s", report->ceilings.matrix, "models", report->models);
+                     "precision", nnc_precision_name(report->precision), "ceilings",
+                     "feed_bytes_per_s", report->ceilings.feed, "copy_bytes_per_s",
+                     report->ceilings.copy, "matrix_flops_per_s", report->ceilings.matrix, "models",
+                     report->models);
 }
 
 /* ---- measuring ---- */

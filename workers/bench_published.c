@@ -8,7 +8,9 @@
  *         NVIDIA/apex issue 1445. */
 #include "workers/bench_device.h"
 
+#include <ctype.h>
 #include <stddef.h>
+#include <string.h>
 
 const struct nnc_published nnc_published[] = {
     {"RTX 2080 Ti", "resnet50", "mixed", 526, 526, "Lambda"},
@@ -31,3 +33,17 @@ const struct nnc_published nnc_published[] = {
     {"H100", "resnet50", "mixed", 2616, 2791, "Lambda, SXM, probably limited by its loader"},
     {.device = NULL},
 };
+
+bool nnc_published_is_of(const struct nnc_published *row, const char *name) {
+    static const char *const others[] = {" Ti", " SUPER", " D", " Laptop", " Mobile", " Max-Q"};
+    const char *found = strstr(name, row->device);
+    if (found == NULL) {
+        return false;
+    }
+    const char *rest = found + strlen(row->device);
+    bool is_other = isalnum((unsigned char)*rest) != 0; /* A100X */
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        is_other = is_other || strncmp(rest, others[i], strlen(others[i])) == 0;
+    }
+    return !is_other;
+}

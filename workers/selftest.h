@@ -7,8 +7,6 @@
 #include "base/config.h"
 #include "workers/selftest_case.h"
 
-#include <stdio.h>
-
 enum nnc_selftest_status {
     NNC_SELFTEST_OK,
     NNC_SELFTEST_FAIL,

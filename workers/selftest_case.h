@@ -134,6 +134,9 @@ enum nnc_precision {
     NNC_PRECISION_FP16,
 };
 
+/* "fp32", "tf32", "bf16", "fp16". */
+const char *nnc_precision_name(enum nnc_precision precision);
+
 /* Relative bounds by kind of quantity; counts are exact. */
 struct nnc_case_limits {
     double value, gradient;

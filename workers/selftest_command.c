@@ -8,7 +8,6 @@
  * A table goes to standard output; with --json it goes to standard error. */
 #include "base/err.h"
 #include "base/model_dir.h"
-#include "ipc/gpus.h"
 #include "workers/probe_device.h"
 #include "workers/selftest.h"
 
@@ -24,15 +23,8 @@ struct report {
     bool quiet;  /* only failures */
     json_t *checks;
     char device[128]; /* whose lines come */
-    uint32_t told, failed;
+    uint32_t told, failed, skipped;
     char first[208]; /* that failed */
-};
-
-static const char *const precision_names[] = {
-    [NNC_PRECISION_FP32] = "fp32",
-    [NNC_PRECISION_TF32] = "tf32",
-    [NNC_PRECISION_BF16] = "bf16",
-    [NNC_PRECISION_FP16] = "fp16",
 };
 
 static const char *const status_names[] = {
@@ -44,7 +36,7 @@ static void print_line(const struct report *report, const struct nnc_selftest_li
         snprintf(figures, sizeof(figures), "%9.1e  %7.1e", line->error, line->limit);
     }
     fprintf(report->table, "%-4s  %-36s %5" PRIu32 "  %-18s  %s\n",
-            precision_names[line->precision], line->check, line->cases, figures,
+            nnc_precision_name(line->precision), line->check, line->cases, figures,
             status_names[line->status]);
     if (line->text[0] != '\0') {
         fprintf(report->table, "      %s\n", line->text);
@@ -55,9 +47,10 @@ static void print_line(const struct report *report, const struct nnc_selftest_li
 static void on_line(void *context, const struct nnc_selftest_line *line) {
     struct report *report = context;
     report->told++;
+    report->skipped += line->status == NNC_SELFTEST_SKIPPED;
     if (line->status == NNC_SELFTEST_FAIL && report->failed++ == 0) {
         snprintf(report->first, sizeof(report->first), "%s, %s: %s", report->device,
-                 precision_names[line->precision], line->check);
+                 nnc_precision_name(line->precision), line->check);
     }
     if (report->table != NULL && (!report->quiet || line->status == NNC_SELFTEST_FAIL)) {
         print_line(report, line);
@@ -67,8 +60,8 @@ static void on_line(void *context, const struct nnc_selftest_line *line) {
     }
     json_t *entry =
         json_pack("{s:s, s:s, s:s, s:i, s:s, s:s}", "device", report->device, "precision",
-                  precision_names[line->precision], "check", line->check, "cases", (int)line->cases,
-                  "status", status_names[line->status], "text", line->text);
+                  nnc_precision_name(line->precision), "check", line->check, "cases",
+                  (int)line->cases, "status", status_names[line->status], "text", line->text);
     if (line->limit >= 0) {
         json_object_set_new(entry, "error", json_real(line->error));
         json_object_set_new(entry, "limit", json_real(line->limit));
@@ -156,7 +149,8 @@ int nnc_selftest_command(const struct nnc_config *config) {
                         report.failed, report.told, report.first);
     }
     if (code >= 0) {
-        fprintf(report.table, "all %" PRIu32 " checks are well\n", report.told);
+        fprintf(report.table, "all %" PRIu32 " checks are well, %" PRIu32 " skipped\n",
+                report.told - report.skipped, report.skipped);
     }
     return code;
 }

@@ -49,16 +49,21 @@ static const double own_errors[NNC_OP_COUNT] = {
 };
 
 static const struct {
+    const char *name;
     double base, unit_roundoff;
 } precisions[] = {
-    [NNC_PRECISION_FP32] = {1e-4, 0x1p-24},
-    [NNC_PRECISION_TF32] = {1e-3, 0x1p-11},
-    [NNC_PRECISION_BF16] = {1e-2, 0x1p-8},
-    [NNC_PRECISION_FP16] = {1e-2, 0x1p-11},
+    [NNC_PRECISION_FP32] = {"fp32", 1e-4, 0x1p-24},
+    [NNC_PRECISION_TF32] = {"tf32", 1e-3, 0x1p-11},
+    [NNC_PRECISION_BF16] = {"bf16", 1e-2, 0x1p-8},
+    [NNC_PRECISION_FP16] = {"fp16", 1e-2, 0x1p-11},
 };
 
 /* Below so many expected kinks none is allowed for. */
 static const double rare = 0.01;
+
+const char *nnc_precision_name(enum nnc_precision precision) {
+    return precisions[precision].name;
+}
 
 static double longest_sum(const struct nnc_program *program, const struct nnc_op *op) {
     if (op->kind == NNC_OP_INPUT || op->kind == NNC_OP_LOSS) {

@@ -66,9 +66,9 @@ static int alive(void *context) {
 
 static int open_rank(struct rank *rank, uint32_t ranks) {
     const struct nnc_selftest_params *from = rank->world->params;
-    struct nnc_case_params params = selftest_exact_params(from);
+    struct nnc_case_params params = selftest_case_params(from);
     params.device = from->device[rank->number];
-    params.device.deterministic = true;
+    params.device.deterministic = true; /* of every rank's device */
     params.threads = 1;
     params.rank = rank->number;
     params.ranks = ranks;
