@@ -85,8 +85,7 @@ const struct nnc_verb nnc_config_verbs[] = {
      .help = "check a GPU, or the CPU, against the reference",
      .text = "Compare what the devices of --gpus, or the CPU, compute with plain C: every "
              "operation forward and backward, updates, repetition, a step of ResNet-50, and with "
-             "several "
-             "devices their sums. Exit status 0 when all is well, 1 when not."},
+             "several devices their sums. Exit status 0 when all is well, 1 when not."},
     {.name = "bench",
      .subverb = "input",
      .words_name = "DATA",
