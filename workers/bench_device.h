@@ -20,6 +20,7 @@ struct nnc_bench_target {
 
 struct nnc_bench_times {
     double feed, step, update; /* each finished before the next, seconds */
+    double best_step;          /* the shortest one */
     double whole;              /* all three, one batch after the other */
     size_t memory;             /* of the backend, bytes */
 };
