@@ -90,7 +90,8 @@ static int time_parts(const struct nnc_case_model *model, uint32_t repeats,
     }
     times->feed = median(seconds[0], repeats);
     times->step = median(seconds[1], repeats);
-    times->best_step = seconds[1][0]; /* sorted */
+    times->best_feed = seconds[0][0]; /* sorted */
+    times->best_step = seconds[1][0];
     times->update = median(seconds[2], repeats);
     return 0;
 }
@@ -186,7 +187,7 @@ int nnc_bench_ceilings(const struct nnc_bench_target *target,
         time_operation(target, (struct nnc_shape){3, side, side}, batch, &relu, &copy, &times);
     double pixels = (double)batch * side * side;
     if (code >= 0) {
-        ret_ceilings->feed = pixels * 3 / times.feed;
+        ret_ceilings->feed = pixels * 3 / times.best_feed;
         ret_ceilings->copy = 5 * pixels * 16 * target->value_bytes / copy;
         code = time_operation(target, (struct nnc_shape){1, 8, 8}, rows, &linear, &product, &times);
     }

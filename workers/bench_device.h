@@ -19,10 +19,10 @@ struct nnc_bench_target {
 };
 
 struct nnc_bench_times {
-    double feed, step, update; /* each finished before the next, seconds */
-    double best_step;          /* the shortest one */
-    double whole;              /* all three, one batch after the other */
-    size_t memory;             /* of the backend, bytes */
+    double feed, step, update;   /* each finished before the next, seconds */
+    double best_feed, best_step; /* the shortest ones */
+    double whole;                /* all three, one batch after the other */
+    size_t memory;               /* of the backend, bytes */
 };
 
 /* Train a graph on one random batch. Errors: -ENOMEM; what the backend says. */
