@@ -3,9 +3,9 @@
  *
  *   --plan     answers what the coordinator must know before it starts anything   (plan.c)
  *   --devices  answers which GPUs there are                                       (plan.c)
- *   a verb     that nncoord handed over to it, with the whole command line (selftest.h,
- * bench_device.h) trainer    attach -> ATTACHED -> compile, join, load -> READY -> START -> loop
- * (train.c) saver      map the snapshot -> save -> SAVED (saver.c)
+ *   a verb     that nncoord handed over, with the whole command line     (selftest, bench_device)
+ *   trainer    attach -> ATTACHED -> compile, join, load -> READY -> START -> loop (train.c)
+ *   saver      map the snapshot -> save -> SAVED                                   (saver.c)
  *
  * Here alone is the wiring to the coordinator: descriptors, messages, the exit status. */
 #include "base/clock.h"
