@@ -87,6 +87,12 @@ static const struct nnc_choice io_choices[] = {{"auto", NNC_IO_AUTO},      {"uri
 static const struct nnc_choice decode_choices[] = {
     {"exact", NNC_DECODE_EXACT}, {"fast", NNC_DECODE_FAST}, {NULL, 0}};
 
+static const struct nnc_choice simd_choices[] = {{"auto", NNC_SIMD_AUTO},
+                                                 {"avx512", NNC_SIMD_AVX512},
+                                                 {"avx2", NNC_SIMD_AVX2},
+                                                 {"c", NNC_SIMD_C},
+                                                 {NULL, 0}};
+
 static const struct nnc_choice cache_choices[] = {
     {"warm", NNC_CACHE_WARM}, {"cold", NNC_CACHE_COLD}, {NULL, 0}};
 
@@ -393,6 +399,11 @@ const struct nnc_option nnc_config_options[] = {
      .help = "pixels as a full decode has them, or JPEGs at 1/2, 1/4 or 1/8 of their size where "
              "the crop is reduced at least as much",
      .group = NNC_GROUP_LOADERS, .verbs = MAKES, .adopts = true},
+    {.name = "simd", .type = NNC_OPTION_ENUM, FIELD(simd), .unit = "", .def = "auto",
+     .choices = simd_choices,
+     .help = "CPU instructions that images are resized with; the pixels are the same with all, and "
+             "one that the CPU lacks is refused",
+     .group = NNC_GROUP_LOADERS, .verbs = MAKES},
     {.name = "sample-timeout", .type = NNC_OPTION_U32, FIELD(sample_timeout), .unit = "seconds",
      .min = 1, .max = 86400, .def = "60",
      .help = "time after which a loader that holds one image counts as hung and is replaced",
@@ -432,7 +443,8 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_DEVICES, .check = check_amp, .verbs = COMPUTES},
     {.name = "autotune", .type = NNC_OPTION_U32, FIELD(autotune), .unit = "algorithms", .min = 0,
      .max = 64, .def = "10",
-     .help = "how many to time for each convolution on a GPU, once; 0 takes the first",
+     .help = "how many to time for each convolution on a GPU, once; 0 and --deterministic take "
+             "the first",
      .group = NNC_GROUP_DEVICES, .verbs = COMPUTES},
     {.name = "workspace", .type = NNC_OPTION_U32, FIELD(workspace), .unit = "MiB", .min = 0,
      .max = 16384, .def = "512",

@@ -26,9 +26,7 @@ struct nnc_config {
     int32_t format;              /* enum nnc_data_format */
     uint32_t channels;           /* 1 or 3; 0 = as the format has it */
     int32_t train_transform;     /* enum nnc_transform */
-    uint32_t train_crop_size;
-    uint32_t val_resize_size;
-    uint32_t val_crop_size;
+    uint32_t train_crop_size, val_resize_size, val_crop_size;
     uint32_t crop_padding;
     double hflip_prob;
     double crop_scale_min, crop_scale_max; /* area fraction of RandomResizedCrop */
@@ -45,6 +43,7 @@ struct nnc_config {
     int32_t io;              /* enum nnc_io_method */
     bool direct_io;          /* past the page cache */
     int32_t decode;          /* enum nnc_decode */
+    int32_t simd;            /* enum nnc_simd */
     uint32_t sample_timeout; /* seconds a claim may stay open before its loader counts as hung */
     char shm_dir[NNC_PATH_MAX];
 
@@ -71,9 +70,8 @@ struct nnc_config {
     uint32_t batch_size;   /* per rank */
     uint32_t global_batch; /* 0 = batch_size * ranks */
     bool drop_last;
-    uint32_t limit_train_batches; /* per epoch; 0 = all */
-    uint32_t limit_val_batches;
-    uint32_t eval_every; /* epochs; 0 = only after the last */
+    uint32_t limit_train_batches, limit_val_batches; /* per epoch; 0 = all */
+    uint32_t eval_every;                             /* epochs; 0 = only after the last */
     uint64_t seed;
     int32_t loss; /* enum nnc_loss */
     double label_smoothing;
@@ -87,8 +85,7 @@ struct nnc_config {
     int32_t lr_warmup_method; /* enum nnc_lr_warmup */
     double lr_warmup_decay;
     uint32_t lr_step_size; /* epochs */
-    double lr_gamma;
-    double lr_min;
+    double lr_gamma, lr_min;
 
     /* state */
     char output_dir[NNC_PATH_MAX]; /* "" = runs/<model>-<time> */
@@ -104,8 +101,7 @@ struct nnc_config {
 
     /* output */
     uint32_t print_freq; /* steps between plain progress lines */
-    bool json;
-    bool quiet;
+    bool json, quiet;
     uint32_t verbose;
     char audit[NNC_PATH_MAX]; /* file that receives one line per delivered sample */
 

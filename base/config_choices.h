@@ -29,6 +29,14 @@ enum nnc_decode {
     NNC_DECODE_FAST,  /* at half, quarter or eighth size where the crop is reduced as much */
 };
 
+/* CPU instructions of the resizer; AUTO: the fastest that there are. Each gives the same pixels. */
+enum nnc_simd {
+    NNC_SIMD_AUTO,
+    NNC_SIMD_AVX512,
+    NNC_SIMD_AVX2,
+    NNC_SIMD_C,
+};
+
 enum nnc_pack_kind {
     NNC_PACK_JPEG, /* restart-indexed */
     NNC_PACK_RAW,  /* uint8 pixels, PNM */

@@ -9,6 +9,10 @@
 
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum nnc_error {
     NNC_E_USAGE = 1000, /* wrong option, impossible combination, preflight refused */
     NNC_E_FORMAT,       /* bytes from a file or another process do not parse */
@@ -37,33 +41,37 @@ enum nnc_exit {
 };
 
 /* Plug-ins take these functions from the program that loads them, so that there is one text. */
-#define NNC_SHARED __attribute__((visibility("default")))
+#define NNC_EXPORT __attribute__((visibility("default")))
 
 /* Longest error text kept, including the terminating zero. */
 #define NNC_ERROR_TEXT_MAX 1024
 
 /* Set this thread's error text from a printf format and return code, so that a failing function can
  * say `return nnc_fail(-EINVAL, "...")`. code must be negative. Never allocates. */
-NNC_SHARED int nnc_fail(int code, const char *format, ...)
+NNC_EXPORT int nnc_fail(int code, const char *format, ...)
     __attribute__((format(printf, 2, 3), cold));
 
 /* Put "prefix: " in front of this thread's error text and return code unchanged. */
-NNC_SHARED int nnc_fail_in(int code, const char *format, ...)
+NNC_EXPORT int nnc_fail_in(int code, const char *format, ...)
     __attribute__((format(printf, 2, 3), cold));
 
 /* Set the text to "WHAT: strerror(errno)" and return -errno. Call directly after the failed call.
  */
-NNC_SHARED int nnc_fail_errno(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
+NNC_EXPORT int nnc_fail_errno(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
 
 /* This thread's last error text; never NULL, "" when there is none. Valid until the next nnc_fail*.
  */
-NNC_SHARED const char *nnc_error_text(void);
+NNC_EXPORT const char *nnc_error_text(void);
 
 /* Forget this thread's error text. */
-NNC_SHARED void nnc_error_clear(void);
+NNC_EXPORT void nnc_error_clear(void);
 
 /* Exit status (enum nnc_exit) for a negative code as returned by any nnc function; 0 for code >= 0.
  */
 int nnc_error_exit_status(int code);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -56,7 +56,7 @@ int nnc_packer_create(const struct nnc_pack_recipe *recipe, struct nnc_packer **
     }
     packer->recipe = *recipe;
     int code = nnc_image_create(&packer->image);
-    code = code < 0 ? code : nnc_resizer_create(NULL, &packer->resizer);
+    code = code < 0 ? code : nnc_resizer_create(NNC_SIMD_AUTO, &packer->resizer);
     code = code < 0 ? code : nnc_jpeg_writer_create(&packer->writer);
     if (code < 0) {
         nnc_packer_destroy(packer);

@@ -69,6 +69,7 @@ static int create_maker(struct nnc_samples *samples, const struct nnc_config *co
         .augment = {nnc_augment_make(config, NNC_PHASE_TRAIN),
                     nnc_augment_make(config, NNC_PHASE_VAL)},
         .channels = samples->info.channels,
+        .simd = (enum nnc_simd)config->simd,
         .fast = config->decode == NNC_DECODE_FAST,
     };
     samples->info.side = params.augment[samples->info.phase].size;

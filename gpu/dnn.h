@@ -30,22 +30,33 @@ struct nnc_dnn_key {
 };
 
 struct nnc_dnn_policy {
-    bool deterministic;    /* only engines that give the same bits each time */
-    size_t workspace_cap;  /* bytes; configurations that need more are left out */
-    uint32_t autotune;     /* time so many plans and take the fastest; 0 or 1: the first that works */
+    bool deterministic;   /* only engines that give the same bits each time */
+    size_t workspace_cap; /* bytes; configurations that need more are left out */
+    uint32_t autotune; /* time so many plans and take the fastest; 0 or 1: the first that works */
 };
 
 /* Facts about an engine, from cuDNN's notes. */
 enum {
     NNC_DNN_TENSOR_CORE = 1 << 0,
     NNC_DNN_NONDETERMINISTIC = 1 << 1,
+    NNC_DNN_COMPILED = 1 << 2, /* at run time: never selected */
 };
 
 struct nnc_dnn_device;
 struct nnc_dnn_plan;
 
-/* The properties of CUDA device `ordinal`, and a handle to execute on it.
- * Owner: close with nnc_dnn_close(). Errors: -NNC_E_HARDWARE with cuDNN's words. */
+/* cuDNN's version, 91900 for 9.19.0: plans of one version are no good to another. */
+uint32_t nnc_dnn_version(void);
+
+#define NNC_DNN_KEY_TEXT_MAX 192
+
+/* "bf16 forward: x (32,64,56,56), w (64,64,3,3), stride 1x1, padding 1x1" into ret_text;
+ * NNC_DNN_KEY_TEXT_MAX bytes are always enough. */
+void nnc_dnn_key_text(const struct nnc_dnn_key *key, char *ret_text, size_t room);
+
+/* The properties of CUDA device `ordinal`, and a handle to execute on it. The caller has made it
+ * the current device: the handle belongs to that one.
+ * Owner: close with nnc_dnn_close(). Errors: -NNC_E_HARDWARE with cuDNN's words; -ENOMEM. */
 int nnc_dnn_open(int ordinal, struct nnc_dnn_device **ret_device);
 
 /* A device that is described by JSON text (tests/devices/): plans can be made, not executed.
@@ -81,7 +92,9 @@ uint32_t nnc_dnn_plan_notes(const struct nnc_dnn_plan *plan);   /* NNC_DNN_* bit
 int64_t nnc_dnn_plan_engine(const struct nnc_dnn_plan *plan);   /* cuDNN's global index */
 
 /* A plan as text, and back: the plan cache, and how all ranks run the same engines.
- * Owner: caller frees the text. Errors: -NNC_E_FORMAT when cuDNN refuses the text. */
+ * key: the one that the text was made for; nobody compares them.
+ * Owner: caller frees the text. Errors: -NNC_E_FORMAT when cuDNN refuses the text, as it does those
+ * of another version or device; -ENOMEM. */
 int nnc_dnn_plan_text(const struct nnc_dnn_plan *plan, char **ret_text);
 int nnc_dnn_plan_load(struct nnc_dnn_device *device, const struct nnc_dnn_key *key,
                       const char *text, struct nnc_dnn_plan **ret_plan);

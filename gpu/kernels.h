@@ -4,53 +4,32 @@
  *
  * A tensor is a matrix of rows x stride values in NHWC order, rows = N*H*W, of which the first
  * `channels` of a row are real and the rest, up to stride = channels rounded up to 8, are padding.
- * Padding holds zeros, in values and in gradients, and every kernel keeps it so.
+ * Padding holds zeros, in values and in gradients, and every kernel keeps it so. rows < 2^31.
  *
  * Functions queue on the stream and return; nothing waits. Pointers are device memory, aligned to
- * 16 bytes. Activations and their gradients have the tensor's type, everything per channel is fp32,
+ * 16 bytes. Activations and their gradients have the tensor's type, everything per channel is fp32:
+ * parameters and running statistics `channels` values, what kernels make of them `stride` values;
  * sums are fp32 in an order that depends on shapes alone: the same bits every time, no float
  * atomics.
  * Errors: -NNC_E_HARDWARE when a launch is refused, with CUDA's words. */
 #ifndef NNC_GPU_KERNELS_H
 #define NNC_GPU_KERNELS_H
 
+#include "gpu/kernels_types.h"
+
 #include <cuda_runtime_api.h>
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum nnc_gpu_type {
-    NNC_GPU_F32,
-    NNC_GPU_BF16,
-    NNC_GPU_F16,
-    NNC_GPU_TYPE_COUNT,
-};
-
-/* As enum nnc_act of workers/program.h, which C++ does not see; dnn and exec assert equality. */
-enum nnc_gpu_act {
-    NNC_GPU_NONE,
-    NNC_GPU_RELU,
-    NNC_GPU_SIGMOID,
-    NNC_GPU_TANH,
-};
-
-/* Shape of a tensor; rows = n * h * w. */
-struct nnc_gpu_tensor {
-    enum nnc_gpu_type type;
-    uint32_t n, h, w;
-    uint32_t channels, stride;
-};
-
 /* ---- input ---- */
 
 struct nnc_gpu_input {
     struct nnc_gpu_tensor y;
-    const uint8_t *images; /* u8; sample i at images + i * sample_stride, (H,W,C) packed */
-    size_t sample_stride;  /* bytes */
+    const uint8_t *images;    /* u8; sample i at images + i * sample_stride, (H,W,C) packed */
+    size_t sample_stride;     /* bytes */
     float scale[4], shift[4]; /* per channel, y.channels <= 4: 1/(255 std), -mean/std */
 };
 
@@ -60,9 +39,8 @@ int nnc_gpu_input(cudaStream_t stream, const struct nnc_gpu_input *params, void 
 /* ---- elementwise; in and out may be the same memory ---- */
 
 /* y = act(x [+ z] [+ bias]); z NULL: none; bias fp32 per channel, NULL: none. NaN stays NaN. */
-int nnc_gpu_pointwise(cudaStream_t stream, const struct nnc_gpu_tensor *shape,
-                      enum nnc_gpu_act act, const void *x, const void *z, const float *bias,
-                      void *ret_y);
+int nnc_gpu_pointwise(cudaStream_t stream, const struct nnc_gpu_tensor *shape, enum nnc_gpu_act act,
+                      const void *x, const void *z, const float *bias, void *ret_y);
 
 /* dx = dy * act'(.), the derivative as a function of y; RELU: dy where y > 0. accumulate: dx +=. */
 int nnc_gpu_act_backward(cudaStream_t stream, const struct nnc_gpu_tensor *shape,
@@ -83,8 +61,6 @@ struct nnc_gpu_dropout {
     float scale;        /* 1 / (1 - p) */
 };
 
-struct nnc_gpu_step; /* below */
-
 /* y = x * mask * scale; backward is the same function of dy. accumulate: y +=. */
 int nnc_gpu_dropout(cudaStream_t stream, const struct nnc_gpu_tensor *shape,
                     const struct nnc_gpu_dropout *dropout, const struct nnc_gpu_step *step,
@@ -99,12 +75,12 @@ size_t nnc_gpu_reduce_floats(const struct nnc_gpu_tensor *shape);
 
 struct nnc_gpu_norm {
     struct nnc_gpu_tensor shape;
-    const float *weight, *bias;          /* NULL: 1, 0 */
-    float *running_mean, *running_var;   /* NULL: none */
+    const float *weight, *bias;        /* NULL: 1, 0 */
+    float *running_mean, *running_var; /* NULL: none */
     float eps, momentum;
     float *mean, *scale; /* of the batch: mean and 1/sqrt(var + eps), per channel, stride values */
-    uint32_t *mask;      /* RELU: bit i % 32 of word i / 32 is 1 where y[i] > 0, i over rows*stride */
-    float *scratch;      /* nnc_gpu_reduce_floats() */
+    uint32_t *mask; /* RELU: bit i % 32 of word i / 32 is 1 where y[i] > 0, i over rows*stride */
+    float *scratch; /* nnc_gpu_reduce_floats() */
 };
 
 /* Batch statistics of x into mean and scale; running ones move. Numerically safe: sums of x minus a
@@ -149,8 +125,8 @@ struct nnc_gpu_pool {
     bool adaptive; /* average over PyTorch's adaptive windows; r, s, ... unused */
 };
 
-/* Maximum; the first one in row-major order, NaN counts as largest. place: its number in the window
- * (r * S + s), one byte a value, R*S <= 256. NULL in inference. */
+/* Maximum; the first one in row-major order, but the last NaN if any. place: its number in the
+ * window (r * S + s), one byte a value, R*S <= 256. NULL in inference. */
 int nnc_gpu_maxpool(cudaStream_t stream, const struct nnc_gpu_pool *pool, const void *x,
                     uint8_t *ret_place, void *ret_y);
 
@@ -166,31 +142,6 @@ int nnc_gpu_avgpool_backward(cudaStream_t stream, const struct nnc_gpu_pool *poo
 
 /* ---- loss ---- */
 
-/* Sums over the batches since they were last set to zero; as struct nnc_metrics. */
-struct nnc_gpu_metrics {
-    double loss_sum;
-    uint64_t count, left_out, correct1, correct5;
-};
-
-/* What changes from step to step, in device memory. */
-struct nnc_gpu_step {
-    uint32_t step, first; /* dropout counters */
-    float gradient_scale; /* of d(loss sum): ranks / global_count, without the loss scale */
-    float lr, momentum;
-    float weight_decay[3]; /* by enum nnc_param_kind: WEIGHT, BIAS, NORM */
-    uint32_t nesterov;
-    float trust;           /* LARS coefficient; 0: plain SGD */
-};
-
-/* Dynamic loss scale and what the gradients of this step were, in device memory. */
-struct nnc_gpu_scaler {
-    float scale;         /* of the loss; 1: off */
-    uint32_t good_steps; /* since it last changed */
-    uint32_t nonfinite;  /* of this step: 1 when a gradient is inf or NaN */
-    uint32_t dynamic;    /* 1: scale follows the gradients */
-    uint64_t skipped;    /* steps without an update, so far */
-};
-
 struct nnc_gpu_loss {
     struct nnc_gpu_tensor logits; /* rows = N */
     bool squared;                 /* mean squared error against one-hot, else cross-entropy */
@@ -201,7 +152,7 @@ struct nnc_gpu_loss {
     float *scratch; /* 4 * N floats: of each row, loss and ranks */
 };
 
-/* Add the batch to *metrics (rows in order, sums in double). Rank of the label: ties count for the
+/* Add the batch to *metrics (in fixed order, in double). Rank of the label: ties count for the
  * lower class, a NaN at the label ranks last. */
 int nnc_gpu_loss(cudaStream_t stream, const struct nnc_gpu_loss *loss, const void *logits,
                  struct nnc_gpu_metrics *metrics);
@@ -214,28 +165,15 @@ int nnc_gpu_loss_backward(cudaStream_t stream, const struct nnc_gpu_loss *loss, 
  * Parameters lie in flat arenas: fp32 values and momentum, gradients in `type` or fp32, a copy of
  * the values in `type`. A chunk is a run of at most NNC_GPU_CHUNK values of one parameter. */
 
-#define NNC_GPU_CHUNK 8192
-
-struct nnc_gpu_chunk {
-    uint64_t offset; /* in values, of all arenas alike */
-    uint32_t count;
-    uint32_t param;  /* number of the parameter among the trained ones */
-    uint32_t kind;   /* enum nnc_param_kind */
-    uint32_t reserved;
-};
-
-/* The first chunk and the number of chunks of a parameter. */
-struct nnc_gpu_range {
-    uint32_t first, count;
-};
-
 struct nnc_gpu_arena {
     const struct nnc_gpu_chunk *chunks; /* device */
     uint32_t chunk_count;
     enum nnc_gpu_type gradient_type, copy_type;
     const void *gradients; /* all pointers: offset 0 of the arena */
     float *values, *momentum;
-    void *copy; /* NULL: none is kept */
+    void *copy;           /* NULL: none is kept */
+    uint64_t value_count; /* of each array, up to the end of the last chunk */
+    uint32_t param_count; /* trained parameters */
 };
 
 /* sums[2 * chunk] = sum of squares of the chunk's gradients / scaler->scale, [2 * chunk + 1] of its
@@ -244,12 +182,12 @@ int nnc_gpu_gradient_sums(cudaStream_t stream, const struct nnc_gpu_arena *arena
                           struct nnc_gpu_scaler *scaler, float *ret_sums);
 
 /* norms[2 * param] and [2 * param + 1]: Euclidean norms of gradient and value, from the sums, in
- * fixed order. ranges: device, param_count of them. */
-int nnc_gpu_norms(cudaStream_t stream, const struct nnc_gpu_range *ranges, uint32_t param_count,
-                  const float *sums, float *ret_norms);
+ * fixed order. ranges: device, arena->param_count of them. */
+int nnc_gpu_norms(cudaStream_t stream, const struct nnc_gpu_arena *arena,
+                  const struct nnc_gpu_range *ranges, const float *sums, float *ret_norms);
 
 /* PyTorch's SGD on gradient / scaler->scale, and the copy of the values; nothing at all where
- * scaler->nonfinite. With step->trust > 0 the learning rate of each WEIGHT is multiplied by
+ * scaler->nonfinite. With step->trust > 0 gradient and decay of each WEIGHT are multiplied by
  * trust * |w| / (|g| + decay * |w|) (You, Gitman, Ginsburg, "LARS", arXiv 1708.03888), 1 where
  * either norm is 0; norms may be NULL where trust is 0. */
 int nnc_gpu_sgd(cudaStream_t stream, const struct nnc_gpu_arena *arena,

@@ -24,6 +24,9 @@
  *    and while we wait for reads the one that was asked for first, since all those in flight have
  *    taken at least as long as the wait.
  *
+ * 8. While reads are slow (loader/ahead.h), a claim also has the kernel fetch the sample that comes
+ * to the same place of the ring next. Whoever claims that one, finds it in the page cache.
+ *
  * Does not: touch ring memory except through a claim's pixels; log above debug. */
 #include "loader/loop.h"
 
@@ -31,11 +34,13 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "ipc/footprint.h"
+#include "loader/ahead.h"
 #include "loader/poison.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define POLL_NS 10000000ull
 
@@ -73,6 +78,7 @@ struct loop {
     bool leaving;   /* was told to stop */
     uint64_t next_poll_ns;
     struct nnc_footprint footprint;
+    struct nnc_ahead ahead;
 };
 
 uint32_t nnc_loop_claims_max(uint32_t batch, uint32_t ranks, uint32_t loaders) {
@@ -212,6 +218,22 @@ static void begin(struct loop *loop, uint32_t tag) {
     submit(loop, tag);
 }
 
+/* Advise the kernel to fetch the sample that will be in the claim's place one ring later. */
+static void fetch_ahead(struct loop *loop, const struct work *work) {
+    const struct nnc_loop_params *params = loop->params;
+    struct nnc_claim later = work->claim;
+    struct nnc_sampler_place place;
+    later.seq += params->ahead;
+    if (!nnc_ahead_claim(&loop->ahead) ||
+        nnc_sampler_locate(&params->sampler, work->rank, &later, &place) < 0) {
+        return; /* behind the last batch, or the place of a short one */
+    }
+    const struct nnc_source *source = params->sources[place.phase];
+    if (source != NULL && place.sample < nnc_source_index(source)->header->samples) {
+        nnc_reader_advise(params->reader, place.phase, place.sample);
+    }
+}
+
 /* Claim and submit until the table is full or nothing can be claimed. */
 static int fill(struct loop *loop) {
     const struct nnc_loop_params *params = loop->params;
@@ -233,6 +255,7 @@ static int fill(struct loop *loop) {
         loop->work[tag] = work;
         loop->held++;
         begin(loop, tag);
+        fetch_ahead(loop, &work);
     }
     return 0;
 }
@@ -356,13 +379,25 @@ static void hold_oldest(struct loop *loop) {
     nnc_child_hold(loop->params->child, oldest->place.phase, oldest->place.sample);
 }
 
+/* How often this process gave its CPU up to wait for something. */
+static uint64_t count_sleeps(void) {
+    struct rusage usage = {0};
+    getrusage(RUSAGE_THREAD, &usage);
+    return (uint64_t)usage.ru_nvcsw;
+}
+
 static int wait_for_read(struct loop *loop) {
     uint64_t start = nnc_clock_ns();
     nnc_child_beat(loop->params->child, NNC_DOING_READ);
     hold_oldest(loop);
     struct nnc_read_done done;
     int code = nnc_reader_wait(loop->params->reader, &done);
-    nnc_child_count(loop->params->child, NNC_COUNT_NS_READ, nnc_clock_ns() - start);
+    uint64_t now = nnc_clock_ns();
+    nnc_child_count(loop->params->child, NNC_COUNT_NS_READ, now - start);
+    if (nnc_ahead_waited(&loop->ahead, now - start) &&
+        nnc_ahead_judge(&loop->ahead, now, count_sleeps())) {
+        nnc_log(NNC_LOG_DEBUG, "reads are slow: fetching one ring ahead");
+    }
     if (code <= 0) {
         assert(code < 0); /* a held claim always has a read in flight */
         return code;

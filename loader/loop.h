@@ -23,6 +23,7 @@ struct nnc_loop_params {
     struct nnc_maker *maker;
     struct nnc_reader *reader;
     const struct nnc_quarantine *quarantine;
+    uint32_t ahead;      /* batches after which a slot of the ring is used again */
     uint32_t claims_max; /* held at a time, 1..depth of the reader */
 };
 

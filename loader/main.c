@@ -89,6 +89,7 @@ static int create_maker(struct process *process) {
         .augment = {nnc_augment_make(&setup->config, NNC_PHASE_TRAIN),
                     nnc_augment_make(&setup->config, NNC_PHASE_VAL)},
         .channels = setup->geometry.channels,
+        .simd = (enum nnc_simd)setup->config.simd,
         .fast = setup->config.decode == NNC_DECODE_FAST,
         .whole = setup->mode == NNC_MODE_CHECK,
     };
@@ -156,6 +157,7 @@ static int run(struct process *process) {
         .maker = process->maker,
         .reader = process->reader,
         .quarantine = &process->quarantine,
+        .ahead = setup->geometry.slots,
         .claims_max = claims_max,
     };
     return nnc_loop_run(&params);

@@ -48,7 +48,7 @@ int nnc_maker_create(const struct nnc_maker_params *params, struct nnc_maker **r
     maker->params = *params;
     int code = nnc_image_create(&maker->image);
     if (code >= 0) {
-        code = nnc_resizer_create(NULL, &maker->resizer);
+        code = nnc_resizer_create(params->simd, &maker->resizer);
     }
     if (code < 0) {
         nnc_maker_destroy(maker);

@@ -16,6 +16,7 @@ struct nnc_maker_params {
     uint64_t seed;
     struct nnc_augment augment[2]; /* by enum nnc_phase */
     uint32_t channels;             /* of the samples made, 1 or 3 */
+    enum nnc_simd simd;            /* instructions for resizing */
     bool fast;                     /* let images be reduced while they are decoded */
     bool whole; /* look at every byte of an image, also where no pixel is needed */
 };
@@ -35,7 +36,8 @@ struct nnc_maker_cut {
 
 struct nnc_maker;
 
-/* Decoders, resizer and their buffers, for one sample after the other. Errors: -ENOMEM. */
+/* Decoders, resizer and their buffers, for one sample after the other. Errors: -ENOMEM;
+ * -NNC_E_USAGE this CPU lacks params->simd. */
 int nnc_maker_create(const struct nnc_maker_params *params, struct nnc_maker **ret_maker);
 
 /* Free it. Takes NULL. */

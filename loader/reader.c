@@ -93,6 +93,40 @@ int nnc_reader_wait(struct nnc_reader *reader, struct nnc_read_done *ret_done) {
     return reader->ops->wait(reader, ret_done);
 }
 
+/* ---- advice ---- */
+
+bool nnc_reader_advise(struct nnc_reader *reader, enum nnc_phase phase, uint64_t sample) {
+    struct nnc_source *source = reader->params.sources[phase];
+    struct nnc_extent extent;
+    if (reader->ops->advise == NULL || nnc_source_locate(source, sample, &extent) < 0) {
+        return false;
+    }
+    if (!extent.direct) {
+        reader->ops->advise(reader, &extent);
+    }
+    nnc_source_release(source, sample);
+    return !extent.direct;
+}
+
+void nnc_read_advise_now(struct nnc_reader *reader, const struct nnc_extent *extent) {
+    (void)reader;
+    int fd = extent->fd;
+    if (extent->path != NULL) {
+        fd = nnc_source_open_beneath(extent->fd, extent->path, false);
+        if (fd < 0) {
+            return;
+        }
+    }
+    for (uint32_t at = 0; at < extent->bytes; at += NNC_READ_WINDOW) {
+        uint32_t rest = extent->bytes - at;
+        posix_fadvise(fd, (off_t)(extent->offset + at),
+                      rest < NNC_READ_WINDOW ? rest : NNC_READ_WINDOW, POSIX_FADV_WILLNEED);
+    }
+    if (extent->path != NULL) {
+        close(fd);
+    }
+}
+
 /* ---- queue ---- */
 
 void nnc_read_queue_push(struct nnc_read_queue *queue, uint32_t tag) {

@@ -51,6 +51,8 @@ struct nnc_reader_ops {
     void (*close)(struct nnc_reader *reader);
     void (*submit)(struct nnc_reader *reader, const struct nnc_read *read);
     int (*wait)(struct nnc_reader *reader, struct nnc_read_done *ret_done);
+    /* NULL: this kind reads nothing that could be fetched. */
+    void (*advise)(struct nnc_reader *reader, const struct nnc_extent *extent);
 };
 
 extern const struct nnc_reader_ops nnc_reader_uring;
@@ -74,6 +76,11 @@ const char *nnc_reader_name(const struct nnc_reader *reader);
 /* Begin a read. It starts at the latest in the next nnc_reader_wait(). Never fails: what goes wrong
  * is told with the read's result. */
 void nnc_reader_submit(struct nnc_reader *reader, const struct nnc_read *read);
+
+/* Have the kernel fetch a sample into the page cache, since it will be read soon. Takes no tag and
+ * waits for no storage but an open's. Advice that cannot be given or followed is forgotten, and
+ * there is none where reads go past the page cache. Returns whether it was given. */
+bool nnc_reader_advise(struct nnc_reader *reader, enum nnc_phase phase, uint64_t sample);
 
 /* Take a finished read, in any order, sleeping until there is one. Returns 1 with *ret_done, 0 when
  * nothing is in flight. The bytes stay valid until the tag is submitted again. Errors: negative:

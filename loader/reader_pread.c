@@ -59,4 +59,5 @@ const struct nnc_reader_ops nnc_reader_pread = {
     .close = pread_close,
     .submit = pread_submit,
     .wait = pread_wait,
+    .advise = nnc_read_advise_now,
 };

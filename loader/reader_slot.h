@@ -26,6 +26,10 @@ struct nnc_read_slot {
     char text[192];    /* why, when code < 0 */
 };
 
+/* The kernel fetches no more than a read-ahead window for one piece of advice: this is the smallest
+ * that devices have unless they are told otherwise. */
+#define NNC_READ_WINDOW 131072u
+
 /* First member of every reader. */
 struct nnc_reader {
     const struct nnc_reader_ops *ops;
@@ -61,6 +65,9 @@ size_t nnc_read_slot_useful(const struct nnc_read_slot *slot, size_t got);
 
 /* The slot got so many useful bytes: set its result. */
 void nnc_read_slot_got(struct nnc_read_slot *slot, size_t bytes);
+
+/* Advise the kernel to fetch an extent, now: a folder's file is opened and closed for it. */
+void nnc_read_advise_now(struct nnc_reader *reader, const struct nnc_extent *extent);
 
 /* Hand the slot's result out and release its sample. A failed one gets its text here. */
 void nnc_read_slot_end(struct nnc_reader *reader, struct nnc_read_slot *slot,

@@ -12,13 +12,16 @@
  * 3. Whatever does not go straight (short reads, interrupted calls, odd errors) is done again by
  *    nnc_read_slot_now(), whose results define ours. When links with file slots are what fails
  * (kernels before 5.18 look the slot up too early), direct opening is given up for good.
- * 4. At most three entries a read are in flight, for which both queues have room; nothing can
- * overflow.
+ * 4. At most three entries a read and six a piece of advice are in flight, for which both queues
+ * have room; nothing can overflow.
  * 5. Set-up flags are tried from newest to oldest. Refusal is no error: the caller takes the other
  * reader.
+ * 6. A folder's file that is to be fetched ahead is opened, advised and closed by linked entries
+ * through a file slot of its own, since to open it here could take a round trip to a server. They
+ * are silent but for the last, which comes whatever happened to the others and frees the slot.
  *
- * Does not: register buffers (they grow), use SQPOLL (it would take a core).
- * Source: io_uring_setup(2), io_uring_enter(2); liburing 2.3. */
+ * Does not: register buffers (they grow; measured, it saves nothing: docs/loaders.md), use SQPOLL
+ * (it would take a core). Source: io_uring_setup(2), io_uring_enter(2); liburing 2.3. */
 #include "base/err.h"
 #include "loader/reader_slot.h"
 
@@ -36,10 +39,14 @@ enum operation {
     OP_READ,
     OP_CLOSE,
     OP_COUNT,
+    OP_ADVICE = OP_COUNT, /* told only when it failed, which nobody minds */
+    OP_ADVICE_END,
 };
 
 enum {
-    ENTRIES = NNC_READER_DEPTH_MAX * OP_COUNT,
+    ADVICE_MAX = 16,    /* files fetched ahead at a time; more advice is not given */
+    ADVICE_WINDOWS = 4, /* of a file; the rest is left to its read */
+    ENTRIES = NNC_READER_DEPTH_MAX * OP_COUNT + ADVICE_MAX * (ADVICE_WINDOWS + 2),
     WORKERS = 4, /* kernel threads for what would block */
 };
 
@@ -59,6 +66,7 @@ struct reader_uring {
     uint32_t done[NNC_READER_DEPTH_MAX]; /* tags whose result is ready */
     uint32_t done_first, done_count;
     uint32_t in_flight; /* submitted and not handed out */
+    bool advising[ADVICE_MAX];
 };
 
 enum {
@@ -133,16 +141,21 @@ static int uring_open(const struct nnc_reader_params *params, struct nnc_reader 
     unsigned workers[2] = {WORKERS, WORKERS};
     io_uring_register_iowq_max_workers(&reader->ring,
                                        workers); /* an older kernel has its own limit */
-    reader->direct = io_uring_register_files_sparse(&reader->ring, params->depth) == 0;
+    reader->direct = io_uring_register_files_sparse(&reader->ring, params->depth + ADVICE_MAX) == 0;
     *ret_reader = &reader->base;
     return 0;
 }
 
 /* ---- submission ---- */
 
-static struct io_uring_sqe *take_entry(struct reader_uring *reader, uint32_t tag) {
+static struct io_uring_sqe *get_entry(struct reader_uring *reader) {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&reader->ring);
     assert(sqe != NULL); /* invariant 4 */
+    return sqe;
+}
+
+static struct io_uring_sqe *take_entry(struct reader_uring *reader, uint32_t tag) {
+    struct io_uring_sqe *sqe = get_entry(reader);
     reader->flights[tag].pending++;
     return sqe;
 }
@@ -207,6 +220,42 @@ static void uring_submit(struct nnc_reader *base, const struct nnc_read *read) {
     }
 }
 
+/* ---- advice ---- */
+
+/* Open a folder's file into a file slot, advise, and close it, without waiting for any of it. */
+static void advise_file(struct reader_uring *reader, uint32_t place,
+                        const struct nnc_extent *extent) {
+    const unsigned file = reader->base.params.depth + place;
+    struct io_uring_sqe *sqe = get_entry(reader);
+    io_uring_prep_openat2_direct(sqe, extent->fd, extent->path, &how_slot, file);
+    name_entry(sqe, place, OP_ADVICE, IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS);
+    for (uint32_t i = 0; i < ADVICE_WINDOWS && i * NNC_READ_WINDOW < extent->bytes; i++) {
+        sqe = get_entry(reader);
+        io_uring_prep_fadvise(sqe, (int)file, i * NNC_READ_WINDOW, NNC_READ_WINDOW,
+                              POSIX_FADV_WILLNEED);
+        name_entry(sqe, place, OP_ADVICE,
+                   IOSQE_FIXED_FILE | IOSQE_IO_HARDLINK | IOSQE_CQE_SKIP_SUCCESS);
+    }
+    sqe = get_entry(reader);
+    io_uring_prep_close_direct(sqe, file);
+    name_entry(sqe, place, OP_ADVICE_END, 0);
+    reader->advising[place] = true;
+}
+
+static void uring_advise(struct nnc_reader *base, const struct nnc_extent *extent) {
+    struct reader_uring *reader = (struct reader_uring *)base;
+    if (extent->path == NULL) {
+        nnc_read_advise_now(base, extent);
+        return;
+    }
+    for (uint32_t place = 0; place < ADVICE_MAX && reader->direct; place++) {
+        if (!reader->advising[place]) {
+            advise_file(reader, place, extent);
+            return;
+        }
+    }
+}
+
 /* ---- completion ---- */
 
 /* All completions of a read are in: judge it, or read it again the plain way. */
@@ -233,6 +282,11 @@ static void finish(struct reader_uring *reader, uint32_t tag) {
 static void complete(struct reader_uring *reader, const struct io_uring_cqe *cqe) {
     uint32_t tag = (uint32_t)(cqe->user_data >> 8);
     enum operation op = (enum operation)(cqe->user_data & 0xff);
+    if (op == OP_ADVICE || op == OP_ADVICE_END) {
+        assert(tag < ADVICE_MAX);
+        reader->advising[tag] = reader->advising[tag] && op == OP_ADVICE;
+        return;
+    }
     assert(tag < reader->base.params.depth && op < OP_COUNT);
     struct flight *flight = &reader->flights[tag];
     assert(flight->active && flight->pending > 0);
@@ -289,4 +343,5 @@ const struct nnc_reader_ops nnc_reader_uring = {
     .close = uring_close,
     .submit = uring_submit,
     .wait = uring_wait,
+    .advise = uring_advise,
 };

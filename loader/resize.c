@@ -85,30 +85,33 @@ static const struct nnc_resize_kernels *const all_kernels[] = {
     NULL,
 };
 
-static bool cpu_has(enum nnc_resize_cpu cpu) {
-    switch (cpu) {
+static bool cpu_has(enum nnc_simd simd) {
+    switch (simd) {
 #if NNC_HAVE_AVX2
-    case NNC_RESIZE_CPU_AVX2:
+    case NNC_SIMD_AVX2:
         return __builtin_cpu_supports("avx2");
 #endif
 #if NNC_HAVE_AVX512
-    case NNC_RESIZE_CPU_AVX512:
+    case NNC_SIMD_AVX512:
         return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
 #endif
     default:
-        return cpu == NNC_RESIZE_CPU_ANY;
+        return simd == NNC_SIMD_C;
     }
 }
 
-int nnc_resizer_create(const char *kernels, struct nnc_resizer **ret_resizer) {
+int nnc_resizer_create(enum nnc_simd simd, struct nnc_resizer **ret_resizer) {
     const struct nnc_resize_kernels *chosen = NULL;
     for (int i = 0; all_kernels[i] != NULL && chosen == NULL; i++) {
-        bool wanted = kernels == NULL || strcmp(kernels, all_kernels[i]->name) == 0;
-        chosen = wanted && cpu_has(all_kernels[i]->cpu) ? all_kernels[i] : NULL;
+        bool wanted = simd == NNC_SIMD_AUTO || simd == all_kernels[i]->simd;
+        chosen = wanted && cpu_has(all_kernels[i]->simd) ? all_kernels[i] : NULL;
     }
     if (chosen == NULL) {
-        return nnc_fail(-EINVAL, "this CPU has no resize kernels \"%s\"", kernels);
+        return nnc_fail(-NNC_E_USAGE,
+                        "--simd %s: this CPU does not have these instructions; without the option "
+                        "the fastest are taken that it has",
+                        simd == NNC_SIMD_AVX512 ? "avx512" : "avx2");
     }
     struct nnc_resizer *resizer = calloc(1, sizeof(*resizer));
     if (resizer == NULL) {

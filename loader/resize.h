@@ -4,6 +4,7 @@
 #ifndef NNC_LOADER_RESIZE_H
 #define NNC_LOADER_RESIZE_H
 
+#include "base/config.h"
 #include "loader/image.h"
 
 #include <stdbool.h>
@@ -26,9 +27,9 @@ struct nnc_view {
 struct nnc_resizer;
 
 /* A resizer for one image after the other; its buffers grow to the largest it has seen.
- * kernels: name of the inner loops to use ("c", "avx2", "avx512"), or NULL for the fastest of this
- * CPU. Errors: -ENOMEM; -EINVAL no such kernels on this CPU. */
-int nnc_resizer_create(const char *kernels, struct nnc_resizer **ret_resizer);
+ * simd: instructions that the inner loops use. Errors: -ENOMEM; -NNC_E_USAGE this CPU lacks them.
+ */
+int nnc_resizer_create(enum nnc_simd simd, struct nnc_resizer **ret_resizer);
 
 /* Free it. Takes NULL. */
 void nnc_resizer_destroy(struct nnc_resizer *resizer);

@@ -338,8 +338,7 @@ static void down(const uint8_t *const *rows, const int32_t *weights, uint32_t ta
 }
 
 const struct nnc_resize_kernels nnc_resize_kernels_avx512 = {
-    .name = "avx512",
-    .cpu = NNC_RESIZE_CPU_AVX512,
+    .simd = NNC_SIMD_AVX512,
     .across1 = across1,
     .across3 = across3,
     .packed_bytes = packed_bytes,

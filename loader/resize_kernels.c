@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Inner loops of the resizer, compiled once for each set of CPU instructions: the build defines
- * NNC_KERNELS (name of the table), NNC_KERNELS_NAME and NNC_KERNELS_CPU and gives the flags.
+ * NNC_KERNELS (name of the table) and NNC_KERNELS_SIMD and gives the flags.
  *
  * 1. All arithmetic is in 32-bit integers, so every build of this file gives the same bits: weights
  * sum to about 2^22, pixels are below 2^8, and half a unit is added before the shift, which fits 31
@@ -183,8 +183,7 @@ static void down(const uint8_t *const *rows, const int32_t *weights, uint32_t ta
 #endif
 
 const struct nnc_resize_kernels NNC_KERNELS = {
-    .name = NNC_KERNELS_NAME,
-    .cpu = NNC_KERNELS_CPU,
+    .simd = NNC_KERNELS_SIMD,
     .across1 = across1,
     .across3 = across3,
     .down = down,

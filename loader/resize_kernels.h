@@ -4,6 +4,8 @@
 #ifndef NNC_LOADER_RESIZE_KERNELS_H
 #define NNC_LOADER_RESIZE_KERNELS_H
 
+#include "base/config.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -27,17 +29,9 @@ struct nnc_taps {
     uint32_t quads;   /* of packed, for each group of outputs; 0: packed is not used */
 };
 
-/* What a CPU has to have. */
-enum nnc_resize_cpu {
-    NNC_RESIZE_CPU_ANY,
-    NNC_RESIZE_CPU_AVX2,
-    NNC_RESIZE_CPU_AVX512, /* with BW, VL, VBMI and VNNI */
-};
-
 /* One row of the table of kernels. */
 struct nnc_resize_kernels {
-    const char *name;
-    enum nnc_resize_cpu cpu;
+    enum nnc_simd simd; /* what a CPU has to have; AVX512 with BW, VL, VBMI and VNNI */
     /* Resample a row of 1 or 3 channels: ret_out u8 (taps->count, channels). Reads up to
      * NNC_IMAGE_ROW_SLACK bytes behind the last input pixel. */
     void (*across1)(const uint8_t *row, const struct nnc_taps *taps, uint8_t *ret_out);

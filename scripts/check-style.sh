@@ -5,8 +5,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-mapfile -t sources < <(find base ipc coordinator loader data workers cpu bench -name '*.[ch]' | sort)
-mapfile -t tests < <(find tests -name '*.[ch]' | sort)
+mapfile -t sources < <(find base ipc coordinator loader data workers cpu gpu bench -name '*.[ch]' -o -name '*.cu' |
+    sort)
+mapfile -t tests < <(find tests -name '*.[ch]' -o -name '*.cc' | sort)
 breaches=0
 
 report() {
@@ -39,23 +40,25 @@ lengths() {
 layers() {
     local rule folder allowed file line target
     for rule in "base:base" "ipc:base ipc" "coordinator:base ipc coordinator" \
-        "loader:base ipc loader" "data:base ipc loader coordinator data" "workers:base ipc workers" "cpu:base workers cpu"; do
+        "loader:base ipc loader" "data:base ipc loader coordinator data" "workers:base ipc workers" "cpu:base workers cpu" \
+        "gpu:base workers gpu"; do
         folder=${rule%%:*} allowed=" ${rule#*:} "
         while IFS=: read -r file line target; do
             target=${target#*\"} target=${target%%/*}
             if [[ $allowed != *" $target "* ]]; then
                 echo "$file:$line: $folder may not include $target/"
             fi
-        done < <(grep -nE '^#include "' -r "$folder" --include='*.[ch]')
+        done < <(grep -nE '^#include "' -r "$folder" --include='*.[ch]' --include='*.cu' |
+            grep -vE '^gpu/(launch.h:.*"tests/gpu/cuhost_device.h"|plugin.c:.*"ipc/setup.h")')
     done
     # The data program sees the index of a data set, not the supervision of a run.
     grep -nE '^#include "coordinator/' -r data --include='*.[ch]' |
         grep -v 'coordinator/dataset' |
         sed 's/:#include/: data may include only dataset* of coordinator: #include/'
     # The backends see the program and the table they fill, not the trainer.
-    grep -nE '^#include "workers/' -r cpu --include='*.[ch]' |
+    grep -nE '^#include "workers/' -r cpu gpu --include='*.[ch]' --include='*.cu' |
         grep -vE 'workers/(backend|program|graph|dropout)\.h' |
-        sed 's/:#include/: cpu may include only backend, program, graph and dropout: #include/'
+        sed 's/:#include/: backends may include only backend, program, graph and dropout: #include/'
 }
 
 # Words that belong to few files.
@@ -79,6 +82,8 @@ spdx() {
 
 # A prototype in a header must follow a comment or another prototype of the same comment.
 prototypes() {
+    local headers
+    mapfile -t headers < <(printf '%s\n' "${sources[@]}" | grep '\.h$')
     awk '
         FNR == 1 { documented = 0 }
         /\*\/ *$/ { documented = 1; next }
@@ -86,7 +91,7 @@ prototypes() {
         /^$/ { documented = 0; next }
         /^(static inline |extern )?[a-z].*\(.*/ && !/^(struct|enum|union)[^(]*\{/ && !/^ / && !/^#/ {
             if (!documented) { printf "%s:%d: prototype without comment\n", FILENAME, FNR } }
-    ' $(printf '%s\n' "${sources[@]}" | grep '\.h$')
+    ' "${headers[@]}"
 }
 
 formatting() {

@@ -336,6 +336,89 @@ Test(identity, a_number_of_loaders_that_was_given_stays, .init = set_up, .fini =
     command_free(&fixed);
 }
 
+static const char *const simd_levels[] = {"auto", "avx512", "avx2", "c"};
+#define SIMD_LEVELS (sizeof(simd_levels) / sizeof(simd_levels[0]))
+
+/* Bytes of the samples that `show` makes of photographs, or NULL where the CPU refuses the level.
+ */
+static char *shown_pixels(const char *folder, const char *level, const char *method,
+                          size_t *ret_bytes) {
+    struct command show =
+        command_run(scratch, "show", folder, "--train-crop-size", "96", "--count", "30", "--simd",
+                    level, "--io", method, "--npy", "pixels.npy", NULL);
+    bool refused = show.status == 2;
+    cr_assert(refused || show.status == 0, "%s: exit %d: %s", level, show.status, show.err);
+    cr_assert(!refused || strstr(show.err, "this CPU does not have") != NULL, "%s", show.err);
+    command_free(&show);
+    if (refused) {
+        return NULL;
+    }
+    char path[300];
+    snprintf(path, sizeof(path), "%s/pixels.npy", scratch);
+    FILE *file = fopen(path, "rb");
+    cr_assert_not_null(file);
+    const size_t room = 1 << 20;
+    char *bytes = malloc(room);
+    *ret_bytes = fread(bytes, 1, room, file);
+    cr_assert(*ret_bytes > 30 * 96 * 96 * 3 && *ret_bytes < room);
+    fclose(file);
+    return bytes;
+}
+
+/* JSIMD_FORCENONE is libjpeg-turbo's own switch to plain C. */
+Test(identity, shown_pixels_are_the_same_bytes_with_any_cpu_instructions_and_read_method,
+     .init = set_up, .fini = tear_down, .timeout = 120) {
+    static const char *const methods[] = {"uring", "pread"};
+    char folder[400];
+    snprintf(folder, sizeof(folder), "%s/photographs", scratch);
+    dataset_make_jpeg(folder, 2, 20, 2, 250);
+    size_t first_bytes, bytes;
+    char *first = shown_pixels(folder, "c", "pread", &first_bytes);
+    cr_assert_not_null(first, "plain C is always there");
+    for (size_t i = 0; i < 4 * SIMD_LEVELS; i++) {
+        const char *level = simd_levels[i / 4], *method = methods[i % 2];
+        bool plain_jpeg = i / 2 % 2 == 1;
+        cr_assert_eq(plain_jpeg ? setenv("JSIMD_FORCENONE", "1", 1) : unsetenv("JSIMD_FORCENONE"),
+                     0);
+        char *pixels = shown_pixels(folder, level, method, &bytes);
+        if (pixels != NULL) {
+            cr_assert_eq(bytes, first_bytes);
+            cr_assert_eq(memcmp(pixels, first, bytes), 0, "--simd %s, --io %s, %s", level, method,
+                         plain_jpeg ? "plain libjpeg" : "libjpeg as it likes");
+        }
+        free(pixels);
+    }
+    free(first);
+}
+
+Test(identity, a_training_has_the_same_weights_with_any_cpu_instructions_of_the_loaders,
+     .init = set_up, .fini = tear_down, .timeout = 120) {
+    static const char *const loaders[] = {"1", "2", "3"};
+    static const char *const methods[] = {"uring", "pread"};
+    char first[65] = "", hash[65], out[32];
+    for (size_t i = 0; i < 2 * SIMD_LEVELS; i++) {
+        const char *level = simd_levels[SIMD_LEVELS - 1 - i / 2];
+        snprintf(out, sizeof(out), "out-%zu", i);
+        struct command command = train_on_photographs(
+            out, (const char *[]){"--epochs", "2", "--simd", level, "--workers", loaders[i % 3],
+                                  "--io", methods[i % 2], NULL});
+        command_wait(&command);
+        bool refused = command.status == 2;
+        cr_assert(refused ? strstr(command.err, "this CPU does not have") != NULL
+                          : command.status == 0,
+                  "--simd %s: exit %d: %s", level, command.status, command.err);
+        if (!refused) {
+            json_text(command.out, "weights_sha256", hash, sizeof(hash));
+            if (i == 0) {
+                strcpy(first, hash);
+            }
+            cr_assert_str_eq(hash, first, "--simd %s, %s loaders, %s", level, loaders[i % 3],
+                             methods[i % 2]);
+        }
+        command_free(&command);
+    }
+}
+
 /* Stop a run at a random moment; exit 75 and a durable checkpoint are expected when it was running.
  */
 static bool interrupt(struct command *command, struct nnc_rng *rng) {

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -434,6 +435,131 @@ Test(reader, a_shard_of_another_size_than_indexed_is_refused) {
     read_all(reader, 1, 1, check_changed);
     nnc_reader_close(reader);
     end(&world);
+}
+
+/* ---- advice ---- */
+
+enum {
+    ADVISED_FILE = 8 << 20,
+    ADVISED_OFFSET = (4 << 20) + 100,
+    ADVISED_BYTES = 300000, /* more than the kernel fetches for one piece of advice */
+    ADVISED_MARGIN = 2 << 20,
+};
+
+/* Pages of a part of a file that are in memory. */
+static size_t resident(const char *path, size_t offset, size_t bytes) {
+    static unsigned char pages[ADVISED_FILE / 4096 + 2];
+    int fd = open(path, O_RDONLY);
+    size_t first = offset / 4096 * 4096, count = (offset + bytes - first + 4095) / 4096, found = 0;
+    void *map = mmap(NULL, offset + bytes - first, PROT_READ, MAP_SHARED, fd, (off_t)first);
+    cr_assert_neq(map, MAP_FAILED);
+    cr_assert_eq(mincore(map, offset + bytes - first, pages), 0);
+    for (size_t i = 0; i < count; i++) {
+        found += pages[i] & 1;
+    }
+    munmap(map, offset + bytes - first);
+    close(fd);
+    return found;
+}
+
+/* Drop a file from the page cache; false where the file system keeps it. */
+static bool drop(const char *path) {
+    int fd = open(path, O_RDWR);
+    cr_assert_eq(fsync(fd), 0);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+    return resident(path, 0, ADVISED_FILE) == 0;
+}
+
+/* Sample 0 is a part of "file", 1 is "other", and 2 cannot be had. */
+static struct world make_advised(bool folder, bool direct) {
+    struct world world = begin(folder ? NNC_INDEX_FOLDER : NNC_INDEX_TAR);
+    static const char *const names[] = {"file", "other", "missing"};
+    world.direct = direct;
+    write_file(&world, "file", 3, ADVISED_FILE);
+    write_file(&world, "other", 4, ADVISED_BYTES);
+    for (uint32_t i = 0; i < 3 && !folder; i++) {
+        nnc_index_builder_add_file(world.builder, names[i], i == 0 ? ADVISED_FILE : ADVISED_BYTES,
+                                   0);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        add_sample(&world, names[i], i == 0 && !folder ? ADVISED_OFFSET : 0, ADVISED_BYTES,
+                   folder ? 0 : i);
+    }
+    open_source(&world, -1);
+    return world;
+}
+
+/* Read sample 1: the reader goes on with advice while it waits for reads. */
+static void read_other(struct nnc_reader *reader) {
+    struct nnc_read_done done;
+    nnc_reader_submit(reader, &(struct nnc_read){.sample = 1});
+    cr_assert_eq(nnc_reader_wait(reader, &done), 1);
+    cr_assert(done.code == 0 && done.size == ADVISED_BYTES);
+    for (size_t i = 0; i < done.size; i += 97) {
+        cr_assert_eq(done.bytes[i], byte_at(4, i));
+    }
+}
+
+static bool comes_into_memory(struct nnc_reader *reader, const char *path, size_t offset) {
+    size_t pages = (offset + ADVISED_BYTES + 4095) / 4096 - offset / 4096;
+    for (int i = 0; i < 500 && resident(path, offset, ADVISED_BYTES) < pages; i++) {
+        read_other(reader);
+        usleep(10000);
+    }
+    return resident(path, offset, ADVISED_BYTES) == pages;
+}
+
+Test(reader, advice_brings_exactly_the_bytes_of_the_sample_into_memory) {
+    for (size_t i = 0; i < 4; i++) {
+        bool folder = i / 2 == 1;
+        struct world world = make_advised(folder, false);
+        const char *path = path_of(&world, "file");
+        size_t offset = folder ? 0 : ADVISED_OFFSET;
+        struct nnc_reader *reader = open_reader(&world, i % 2, 2);
+        bool drops = drop(path);
+        if (reader != NULL && drops) {
+            cr_expect(nnc_reader_advise(reader, NNC_PHASE_TRAIN, 0));
+            cr_expect(comes_into_memory(reader, path, offset), "kind %zu, folder %d", i % 2,
+                      folder);
+            cr_expect(folder || resident(path, 0, ADVISED_MARGIN) == 0);
+            cr_expect_eq(resident(path, ADVISED_FILE - ADVISED_MARGIN, ADVISED_MARGIN), 0);
+        }
+        nnc_reader_close(reader);
+        end(&world);
+        if (!drops) {
+            cr_skip_test("this file system keeps files in memory");
+        }
+    }
+}
+
+Test(reader, advice_past_the_page_cache_is_none) {
+    for (size_t i = 0; i < 4; i++) {
+        struct world world = make_advised(i / 2 == 1, true);
+        struct nnc_reader *reader = open_reader(&world, i % 2, 2);
+        bool drops = drop(path_of(&world, "file"));
+        if (reader != NULL) {
+            cr_expect_not(nnc_reader_advise(reader, NNC_PHASE_TRAIN, 0));
+            read_other(reader);
+            usleep(50000);
+            cr_expect(!drops || resident(path_of(&world, "file"), 0, ADVISED_FILE) == 0);
+        }
+        nnc_reader_close(reader);
+        end(&world);
+    }
+}
+
+Test(reader, advice_that_nobody_can_follow_is_forgotten) {
+    for (size_t i = 0; i < 4; i++) {
+        struct world world = make_advised(i / 2 == 1, false);
+        struct nnc_reader *reader = open_reader(&world, i % 2, 2);
+        for (int turn = 0; reader != NULL && turn < 100; turn++) {
+            nnc_reader_advise(reader, NNC_PHASE_TRAIN, 2);
+            read_other(reader);
+        }
+        nnc_reader_close(reader);
+        end(&world);
+    }
 }
 
 /* ---- refusal ---- */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bench comm, in each rank:
  *
- *   all-reduces of growing size     host communicator alone: a device's takes gradients and no
- * others steps alone                     feed, forward, backward, update; no rank waits for another
+ *   all-reduces of growing size     of the host's communicator; a device's takes gradients alone
+ *   steps alone                     feed, forward, backward, update; no rank waits for another
  *   (devices join)
  *   steps together                  the same with the sums, as a training has them
  *   the sums of all gradients       with nothing beside them

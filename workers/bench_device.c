@@ -118,7 +118,8 @@ int nnc_bench_graph(const struct nnc_bench_target *target, const struct nnc_grap
                                            .device = target->device,
                                            .threads = target->threads,
                                            .graph = graph,
-                                           .whole_only = true};
+                                           .whole_only = true,
+                                           .calm_scale = true};
     uint32_t repeats = target->repeats < REPEATS_MAX ? target->repeats : REPEATS_MAX;
     struct nnc_bench_times times;
     struct nnc_case_model model;

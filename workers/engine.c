@@ -207,13 +207,15 @@ static void fill_device(const struct nnc_setup *setup, struct nnc_engine *engine
                         struct nnc_device_params *ret_device) {
     const struct nnc_config *config = &setup->config;
     bool keeps = nnc_path_cache("plans", engine->cache_dir, sizeof(engine->cache_dir)) == 0;
-    *ret_device = (struct nnc_device_params){.ordinal = (uint32_t)setup->device,
-                                             .amp = config->amp,
-                                             .deterministic = config->deterministic,
-                                             .graphs = config->cuda_graphs,
-                                             .autotune = config->autotune,
-                                             .workspace_bytes = (size_t)config->workspace << 20,
-                                             .cache_dir = keeps ? engine->cache_dir : NULL};
+    *ret_device =
+        (struct nnc_device_params){.ordinal = (uint32_t)setup->device,
+                                   .amp = config->amp,
+                                   .deterministic = config->deterministic,
+                                   .graphs = config->cuda_graphs,
+                                   /* Which one is fastest differs from run to run. */
+                                   .autotune = config->deterministic ? 0 : config->autotune,
+                                   .workspace_bytes = (size_t)config->workspace << 20,
+                                   .cache_dir = keeps ? engine->cache_dir : NULL};
 }
 
 static int open_backend(struct nnc_engine *engine, const struct nnc_engine_params *from) {

@@ -59,7 +59,8 @@ struct nnc_case_params selftest_case_params(const struct nnc_selftest_params *pa
     return (struct nnc_case_params){.ops = params->ops,
                                     .device = params->device[0],
                                     .threads = params->threads,
-                                    .seed = params->seed};
+                                    .seed = params->seed,
+                                    .calm_scale = true};
 }
 
 struct nnc_case_params selftest_exact_params(const struct nnc_selftest_params *params) {

@@ -150,7 +150,7 @@ int nnc_case_open(const struct nnc_case_params *params, const struct nnc_case *r
     }
     code = code < 0 ? code : compile_all(&model, params->whole_only);
     code = code < 0 ? code : make_samples(&model, params->seed, params->rank);
-    if (code >= 0 && model.ops->device != NULL) {
+    if (code >= 0 && params->calm_scale && model.ops->device != NULL) {
         code = calm_loss_scale(&model);
     }
     if (code < 0) {

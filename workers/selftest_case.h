@@ -47,6 +47,7 @@ struct nnc_case_params {
     uint64_t seed;                   /* of weights and samples */
     const struct nnc_graph *graph;   /* instead of the case's rows; borrowed */
     bool whole_only;                 /* no program but NNC_CASE_WHOLE */
+    bool calm_scale;                 /* fp16: a loss scale with which no case overflows */
     int (*alive)(void *context);     /* as struct nnc_backend_params has it */
     void *context;
 };

@@ -55,7 +55,7 @@ void image_target_run(const uint8_t *data, size_t bytes) {
     static struct nnc_image *image;
     static struct sample sample;
     if (image == NULL &&
-        (nnc_image_create(&image) < 0 || nnc_resizer_create(NULL, &sample.resizer) < 0)) {
+        (nnc_image_create(&image) < 0 || nnc_resizer_create(NNC_SIMD_AUTO, &sample.resizer) < 0)) {
         abort();
     }
     uint8_t *copy = malloc(bytes + NNC_IMAGE_ROW_SLACK);

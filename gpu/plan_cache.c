@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The plan cache.
+ *
+ * DIRECTORY/DEVICE.plans, DEVICE the first 16 digits of the device's hash:
+ *
+ *   line     "nncoord-plans 1 DEVICE BODY": hashes of cuDNN's version with the device's properties,
+ *            and of all bytes after this line; SHA-256 in hexadecimal
+ *   plans    oldest first, each:
+ *     line   "plan", the numbers of the key, of the policy, and BYTES, in decimal, a blank between
+ *     BYTES  the text, without zero bytes
+ *     1      newline
+ *
+ * Invariant: what is in memory fits a file of FILE_MAX bytes and ROWS_MAX plans; nothing larger is
+ * read. The hash tells damage, not malice: whatever has the right one is still only numbers that
+ * are compared and a text that cuDNN checks. */
+#include "gpu/plan_cache.h"
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/output.h"
+#include "base/sha256.h"
+#include "base/vfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAGIC       "nncoord-plans 1 "
+#define HEX_DIGITS  (NNC_SHA256_HEX_BYTES - 1)
+#define HEAD_BYTES  (sizeof(MAGIC) - 1 + HEX_DIGITS + 1 + HEX_DIGITS + 1)
+#define FILE_MAX    ((size_t)16 << 20)
+#define TEXT_MAX    ((size_t)256 << 10)
+#define ROWS_MAX    4096
+#define KEY_NUMBERS (sizeof(struct nnc_dnn_key) / sizeof(uint32_t))
+/* "plan", 13 numbers of 10 digits, 1, 20, 10 and 6 digits, blanks and newlines: 190 at most. */
+#define ROW_MAX 256
+
+_Static_assert(sizeof(struct nnc_dnn_key) == 13 * sizeof(uint32_t), "a key is 13 numbers");
+
+struct row {
+    struct nnc_dnn_key key;
+    struct nnc_dnn_policy policy;
+    char *text;
+    size_t bytes; /* of text, without the zero */
+};
+
+struct nnc_plan_cache {
+    char path[NNC_PATH_MAX]; /* "": none */
+    char device[NNC_SHA256_HEX_BYTES];
+    struct row rows[ROWS_MAX];
+    uint32_t count;
+    size_t bytes; /* of the file at most */
+    bool changed;
+};
+
+/* SHA-256 of two pieces of memory, in hexadecimal. */
+static int hash(const void *first, size_t first_bytes, const void *second, size_t second_bytes,
+                char ret_hex[NNC_SHA256_HEX_BYTES]) {
+    struct nnc_sha256 *sha = NULL;
+    int code = nnc_sha256_create(&sha);
+    code = code < 0 ? code : nnc_sha256_update(sha, first, first_bytes);
+    code = code < 0 ? code : nnc_sha256_update(sha, second, second_bytes);
+    code = code < 0 ? code : nnc_sha256_hex(sha, ret_hex);
+    nnc_sha256_destroy(sha);
+    return code;
+}
+
+/* ---- in memory ---- */
+
+static bool is_same(const struct row *row, const struct nnc_dnn_key *key,
+                    const struct nnc_dnn_policy *policy) {
+    return memcmp(&row->key, key, sizeof(*key)) == 0 &&
+           row->policy.deterministic == policy->deterministic &&
+           row->policy.workspace_cap == policy->workspace_cap &&
+           row->policy.autotune == policy->autotune;
+}
+
+static void remove_row(struct nnc_plan_cache *cache, uint32_t number) {
+    struct row *row = &cache->rows[number];
+    cache->bytes -= ROW_MAX + row->bytes;
+    free(row->text);
+    cache->count--;
+    memmove(row, row + 1, (cache->count - number) * sizeof(*row));
+}
+
+const char *nnc_plan_cache_find(const struct nnc_plan_cache *cache, const struct nnc_dnn_key *key,
+                                const struct nnc_dnn_policy *policy) {
+    for (uint32_t number = 0; number < cache->count; number++) {
+        if (is_same(&cache->rows[number], key, policy)) {
+            return cache->rows[number].text;
+        }
+    }
+    return NULL;
+}
+
+int nnc_plan_cache_put(struct nnc_plan_cache *cache, const struct nnc_dnn_key *key,
+                       const struct nnc_dnn_policy *policy, const char *text) {
+    const size_t bytes = strlen(text);
+    if (bytes > TEXT_MAX) {
+        return nnc_fail(-E2BIG, "a plan of %zu bytes is not kept", bytes);
+    }
+    char *copy = strdup(text);
+    if (copy == NULL) {
+        return nnc_fail(-ENOMEM, "no memory for a plan of %zu bytes", bytes);
+    }
+    for (uint32_t number = cache->count; number-- > 0;) {
+        if (is_same(&cache->rows[number], key, policy)) {
+            remove_row(cache, number);
+        }
+    }
+    while (cache->count == ROWS_MAX || cache->bytes + ROW_MAX + bytes > FILE_MAX) {
+        remove_row(cache, 0);
+    }
+    cache->rows[cache->count++] = (struct row){*key, *policy, copy, bytes};
+    cache->bytes += ROW_MAX + bytes;
+    cache->changed = true;
+    return 0;
+}
+
+/* ---- from a file ---- */
+
+/* Take a decimal number and the character after it. */
+static bool take_number(char **cursor, char after, uint64_t most, uint64_t *ret_number) {
+    if (**cursor < '0' || **cursor > '9') {
+        return false;
+    }
+    char *end;
+    errno = 0;
+    *ret_number = strtoull(*cursor, &end, 10);
+    *cursor = end + 1;
+    return errno == 0 && *end == after && *ret_number <= most;
+}
+
+/* Take one plan; *cursor is in a text that ends with a zero at end. */
+static bool take_row(char **cursor, const char *end, struct nnc_plan_cache *cache) {
+    static const char word[] = "plan ";
+    if (strncmp(*cursor, word, sizeof(word) - 1) != 0) {
+        return false;
+    }
+    *cursor += sizeof(word) - 1;
+    uint32_t numbers[KEY_NUMBERS];
+    uint64_t number, cap, bytes;
+    for (size_t place = 0; place < KEY_NUMBERS; place++) {
+        if (!take_number(cursor, ' ', UINT32_MAX, &number)) {
+            return false;
+        }
+        numbers[place] = (uint32_t)number;
+    }
+    struct nnc_dnn_policy policy = {0};
+    if (!take_number(cursor, ' ', 1, &number)) {
+        return false;
+    }
+    policy.deterministic = number != 0;
+    if (!take_number(cursor, ' ', SIZE_MAX, &cap) ||
+        !take_number(cursor, ' ', UINT32_MAX, &number) ||
+        !take_number(cursor, '\n', TEXT_MAX, &bytes) || bytes >= (size_t)(end - *cursor)) {
+        return false;
+    }
+    policy.workspace_cap = cap;
+    policy.autotune = (uint32_t)number;
+    char *text = *cursor;
+    *cursor += bytes + 1;
+    if (text[bytes] != '\n') {
+        return false;
+    }
+    text[bytes] = '\0';
+    struct nnc_dnn_key key;
+    memcpy(&key, numbers, sizeof(key));
+    return strlen(text) == bytes && nnc_plan_cache_put(cache, &key, &policy, text) == 0;
+}
+
+/* Take all plans of a file; false when it is not one of this device's, or damaged. content ends
+ * with a zero that is not counted. */
+static bool parse(char *content, size_t bytes, struct nnc_plan_cache *cache) {
+    char head[HEAD_BYTES + 1], body[NNC_SHA256_HEX_BYTES];
+    if (bytes < HEAD_BYTES || hash(content + HEAD_BYTES, bytes - HEAD_BYTES, "", 0, body) < 0) {
+        return false;
+    }
+    snprintf(head, sizeof(head), MAGIC "%s %s\n", cache->device, body);
+    if (memcmp(content, head, HEAD_BYTES) != 0) {
+        return false;
+    }
+    const char *end = content + bytes;
+    for (char *cursor = content + HEAD_BYTES; cursor < end;) {
+        if (!take_row(&cursor, end, cache)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The file's bytes and a zero. Owner: caller frees. NULL: none, or too large. */
+static char *read_file(const char *path, size_t *ret_bytes) {
+    struct nnc_vfs *vfs = nnc_vfs_real();
+    int fd = vfs->ops->open(vfs, path, O_RDONLY | O_NOFOLLOW, 0);
+    if (fd < 0) {
+        return NULL;
+    }
+    int64_t bytes = vfs->ops->size(vfs, fd);
+    char *content = bytes > 0 && (uint64_t)bytes <= FILE_MAX ? malloc((size_t)bytes + 1) : NULL;
+    if (content != NULL && nnc_vfs_read_all(vfs, fd, content, (size_t)bytes, 0) < 0) {
+        free(content);
+        content = NULL;
+    }
+    vfs->ops->close(vfs, fd);
+    if (content != NULL) {
+        content[bytes] = '\0';
+        *ret_bytes = (size_t)bytes;
+    }
+    return content;
+}
+
+static void forget(struct nnc_plan_cache *cache) {
+    while (cache->count > 0) {
+        remove_row(cache, cache->count - 1);
+    }
+}
+
+static void load(struct nnc_plan_cache *cache) {
+    size_t bytes = 0;
+    char *content = read_file(cache->path, &bytes);
+    if (content != NULL && !parse(content, bytes, cache)) {
+        nnc_log(NNC_LOG_DEBUG, "%s: damaged, its plans are made again", cache->path);
+        forget(cache);
+    }
+    free(content);
+    nnc_error_clear();
+    cache->changed = false;
+}
+
+int nnc_plan_cache_open(const char *directory, uint32_t cudnn_version, const char *properties,
+                        struct nnc_plan_cache **ret_cache) {
+    struct nnc_plan_cache *cache = calloc(1, sizeof(*cache));
+    if (cache == NULL) {
+        return nnc_fail(-ENOMEM, "no memory for a plan cache");
+    }
+    char version[16];
+    int digits = snprintf(version, sizeof(version), "%u ", cudnn_version);
+    int code = hash(version, (size_t)digits, properties, strlen(properties), cache->device);
+    if (code < 0) {
+        nnc_plan_cache_close(cache);
+        return code;
+    }
+    cache->bytes = HEAD_BYTES;
+    int room = (int)sizeof(cache->path);
+    if (directory != NULL && snprintf(cache->path, sizeof(cache->path), "%s/%.16s.plans", directory,
+                                      cache->device) < room) {
+        load(cache);
+    } else {
+        cache->path[0] = '\0';
+    }
+    *ret_cache = cache;
+    return 0;
+}
+
+void nnc_plan_cache_close(struct nnc_plan_cache *cache) {
+    if (cache != NULL) {
+        forget(cache);
+        free(cache);
+    }
+}
+
+/* ---- to a file ---- */
+
+/* All after the first line. Owner: caller frees. */
+static int compose(const struct nnc_plan_cache *cache, char **ret_body, size_t *ret_bytes) {
+    char *body = NULL;
+    FILE *stream = open_memstream(&body, ret_bytes);
+    for (uint32_t number = 0; stream != NULL && number < cache->count; number++) {
+        const struct row *row = &cache->rows[number];
+        uint32_t numbers[KEY_NUMBERS];
+        memcpy(numbers, &row->key, sizeof(numbers));
+        fprintf(stream, "plan ");
+        for (size_t place = 0; place < KEY_NUMBERS; place++) {
+            fprintf(stream, "%u ", numbers[place]);
+        }
+        fprintf(stream, "%d %zu %u %zu\n%s\n", row->policy.deterministic, row->policy.workspace_cap,
+                row->policy.autotune, row->bytes, row->text);
+    }
+    bool whole = stream != NULL && ferror(stream) == 0;
+    whole = stream != NULL && fclose(stream) == 0 && whole;
+    if (!whole) {
+        free(body);
+        return nnc_fail(-ENOMEM, "no memory for %zu bytes of plans", cache->bytes);
+    }
+    *ret_body = body;
+    return 0;
+}
+
+static int write_file(const struct nnc_plan_cache *cache, const char *body, size_t bytes) {
+    char digest[NNC_SHA256_HEX_BYTES];
+    char *content = malloc(HEAD_BYTES + bytes + 1);
+    if (content == NULL) {
+        return nnc_fail(-ENOMEM, "no memory for %zu bytes of plans", bytes);
+    }
+    int code = hash(body, bytes, "", 0, digest);
+    if (code >= 0) {
+        snprintf(content, HEAD_BYTES + 1, MAGIC "%s %s\n", cache->device, digest);
+        memcpy(content + HEAD_BYTES, body, bytes);
+        code = nnc_output_save(nnc_vfs_real(), cache->path, content, HEAD_BYTES + bytes);
+    }
+    free(content);
+    return code;
+}
+
+static int make_directory(const char *path) {
+    char directory[NNC_PATH_MAX];
+    snprintf(directory, sizeof(directory), "%s", path);
+    *strrchr(directory, '/') = '\0';
+    int code = nnc_vfs_make_dirs(nnc_vfs_real(), directory, 0700);
+    return code < 0 ? nnc_fail(code, "%s: %s", directory, strerror(-code)) : 0;
+}
+
+int nnc_plan_cache_save(struct nnc_plan_cache *cache) {
+    if (!cache->changed || cache->path[0] == '\0') {
+        return 0;
+    }
+    char *body = NULL;
+    size_t bytes = 0;
+    int code = make_directory(cache->path);
+    code = code < 0 ? code : compose(cache, &body, &bytes);
+    code = code < 0 ? code : write_file(cache, body, bytes);
+    free(body);
+    cache->changed = code < 0;
+    return code;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The convolution plans of a backend: each shape is chosen once, however many layers and
+ * executables have it, and remembered on disk. */
+#ifndef NNC_GPU_PLANS_H
+#define NNC_GPU_PLANS_H
+
+#include "gpu/dnn.h"
+#include "gpu/plan_cache.h"
+
+struct nnc_gpu_plan_row {
+    struct nnc_dnn_key key;
+    struct nnc_dnn_plan *plan; /* NULL: this key has none */
+};
+
+struct nnc_gpu_plans {
+    struct nnc_dnn_device *device; /* borrowed */
+    struct nnc_dnn_policy policy;
+    struct nnc_plan_cache *cache;
+    struct nnc_gpu_plan_row *rows;
+    uint32_t count;
+};
+
+/* Runs a plan in the memory that it will have.
+ * Errors: -ENOTSUP: this plan does not run, another may; all else ends the search. */
+struct nnc_gpu_trial {
+    int (*run)(void *context, const struct nnc_dnn_plan *plan, int64_t *ret_ns);
+    void *context;
+};
+
+/* plans is zero-filled before. cache_dir NULL: nothing is kept.
+ * Owner: end with nnc_gpu_plans_finish(), after an error too. Errors: -ENOMEM, -NNC_E_HARDWARE. */
+int nnc_gpu_plans_init(struct nnc_gpu_plans *plans, struct nnc_dnn_device *device,
+                       const struct nnc_dnn_policy *policy, const char *cache_dir);
+void nnc_gpu_plans_finish(struct nnc_gpu_plans *plans);
+
+/* The plan for a key, which ran on trial. Errors: as nnc_dnn_select(), and those of the trial. */
+int nnc_gpu_plans_get(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key,
+                      const struct nnc_gpu_trial *trial, const struct nnc_dnn_plan **ret_plan);
+
+/* Write what is new to disk, which may fail without harm. */
+void nnc_gpu_plans_save(struct nnc_gpu_plans *plans);
+
+#endif

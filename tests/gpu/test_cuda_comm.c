@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two ranks, each a process with a GPU of its own: what they reduce, and how they part. */
+#include "tests/gpu/cuda_case.h"
+
+#include "base/clock.h"
+#include "base/config.h"
+#include "base/err.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    RANKS = 2
+};
+
+/* What the processes of a test share. */
+struct shared {
+    uint8_t id[NNC_COMM_ID_BYTES];
+    _Atomic int named;
+    float gradients[RANKS][1 << 14];
+};
+
+static struct shared *shared;
+static uint32_t own_rank;
+static uint64_t deadline_ns; /* of waits; 0: none */
+
+static int before_deadline(void *context) {
+    (void)context;
+    return deadline_ns == 0 || nnc_clock_ns() < deadline_ns ? 0 : -NNC_E_STOPPED;
+}
+
+/* `open` of one rank among two. */
+static int open_rank(const struct nnc_backend_params *params, struct nnc_backend **ret_backend) {
+    struct nnc_backend_params own = *params;
+    own.rank = own_rank;
+    own.ranks = RANKS;
+    own.alive = before_deadline;
+    return nnc_backend_cuda.open(&own, ret_backend);
+}
+
+static void join(struct nnc_case_model *model) {
+    const struct nnc_device_ops *device = model->ops->device;
+    if (own_rank == 0) {
+        cr_assert_eq(device->comm_id(shared->id), 0, "%s", nnc_error_text());
+        shared->named = 1;
+    }
+    while (!shared->named) {
+        nnc_clock_sleep_ns(100000);
+    }
+    cr_assert_eq(device->comm_open(model->backend, shared->id), 0, "%s", nnc_error_text());
+}
+
+/* Start `run` in a process for each rank; returns their statuses. */
+static void run_ranks(int (*run)(void), int ret_status[RANKS]) {
+    pid_t child[RANKS];
+    shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    for (uint32_t rank = 0; rank < RANKS; rank++) {
+        child[rank] = fork();
+        if (child[rank] == 0) {
+            own_rank = rank;
+            _exit(run());
+        }
+    }
+    for (uint32_t rank = 0; rank < RANKS; rank++) {
+        cr_assert_eq(waitpid(child[rank], &ret_status[rank], 0), child[rank]);
+    }
+}
+
+static const char usual[] = "devices=2,schedule=random,seed=4";
+
+static void open_model(const struct nnc_backend_ops *ops, int32_t amp, const char *fake,
+                       struct nnc_case_model *model) {
+    cuda_case_configure(fake, amp);
+    case_device.ordinal = own_rank;
+    case_model_open(ops, cuda_case_row("vgg in small"), model);
+}
+
+/* Each rank's labels are its own. */
+static void choose_labels(struct nnc_case_model *model, uint32_t rank) {
+    for (uint32_t n = 0; n < model->row->batch; n++) {
+        model->labels[n] = (int32_t)((n + 3 * rank) % model->graph->classes);
+    }
+}
+
+/* All gradients, one after the other; returns how many. */
+static size_t get_gradients(struct nnc_case_model *model, float *ret_values) {
+    size_t count = 0;
+    for (uint32_t number = 0; number < model->graph->param_count; number++) {
+        cr_assert_eq(
+            model->ops->get(model->backend, NNC_STATE_GRADIENT, number, ret_values + count), 0,
+            "%s", nnc_error_text());
+        count += model->graph->params[number].count;
+        cr_assert_leq(count, sizeof(shared->gradients[0]) / sizeof(float));
+    }
+    return count;
+}
+
+/* The sum over ranks, each computed alone. */
+static size_t expected_gradients(int32_t amp, float *ret_sum) {
+    static float part[1 << 14];
+    size_t count = 0;
+    for (uint32_t rank = 0; rank < RANKS; rank++) {
+        struct nnc_case_model model;
+        open_model(&nnc_backend_cuda, amp, usual, &model);
+        choose_labels(&model, rank);
+        case_model_step(&model, NNC_CASE_WHOLE, 1);
+        count = get_gradients(&model, part);
+        for (size_t place = 0; place < count; place++) {
+            ret_sum[place] += part[place];
+        }
+        case_model_close(&model);
+    }
+    return count;
+}
+
+/* Largest distance, relative to the largest value. */
+static double distance(const float *left, const float *right, size_t count) {
+    double largest = 0;
+    double worst = 0;
+    for (size_t place = 0; place < count; place++) {
+        largest = fmax(largest, fabs((double)left[place]));
+        worst = fmax(worst, fabs((double)left[place] - right[place]));
+    }
+    return worst / largest;
+}
+
+static int sum_over_ranks(void) {
+    static float expected[1 << 14];
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct nnc_case_model model;
+    uint64_t ready = 0;
+    uint64_t reduced = 0;
+    ops.open = open_rank;
+    size_t count = expected_gradients(NNC_AMP_OFF, expected);
+    open_model(&ops, NNC_AMP_OFF, usual, &model);
+    join(&model);
+    choose_labels(&model, own_rank);
+    case_model_step(&model, NNC_CASE_WHOLE, 1);
+    get_gradients(&model, shared->gradients[own_rank]);
+    ops.device->progress(model.backend, &ready, &reduced);
+    case_model_close(&model);
+    double error = distance(expected, shared->gradients[own_rank], count);
+    /* Each sum of two is rounded once, times 2 and halved again without error. */
+    bool good = error < 4 * 0x1p-24 && reduced >= 4 && ready == reduced;
+    if (!good) {
+        fprintf(stderr, "rank %u: error %g, %llu reductions\n", own_rank, error,
+                (unsigned long long)reduced);
+    }
+    return good ? 0 : 1;
+}
+
+Test(cuda_comm, ranks_sum_their_gradients_and_get_equal_bytes, .timeout = 60) {
+    int status[RANKS];
+    run_ranks(sum_over_ranks, status);
+    cr_expect_eq(status[0], 0);
+    cr_expect_eq(status[1], 0);
+    cr_expect_arr_eq(shared->gradients[0], shared->gradients[1], sizeof(shared->gradients[0]));
+    cr_expect_neq(shared->gradients[0][0], 0);
+}
+
+static int only_rank_0_has_samples(void) {
+    const struct nnc_sgd sgd = {.lr = 0.01f, .momentum = 0.9f};
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct nnc_case_model model;
+    int rc = 0;
+    ops.open = open_rank;
+    open_model(&ops, NNC_AMP_BF16, usual, &model);
+    join(&model);
+    for (uint64_t step = 0; rc == 0 && step < 5; step++) {
+        if (own_rank == 0 || step % 2 == 0) {
+            case_model_step(&model, NNC_CASE_WHOLE, step);
+        } else {
+            rc = ops.zero_gradients(model.backend);
+        }
+        rc = rc < 0 ? rc : ops.update(model.backend, &sgd);
+    }
+    get_gradients(&model, shared->gradients[own_rank]);
+    case_model_close(&model);
+    return rc < 0 ? 1 : 0;
+}
+
+Test(cuda_comm, a_rank_without_samples_takes_part, .timeout = 60) {
+    int status[RANKS];
+    run_ranks(only_rank_0_has_samples, status);
+    cr_expect_eq(status[0], 0);
+    cr_expect_eq(status[1], 0);
+    cr_expect_arr_eq(shared->gradients[0], shared->gradients[1], sizeof(shared->gradients[0]));
+    cr_expect_neq(shared->gradients[0][0], 0);
+}
+
+/* What the network says of a peer while its gradients are awaited. */
+static int hear_of_a_failure(void) {
+    const struct nnc_step_params params = {.global_count = 4};
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct nnc_case_model model;
+    ops.open = open_rank;
+    open_model(&ops, NNC_AMP_OFF, "devices=2,schedule=lazy,faults=ncclAllReduce:3:remote", &model);
+    const struct nnc_feed feed = {model.images, model.sample_stride, model.labels};
+    join(&model);
+    deadline_ns = nnc_clock_ns() + 20ull * 1000 * 1000 * 1000;
+    int rc = ops.feed(model.executable[NNC_CASE_WHOLE], &feed);
+    if (rc == 0) {
+        rc = ops.step(model.executable[NNC_CASE_WHOLE], &params);
+    }
+    if (rc == 0) {
+        rc = ops.device->finish(model.backend);
+    }
+    bool told = strstr(nnc_error_text(), "NCCL says") != NULL;
+    ops.device->comm_abort(model.backend);
+    case_model_close(&model);
+    if (rc != -NNC_E_COMM || !told) {
+        fprintf(stderr, "%d: %s\n", rc, nnc_error_text());
+        return 1;
+    }
+    return 0;
+}
+
+Test(cuda_comm, a_failure_of_a_peer_is_told_in_words, .timeout = 60) {
+    int status[RANKS];
+    run_ranks(hear_of_a_failure, status);
+    cr_expect_eq(status[0], 0);
+    cr_expect_eq(status[1], 0);
+}
+
+/* Rank 1 dies between two steps; rank 0 hears of it from `alive`, as from a coordinator. */
+static int survive(void) {
+    const struct nnc_step_params params = {.global_count = 4};
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct nnc_case_model model;
+    ops.open = open_rank;
+    open_model(&ops, NNC_AMP_OFF, usual, &model);
+    const struct nnc_feed feed = {model.images, model.sample_stride, model.labels};
+    join(&model);
+    case_model_step(&model, NNC_CASE_WHOLE, 1);
+    if (own_rank == 1) {
+        raise(SIGKILL);
+    }
+    deadline_ns = nnc_clock_ns() + 300 * 1000 * 1000;
+    int rc = ops.feed(model.executable[NNC_CASE_WHOLE], &feed);
+    if (rc == 0) {
+        rc = ops.step(model.executable[NNC_CASE_WHOLE], &params);
+    }
+    if (rc == 0) {
+        rc = ops.device->finish(model.backend);
+    }
+    ops.device->comm_abort(model.backend);
+    case_model_close(&model);
+    if (rc != -NNC_E_STOPPED && rc != -NNC_E_COMM) {
+        fprintf(stderr, "%d: %s\n", rc, nnc_error_text());
+        return 1;
+    }
+    return 0;
+}
+
+Test(cuda_comm, a_dead_peer_ends_the_wait_not_the_process, .timeout = 60) {
+    int status[RANKS];
+    run_ranks(survive, status);
+    cr_expect_eq(status[0], 0);
+    cr_expect(WIFSIGNALED(status[1]) && WTERMSIG(status[1]) == SIGKILL);
+}
+
+Test(cuda_comm, graphs_are_for_one_rank) {
+    struct nnc_backend *backend = NULL;
+    const struct nnc_backend_params params = {.ranks = 2, .device = {.graphs = true}};
+    cr_expect_eq(nnc_backend_cuda.open(&params, &backend), -NNC_E_USAGE);
+    cr_expect(strstr(nnc_error_text(), "--cuda-graphs"), "%s", nnc_error_text());
+}
