@@ -115,6 +115,7 @@ struct nnc_config {
     int32_t cache;             /* enum nnc_cache */
     int32_t consumer;          /* enum nnc_consumer */
     double simulate_gpu;       /* images per second of the device; 0 = none */
+    bool compare;              /* bench gpu: print what others published */
     uint32_t count;            /* images of show and bench synth; 0 = as the verb has it */
     uint32_t classes;          /* class folders of bench synth */
     char output[NNC_PATH_MAX]; /* file that show draws */

@@ -35,7 +35,10 @@ enum nnc_verb_mask {
     NNC_VERB_SHOW = 1 << 9,
     NNC_VERB_PACK = 1 << 10,
     NNC_VERB_BENCH_SYNTH = 1 << 11,
-    NNC_VERB_EVERY = (1 << 12) - 1,
+    NNC_VERB_SELFTEST = 1 << 12,
+    NNC_VERB_BENCH_COMM = 1 << 13,
+    NNC_VERB_BENCH_GPU = 1 << 14,
+    NNC_VERB_EVERY = (1 << 15) - 1,
 };
 
 /* What becomes of the words after verb and subverb. */

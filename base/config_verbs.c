@@ -78,6 +78,14 @@ const struct nnc_verb nnc_config_verbs[] = {
      .help = "report what this machine offers and lacks",
      .text = "Report processors, memory, limits, io_uring, GPUs and storage as nncoord sees them, "
              "and what it does without."},
+    {.name = "selftest",
+     .words_name = "",
+     .words = NNC_WORDS_NONE,
+     .mask = NNC_VERB_SELFTEST,
+     .help = "check a GPU, or the CPU, against the reference",
+     .text = "Compare what the devices of --gpus, or the CPU, compute with plain C: every "
+             "operation forward and backward, updates, repetition, a step of ResNet-50, and with "
+             "several devices their sums. Exit status 0 when all is well, 1 when not."},
     {.name = "bench",
      .subverb = "input",
      .words_name = "DATA",
@@ -94,6 +102,25 @@ const struct nnc_verb nnc_config_verbs[] = {
      .mask = NNC_VERB_BENCH_TRAIN,
      .help = "measure the trainer alone",
      .text = "Train on synthetic images without loaders: images per second."},
+    {.name = "bench",
+     .subverb = "gpu",
+     .words_name = "",
+     .words = NNC_WORDS_NONE,
+     .mask = NNC_VERB_BENCH_GPU,
+     .help = "measure a GPU's operations against what it could do",
+     .text = "Measure what the devices of --gpus, or the CPU, can copy and multiply, then each "
+             "operation of --model (all: every network) beside the least it can take, then the "
+             "whole step on synthetic images: images per second, share of the device's peak, "
+             "memory. --compare adds what others published."},
+    {.name = "bench",
+     .subverb = "comm",
+     .words_name = "",
+     .words = NNC_WORDS_NONE,
+     .mask = NNC_VERB_BENCH_COMM,
+     .help = "measure the sums over ranks",
+     .text = "Time all-reduces between the ranks of --gpus or --cpu-ranks, by size, as bandwidth "
+             "of the algorithm and of the bus; then training steps on synthetic images with and "
+             "without them, and how much of the reductions hides behind the backward pass."},
     {.name = "bench",
      .subverb = "synth",
      .words_name = "DIR",

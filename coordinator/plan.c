@@ -9,8 +9,8 @@
 
 #include "base/checked.h"
 #include "base/err.h"
-#include "coordinator/gpus.h"
 #include "coordinator/group.h"
+#include "ipc/gpus.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -115,6 +115,7 @@ static void choose_phases(const struct nnc_plan_input *input, struct nnc_schedul
         schedule->eval_every = 1;
         break;
     case NNC_MODE_BENCH_TRAIN:
+    case NNC_MODE_BENCH_COMM:
         schedule->train_samples = config->batch_size;
         schedule->epochs = 1;
         break;
@@ -176,8 +177,8 @@ int nnc_plan_make(const struct nnc_plan_input *input, struct nnc_plan *ret_plan)
         return result;
     }
     plan.ring_bytes = ctl_bytes + data_bytes;
-    plan.loaders = input->mode == NNC_MODE_BENCH_TRAIN ? 0 : plan.loaders;
-    plan.loaders_max = input->mode == NNC_MODE_BENCH_TRAIN ? 0 : plan.loaders_max;
+    plan.loaders = nnc_mode_is_synthetic(input->mode) ? 0 : plan.loaders;
+    plan.loaders_max = nnc_mode_is_synthetic(input->mode) ? 0 : plan.loaders_max;
     *ret_plan = plan;
     return 0;
 }

@@ -240,6 +240,14 @@ static void on_logits(struct nnc_run_state *run, const struct nnc_message *messa
     run->params->on_logits(run->params->context, &logits, values);
 }
 
+static void on_comm(struct nnc_run_state *run, const struct nnc_message *message) {
+    struct nnc_msg_comm comm;
+    memcpy(&comm, message->body, sizeof(comm));
+    if (run->params->on_comm != NULL && comm.figure < NNC_COMM_FIGURES) {
+        run->params->on_comm(run->params->context, &comm);
+    }
+}
+
 /* The payload of a message, before the state machine hears of it. */
 static void take_payload(struct nnc_run_state *run, uint32_t child,
                          const struct nnc_message *message) {
@@ -267,6 +275,11 @@ static void take_payload(struct nnc_run_state *run, uint32_t child,
         break;
     case NNC_MSG_LOGITS:
         on_logits(run, message);
+        break;
+    case NNC_MSG_COMM:
+        if (trainer && child == 0) {
+            on_comm(run, message);
+        }
         break;
     case NNC_MSG_MEASURE:
         if (trainer) {

@@ -16,12 +16,14 @@ struct nnc_run_params {
     const struct nnc_config *config;
     enum nnc_mode mode;
     const struct nnc_machine *machine;
-    const struct nnc_dataset *dataset; /* NULL for bench train */
+    const struct nnc_dataset *dataset; /* NULL for synthetic modes */
     struct nnc_rundir *rundir;         /* opened; NULL: nothing is written */
     char model_path[NNC_PATH_MAX];     /* "" for modes without a model */
     uint32_t classes; /* of the model when the data set has none; 0: the text's own */
     /* predict: called for each chunk of logits, in order of samples */
     void (*on_logits)(void *context, const struct nnc_msg_logits *message, const float *values);
+    /* bench comm: called for each figure */
+    void (*on_comm)(void *context, const struct nnc_msg_comm *message);
     void *context;
 };
 

@@ -8,7 +8,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/paths.h"
-#include "coordinator/gpus.h"
+#include "ipc/gpus.h"
 #include "ipc/memfd.h"
 
 #include <assert.h>
@@ -243,7 +243,7 @@ int nnc_run_prepare_generation(struct nnc_run_state *run) {
                 "the group goes on from its snapshot: epoch %" PRIu32 ", step %" PRIu64,
                 run->setup.start_epoch + 1, run->setup.start_step);
     }
-    bool rings = run->params->mode != NNC_MODE_BENCH_TRAIN;
+    bool rings = !nnc_mode_is_synthetic(run->params->mode);
     for (uint32_t rank = 0; rings && rank < run->plan.ranks; rank++) {
         int result = nnc_ring_create(&run->plan.geometry, run->setup.generation,
                                      run->setup.config.shm_dir, &run->ring[rank]);

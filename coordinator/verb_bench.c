@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bench train (a trainer alone), check (every image once); bench input is in verb_bench_input.c,
- * bench synth is another program's. */
+/* bench train (a trainer alone), check (every image once); bench input and bench comm
+ * are in verb_bench_*.c, bench synth and bench gpu are other programs'. */
 #include "coordinator/verbs.h"
 
 #include "base/err.h"
@@ -40,6 +40,12 @@ int nnc_verb_bench(const struct nnc_verb_context *context) {
     const char *subverb = context->command->subverb;
     if (strcmp(subverb, "synth") == 0) {
         return nnc_verb_hand_over(context, "nncoord-data");
+    }
+    if (strcmp(subverb, "gpu") == 0) {
+        return nnc_verb_hand_over(context, "nncoord-trainer");
+    }
+    if (strcmp(subverb, "comm") == 0) {
+        return nnc_verb_bench_comm(context);
     }
     return strcmp(subverb, "train") == 0 ? bench_train(context) : nnc_verb_bench_input(context);
 }

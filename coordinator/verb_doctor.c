@@ -5,9 +5,9 @@
 
 #include "base/err.h"
 #include "base/paths.h"
-#include "coordinator/gpus.h"
 #include "coordinator/nvml.h"
 #include "coordinator/process.h"
+#include "ipc/gpus.h"
 
 #include <inttypes.h>
 #include <jansson.h>

@@ -16,9 +16,10 @@ static const struct {
     const char *name;
     int (*execute)(const struct nnc_verb_context *context);
 } verbs[] = {
-    {"train", nnc_verb_train}, {"eval", nnc_verb_eval},   {"predict", nnc_verb_predict},
-    {"check", nnc_verb_check}, {"bench", nnc_verb_bench}, {"models", nnc_verb_models},
-    {"show", nnc_verb_data},   {"pack", nnc_verb_data},   {"doctor", nnc_verb_doctor},
+    {"train", nnc_verb_train},       {"eval", nnc_verb_eval},   {"predict", nnc_verb_predict},
+    {"check", nnc_verb_check},       {"bench", nnc_verb_bench}, {"models", nnc_verb_models},
+    {"show", nnc_verb_data},         {"pack", nnc_verb_data},   {"doctor", nnc_verb_doctor},
+    {"selftest", nnc_verb_selftest},
 };
 
 int nnc_verb_execute(const struct nnc_verb_context *context) {
@@ -70,6 +71,10 @@ int nnc_verb_hand_over(const struct nnc_verb_context *context, const char *progr
 
 int nnc_verb_data(const struct nnc_verb_context *context) {
     return nnc_verb_hand_over(context, "nncoord-data");
+}
+
+int nnc_verb_selftest(const struct nnc_verb_context *context) {
+    return nnc_verb_hand_over(context, "nncoord-trainer");
 }
 
 int nnc_verb_models(const struct nnc_verb_context *context) {

@@ -42,7 +42,9 @@ int nnc_verb_check(const struct nnc_verb_context *context);
 int nnc_verb_bench(const struct nnc_verb_context *context);
 int nnc_verb_data(const struct nnc_verb_context *context);
 int nnc_verb_bench_input(const struct nnc_verb_context *context); /* called by bench */
+int nnc_verb_bench_comm(const struct nnc_verb_context *context);  /* the same */
 int nnc_verb_models(const struct nnc_verb_context *context);
+int nnc_verb_selftest(const struct nnc_verb_context *context);
 int nnc_verb_doctor(const struct nnc_verb_context *context);
 
 #endif

@@ -60,6 +60,7 @@ static const struct body_rule rules[] = {
     {NNC_MSG_LOGITS, sizeof(struct nnc_msg_logits), 0, 0, offsetof(struct nnc_msg_logits, count),
      sizeof(float)},
     {NNC_MSG_MEASURE, 0, 0, 0, 0, 0},
+    {NNC_MSG_COMM, sizeof(struct nnc_msg_comm), 0, 0, 0, 0},
     {NNC_MSG_DONE, sizeof(struct nnc_msg_done), FIELD(nnc_msg_done, weights_sha256), 0, 0},
     {NNC_MSG_START, 0, 0, 0, 0, 0},
     {NNC_MSG_SNAP, 0, 0, 0, 0, 0},

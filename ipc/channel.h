@@ -20,6 +20,7 @@ enum nnc_message_type {
     NNC_MSG_SAVED,     /* struct nnc_msg_saved + path: checkpoint durable (from a saver) */
     NNC_MSG_LOGITS,    /* struct nnc_msg_logits + floats: predict */
     NNC_MSG_MEASURE,   /* no body: bench input; what follows is measured, all before was warm-up */
+    NNC_MSG_COMM,      /* struct nnc_msg_comm: bench comm, from rank 0 */
     NNC_MSG_DONE,      /* struct nnc_msg_done: the schedule is finished or the stop is reached */
     /* coordinator to child */
     NNC_MSG_START = 64, /* no body: all are READY, run */
@@ -97,6 +98,22 @@ struct nnc_msg_logits {
     uint32_t count;   /* floats that follow, at most 1,000 */
     uint32_t bad;     /* 1: the image could not be read, no floats */
     uint32_t classes; /* floats of the whole sample; its chunks come in order */
+};
+
+/* What a figure of bench comm is of. */
+enum nnc_comm_figure {
+    NNC_COMM_SUM,       /* one all-reduce of so many bytes */
+    NNC_COMM_GRADIENTS, /* those of all gradients, with nothing beside them */
+    NNC_COMM_ALONE,     /* a training step without them */
+    NNC_COMM_TOGETHER,  /* a training step with them */
+    NNC_COMM_FIGURES,
+};
+
+struct nnc_msg_comm {
+    uint32_t figure; /* enum nnc_comm_figure */
+    uint32_t repeats;
+    uint64_t bytes; /* that each rank gives and gets; 0: ALONE */
+    double seconds; /* of the slowest rank, median over the repeats */
 };
 
 struct nnc_msg_done {

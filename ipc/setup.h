@@ -34,7 +34,13 @@ enum nnc_mode {
     NNC_MODE_BENCH_INPUT, /* the trainer only gives batches back */
     NNC_MODE_BENCH_TRAIN, /* synthetic batches, no loaders, no ring */
     NNC_MODE_CHECK,       /* as BENCH_INPUT over each image once, in order */
+    NNC_MODE_BENCH_COMM,  /* synthetic batches as in BENCH_TRAIN; the reductions are measured */
 };
+
+/* Whether a mode trains on synthetic batches: without loaders, rings and data. */
+static inline bool nnc_mode_is_synthetic(int32_t mode) {
+    return mode == NNC_MODE_BENCH_TRAIN || mode == NNC_MODE_BENCH_COMM;
+}
 
 /* One data set as the loaders see it. */
 struct nnc_setup_data {

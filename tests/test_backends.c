@@ -11,9 +11,9 @@
 static const double float_roundoff = 0x1p-24;
 
 static void compare_backend(const struct nnc_backend_ops *ops) {
-    for (const struct backend_case *row = backend_cases; row->name; row++) {
-        struct case_result wanted;
-        struct case_result got;
+    for (const struct nnc_case *row = nnc_cases; row->name; row++) {
+        struct nnc_case_result wanted;
+        struct nnc_case_result got;
         char text[400];
         case_run(&nnc_backend_reference, row, &wanted);
         case_run(ops, row, &got);
@@ -40,11 +40,11 @@ Test(backends, each_equals_the_reference_on_every_case, .timeout = 300) {
 
 /* A saturated loss has gradients of nothing but rounding errors and would prove nothing. */
 Test(backends, no_case_saturates_its_loss) {
-    for (const struct backend_case *row = backend_cases; row->name; row++) {
-        struct case_result result;
+    for (const struct nnc_case *row = nnc_cases; row->name; row++) {
+        struct nnc_case_result result;
         case_run(&nnc_backend_reference, row, &result);
         for (size_t number = 0; number < result.count; number++) {
-            const struct case_vector *vector = &result.vectors[number];
+            const struct nnc_case_vector *vector = &result.vectors[number];
             if (strstr(vector->name, " loss")) {
                 cr_expect(vector->values[0] > 0.05 && vector->values[0] < 100, "%s, %s: %g",
                           row->name, vector->name, (double)vector->values[0]);
@@ -55,9 +55,9 @@ Test(backends, no_case_saturates_its_loss) {
 }
 
 Test(backends, the_reference_repeats_itself_and_an_error_is_seen) {
-    const struct backend_case *row = &backend_cases[0];
-    struct case_result first;
-    struct case_result second;
+    const struct nnc_case *row = &nnc_cases[0];
+    struct nnc_case_result first;
+    struct nnc_case_result second;
     char text[400];
     case_run(&nnc_backend_reference, row, &first);
     case_run(&nnc_backend_reference, row, &second);

@@ -543,7 +543,7 @@ Test(config, wrong_lines_say_what_was_meant) {
         {"train d e", "what is \"e\"?"},
         {"models resnet18", "nncoord models knows show, not \"resnet18\""},
         {"models shwo", "(did you mean show?)"},
-        {"bench", "nncoord bench needs one of: input, train, synth"},
+        {"bench", "nncoord bench needs one of: input, train, gpu, comm, synth"},
         {"bench synth", "nncoord bench synth needs DIR"},
         {"show", "nncoord show needs DATA"},
         {"bench inptu d", "(did you mean input?)"},

@@ -240,6 +240,105 @@ Test(command, a_bench_of_nothing_but_one_bad_image_ends_with_3, .init = set_up, 
     command_free(&bench);
 }
 
+Test(command, bench_comm_measures_sums_by_size_and_a_step_with_and_without, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    struct command bench =
+        command_run(scratch, "bench", "comm", "--cpu-ranks", "3", "--model", "mlp", "--batch-size",
+                    "4", "--bench-steps", "3", "--json", NULL);
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_eq(json_number(bench.out, "ranks"), 3);
+    cr_assert_gt(json_number(bench.out, "step_seconds"), 0);
+    cr_assert_gt(json_number(bench.out, "step_alone_seconds"), 0);
+    json_error_t error;
+    json_t *result = json_loads(bench.out, 0, &error);
+    json_t *sizes = json_object_get(result, "sizes"), *size;
+    size_t at;
+    double last = 0;
+    cr_assert_geq(json_array_size(sizes), 4);
+    json_array_foreach(sizes, at, size) {
+        double bytes = json_number_value(json_object_get(size, "bytes"));
+        double rate = json_number_value(json_object_get(size, "algorithm_bytes_per_s"));
+        double bus = json_number_value(json_object_get(size, "bus_bytes_per_s"));
+        cr_expect_gt(bytes, last);
+        cr_expect_gt(rate, 0);
+        cr_expect_float_eq(bus / rate, 4.0 / 3.0, 1e-6, "2 (n-1) / n of three ranks");
+        last = bytes;
+    }
+    /* 814,090 parameters of 4 bytes. */
+    cr_expect_eq(json_integer_value(json_object_get(json_object_get(result, "gradients"), "bytes")),
+                 3256360);
+    json_decref(result);
+    command_free(&bench);
+}
+
+static double number_in(json_t *object, const char *key) {
+    json_t *value = json_object_get(object, key);
+    cr_assert(json_is_number(value), "%s", key);
+    return json_number_value(value);
+}
+
+Test(command, bench_gpu_measures_ceilings_operations_and_a_step_on_a_cpu_too, .init = set_up,
+     .fini = tear_down, .timeout = 240) {
+    struct command bench = command_run(scratch, "bench", "gpu", "--model", "cnn", "--batch-size",
+                                       "4", "--bench-steps", "3", "--compare", "--json", NULL);
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    json_error_t error;
+    json_t *result = json_loads(bench.out, 0, &error), *op;
+    json_t *device = json_array_get(json_object_get(result, "devices"), 0);
+    json_t *ceilings = json_object_get(device, "ceilings");
+    json_t *model = json_array_get(json_object_get(device, "models"), 0);
+    json_t *ops = json_object_get(model, "operations");
+    double copy = number_in(ceilings, "copy_bytes_per_s"),
+           matrix = number_in(ceilings, "matrix_flops_per_s");
+    size_t at;
+    cr_expect(copy > 0 && matrix > 0 && number_in(ceilings, "feed_bytes_per_s") > 0);
+    cr_expect_gt(number_in(model, "images_per_s"), 0);
+    cr_expect_gt(number_in(model, "memory_bytes"), 0);
+    cr_expect_float_eq(number_in(model, "flops_per_s") / matrix,
+                       number_in(model, "matrix_ceiling_share"), 1e-6);
+    cr_expect(json_is_null(json_object_get(model, "mfu")), "nobody knows the peak of a CPU");
+    cr_assert_eq(json_array_size(ops), 8, "cnn has two convolutions, two linear layers, ...");
+    json_array_foreach(ops, at, op) {
+        double by_bytes = number_in(op, "bytes") / copy, by_flops = number_in(op, "flops") / matrix;
+        cr_expect_float_eq(number_in(op, "floor_seconds"),
+                           by_bytes > by_flops ? by_bytes : by_flops, 1e-9);
+        cr_expect_geq(number_in(op, "seconds"), 0);
+    }
+    cr_expect_eq(json_array_size(json_object_get(model, "published_not_measured")), 0);
+    cr_expect_not_null(strstr(bench.err, "published: nothing is known"), "%s", bench.err);
+    json_decref(result);
+    command_free(&bench);
+}
+
+Test(command, selftest_is_green_on_this_machine, .init = set_up, .fini = tear_down,
+     .timeout = 280) {
+    struct command selftest =
+        command_run(scratch, "selftest", "--cpu-ranks", "2", "--seed", "3", "--json", NULL);
+    cr_assert_eq(selftest.status, 0, "%s", selftest.err);
+    cr_expect_eq(json_number(selftest.out, "failed"), 0);
+    cr_expect_eq(json_number(selftest.out, "seed"), 3);
+    cr_expect_not_null(strstr(selftest.err, "checks are well"), "%s", selftest.err);
+    cr_expect_not_null(strstr(selftest.err, "one step of resnet50"), "%s", selftest.err);
+    cr_expect_not_null(strstr(selftest.err, "2 ranks of"), "%s", selftest.err);
+    command_free(&selftest);
+}
+
+Test(command, selftest_of_a_gpu_that_is_not_there_says_why, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct command selftest = command_run(scratch, "selftest", "--gpus", "64", NULL);
+    cr_expect_eq(selftest.status, 2);
+    cr_expect_not_null(strstr(selftest.err, "nncoord: "), "%s", selftest.err);
+    command_free(&selftest);
+}
+
+Test(command, bench_comm_of_one_rank_is_refused_with_the_line_that_would_work, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    struct command bench = command_run(scratch, "bench", "comm", "--model", "mlp", NULL);
+    cr_expect_eq(bench.status, 2);
+    cr_expect_not_null(strstr(bench.err, "--cpu-ranks 2"), "%s", bench.err);
+    command_free(&bench);
+}
+
 Test(command, bench_train_measures_without_data, .init = set_up, .fini = tear_down, .timeout = 60) {
     struct command bench = command_run(scratch, "bench", "train", "--model", "cnn", "--batch-size",
                                        "16", "--bench-steps", "3", "--json", NULL);

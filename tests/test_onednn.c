@@ -15,7 +15,7 @@
 
 /* Channels on both sides of the vector width, an uneven image, everything that has memory of its
  * own. */
-static const struct backend_case mixed = {
+static const struct nnc_case mixed = {
     "mixed",
     {3, 9, 7},
     5,
@@ -25,7 +25,7 @@ static const struct backend_case mixed = {
              LINEAR(21, true), SIGMOID, LINEAR(4, true)}};
 
 /* Sizes at which every kind of operation is worth a team of threads; the table's cases are not. */
-static const struct backend_case large[] = {
+static const struct nnc_case large[] = {
     {"large",
      {3, 33, 31},
      8,
@@ -44,9 +44,9 @@ static const struct backend_case large[] = {
 
 Test(onednn, teams_of_threads_equal_the_reference_and_themselves, .timeout = 120) {
     for (size_t k = 0; k < sizeof(large) / sizeof(large[0]); k++) {
-        struct case_result wanted;
-        struct case_result first;
-        struct case_result second;
+        struct nnc_case_result wanted;
+        struct nnc_case_result first;
+        struct nnc_case_result second;
         char text[400];
         case_run(&nnc_backend_reference, &large[k], &wanted);
         case_run(&nnc_backend_onednn, &large[k], &first);
@@ -63,9 +63,9 @@ Test(onednn, teams_of_threads_equal_the_reference_and_themselves, .timeout = 120
 }
 
 Test(onednn, two_runs_give_the_same_bits_on_every_case, .timeout = 120) {
-    for (const struct backend_case *row = backend_cases; row->name; row++) {
-        struct case_result first;
-        struct case_result second;
+    for (const struct nnc_case *row = nnc_cases; row->name; row++) {
+        struct nnc_case_result first;
+        struct nnc_case_result second;
         char text[400];
         case_run(&nnc_backend_onednn, row, &first);
         case_run(&nnc_backend_onednn, row, &second);
@@ -76,7 +76,7 @@ Test(onednn, two_runs_give_the_same_bits_on_every_case, .timeout = 120) {
     }
 }
 
-static float *get(const struct case_model *model, enum nnc_state state, uint32_t param) {
+static float *get(const struct nnc_case_model *model, enum nnc_state state, uint32_t param) {
     float *values = malloc(model->graph->params[param].count * sizeof(*values));
     cr_assert_not_null(values);
     cr_assert_eq(model->ops->get(model->backend, state, param, values), 0, "%s", nnc_error_text());
@@ -84,7 +84,7 @@ static float *get(const struct case_model *model, enum nnc_state state, uint32_t
 }
 
 /* Whether a state of two models is the same bits in all parameters. */
-static void expect_equal(const struct case_model *left, const struct case_model *right,
+static void expect_equal(const struct nnc_case_model *left, const struct nnc_case_model *right,
                          enum nnc_state state, const char *what) {
     for (uint32_t p = 0; p < left->graph->param_count; p++) {
         const struct nnc_param *param = &left->graph->params[p];
@@ -98,10 +98,11 @@ static void expect_equal(const struct case_model *left, const struct case_model 
 }
 
 Test(onednn, results_do_not_depend_on_what_shared_memory_held, .timeout = 120) {
-    static const enum case_program programs[] = {CASE_WHOLE, CASE_SMALL, CASE_EVAL, CASE_WHOLE};
-    for (const struct backend_case *row = backend_cases; row->name; row++) {
-        struct case_model clean;
-        struct case_model dirty;
+    static const enum nnc_case_program programs[] = {NNC_CASE_WHOLE, NNC_CASE_SMALL, NNC_CASE_EVAL,
+                                                     NNC_CASE_WHOLE};
+    for (const struct nnc_case *row = nnc_cases; row->name; row++) {
+        struct nnc_case_model clean;
+        struct nnc_case_model dirty;
         case_model_open(&nnc_backend_onednn, row, &clean);
         case_model_open(&nnc_backend_onednn, row, &dirty);
         for (uint64_t k = 0; k < sizeof(programs) / sizeof(programs[0]); k++) {
@@ -132,7 +133,7 @@ static float *numbered(const struct nnc_param *param, uint32_t number, enum nnc_
     return values;
 }
 
-static void check_round_trip(struct case_model *model, bool write, const char *when) {
+static void check_round_trip(struct nnc_case_model *model, bool write, const char *when) {
     for (int state = NNC_STATE_VALUE; state <= NNC_STATE_MOMENTUM; state++) {
         for (uint32_t p = 0; p < model->graph->param_count; p++) {
             const struct nnc_param *param = &model->graph->params[p];
@@ -153,8 +154,8 @@ static void check_round_trip(struct case_model *model, bool write, const char *w
 }
 
 Test(onednn, what_is_set_is_got_also_through_a_change_of_layouts) {
-    struct case_model model = {.ops = &nnc_backend_onednn, .row = &mixed};
-    model.graph = graph_builder_make(mixed.input, mixed.rows);
+    struct nnc_case_model model = {.ops = &nnc_backend_onednn, .row = &mixed};
+    model.graph = model.own_graph = nnc_graph_of_rows(mixed.input, mixed.rows);
     struct nnc_backend_params params = {.graph = model.graph, .threads = 2, .std = {1, 1, 1}};
     cr_assert_eq(model.ops->open(&params, &model.backend), 0);
     check_round_trip(&model, true, "before");
@@ -167,19 +168,19 @@ Test(onednn, what_is_set_is_got_also_through_a_change_of_layouts) {
 }
 
 /* Logits of the evaluation program. */
-static void evaluate(struct case_model *model, float *ret_logits) {
-    case_model_step(model, CASE_EVAL, 0);
-    cr_assert_eq(model->ops->logits(model->executable[CASE_EVAL], ret_logits), 0);
+static void evaluate(struct nnc_case_model *model, float *ret_logits) {
+    case_model_step(model, NNC_CASE_EVAL, 0);
+    cr_assert_eq(model->ops->logits(model->executable[NNC_CASE_EVAL], ret_logits), 0);
 }
 
 Test(onednn, an_evaluation_compiled_before_training_follows_the_parameters) {
     float wanted[5 * 4];
     float before[5 * 4];
     float after[5 * 4];
-    struct case_model model;
+    struct nnc_case_model model;
     case_model_open(&nnc_backend_onednn, &mixed, &model);
     evaluate(&model, wanted);
-    struct case_model late = model;
+    struct nnc_case_model late = model;
     struct nnc_backend_params params = {.graph = model.graph,
                                         .threads = 2,
                                         .seed = 99,
@@ -191,52 +192,54 @@ Test(onednn, an_evaluation_compiled_before_training_follows_the_parameters) {
         cr_assert_eq(late.ops->set(late.backend, NNC_STATE_VALUE, p, values), 0);
         free(values);
     }
-    cr_assert_eq(
-        late.ops->compile(late.backend, late.program[CASE_EVAL], &late.executable[CASE_EVAL]), 0);
+    cr_assert_eq(late.ops->compile(late.backend, late.program[NNC_CASE_EVAL],
+                                   &late.executable[NNC_CASE_EVAL]),
+                 0);
     evaluate(&late, before);
-    cr_assert_eq(
-        late.ops->compile(late.backend, late.program[CASE_WHOLE], &late.executable[CASE_WHOLE]), 0);
+    cr_assert_eq(late.ops->compile(late.backend, late.program[NNC_CASE_WHOLE],
+                                   &late.executable[NNC_CASE_WHOLE]),
+                 0);
     evaluate(&late, after);
     for (size_t k = 0; k < sizeof(wanted) / sizeof(wanted[0]); k++) {
         cr_expect_float_eq(before[k], wanted[k], 1e-5f);
         cr_expect_float_eq(after[k], wanted[k], 1e-5f);
     }
-    late.ops->release(late.executable[CASE_WHOLE]);
-    late.ops->release(late.executable[CASE_EVAL]);
+    late.ops->release(late.executable[NNC_CASE_WHOLE]);
+    late.ops->release(late.executable[NNC_CASE_EVAL]);
     late.ops->close(late.backend);
     case_model_close(&model);
 }
 
 Test(onednn, a_batch_outlives_steps_of_other_executables) {
-    struct case_model model;
-    struct case_model other;
+    struct nnc_case_model model;
+    struct nnc_case_model other;
     case_model_open(&nnc_backend_onednn, &mixed, &model);
     case_model_open(&nnc_backend_onednn, &mixed, &other);
     const struct nnc_feed feed = {model.images, model.sample_stride, model.labels};
     const struct nnc_step_params step = {.step = 3, .first = 5, .global_count = mixed.batch + 3};
-    cr_assert_eq(model.ops->feed(model.executable[CASE_WHOLE], &feed), 0);
-    case_model_step(&model, CASE_EVAL, 0);
-    cr_assert_eq(model.ops->step(model.executable[CASE_WHOLE], &step), 0);
-    case_model_step(&other, CASE_WHOLE, 3);
+    cr_assert_eq(model.ops->feed(model.executable[NNC_CASE_WHOLE], &feed), 0);
+    case_model_step(&model, NNC_CASE_EVAL, 0);
+    cr_assert_eq(model.ops->step(model.executable[NNC_CASE_WHOLE], &step), 0);
+    case_model_step(&other, NNC_CASE_WHOLE, 3);
     expect_equal(&model, &other, NNC_STATE_GRADIENT, "gradient");
     case_model_close(&model);
     case_model_close(&other);
 }
 
 Test(onednn, a_step_needs_a_batch_and_labels_need_classes) {
-    struct case_model model;
+    struct nnc_case_model model;
     case_model_open(&nnc_backend_onednn, &mixed, &model);
     const struct nnc_step_params step = {.global_count = 1};
-    cr_assert_eq(model.ops->step(model.executable[CASE_WHOLE], &step), -EINVAL);
+    cr_assert_eq(model.ops->step(model.executable[NNC_CASE_WHOLE], &step), -EINVAL);
     model.labels[2] = 4;
     const struct nnc_feed feed = {model.images, model.sample_stride, model.labels};
-    cr_assert_eq(model.ops->feed(model.executable[CASE_WHOLE], &feed), -NNC_E_FORMAT);
+    cr_assert_eq(model.ops->feed(model.executable[NNC_CASE_WHOLE], &feed), -NNC_E_FORMAT);
     cr_assert(strstr(nnc_error_text(), "label 4 of sample 2"), "%s", nnc_error_text());
     case_model_close(&model);
 }
 
 Test(onednn, update_and_buckets_need_a_training_program) {
-    struct nnc_graph *graph = graph_builder_make(mixed.input, mixed.rows);
+    struct nnc_graph *graph = nnc_graph_of_rows(mixed.input, mixed.rows);
     struct nnc_backend_params params = {.graph = graph, .threads = 1, .std = {1, 1, 1}};
     struct nnc_backend *backend = NULL;
     float *values = NULL;
@@ -247,11 +250,11 @@ Test(onednn, update_and_buckets_need_a_training_program) {
     cr_assert_null(values);
     cr_assert_eq(nnc_backend_onednn.zero_gradients(backend), 0);
     nnc_backend_onednn.close(backend);
-    graph_builder_free(graph);
+    nnc_graph_of_rows_free(graph);
 }
 
 Test(onednn, programs_with_other_buckets_are_refused) {
-    struct case_model model;
+    struct nnc_case_model model;
     case_model_open(&nnc_backend_onednn, &mixed, &model);
     struct nnc_program *program = NULL;
     struct nnc_executable *executable = NULL;
@@ -265,9 +268,9 @@ Test(onednn, programs_with_other_buckets_are_refused) {
 }
 
 Test(onednn, zeroed_gradients_are_zero) {
-    struct case_model model;
+    struct nnc_case_model model;
     case_model_open(&nnc_backend_onednn, &mixed, &model);
-    case_model_step(&model, CASE_WHOLE, 0);
+    case_model_step(&model, NNC_CASE_WHOLE, 0);
     cr_assert_eq(model.ops->zero_gradients(model.backend), 0);
     for (uint32_t p = 0; p < model.graph->param_count; p++) {
         float *values = get(&model, NNC_STATE_GRADIENT, p);
@@ -282,12 +285,12 @@ Test(onednn, zeroed_gradients_are_zero) {
 Test(onednn, an_update_that_leaves_no_finite_weights_names_them) {
     static const float bad[] = {NAN, INFINITY, -INFINITY};
     for (int row = 0; row < 3; row++) {
-        struct case_model model;
+        struct nnc_case_model model;
         case_model_open(&nnc_backend_onednn, &mixed, &model);
         float *values = get(&model, NNC_STATE_VALUE, 0);
         values[model.graph->params[0].count - 1] = bad[row];
         cr_assert_eq(model.ops->set(model.backend, NNC_STATE_VALUE, 0, values), 0);
-        case_model_step(&model, CASE_WHOLE, 0);
+        case_model_step(&model, NNC_CASE_WHOLE, 0);
         const struct nnc_sgd sgd = {.lr = 0.01f, .momentum = 0.9f};
         cr_assert_eq(model.ops->update(model.backend, &sgd), -NNC_E_NUMERIC);
         cr_assert(strstr(nnc_error_text(), model.graph->params[0].name), "%s", nnc_error_text());

@@ -179,6 +179,7 @@ Test(plan, the_number_of_loaders_follows_a_training_unless_the_user_gave_one) {
         {"an evaluation", NNC_MODE_EVAL, 0, 5, 8, 2, 2, false},
         {"a benchmark", NNC_MODE_BENCH_INPUT, 0, 5, 8, 8, 8, false},
         {"no loaders", NNC_MODE_BENCH_TRAIN, 0, 5, 8, 0, 0, false},
+        {"nor here", NNC_MODE_BENCH_COMM, 0, 5, 8, 0, 0, false},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct nnc_config config = config_of();

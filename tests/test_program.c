@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lowering and packing: what is fused, what lives how long, what is reduced when. */
 #include "base/err.h"
-#include "tests/support/graph_builder.h"
+#include "workers/graph_rows.h"
 #include "workers/program.h"
 
 #include <criterion/criterion.h>
@@ -17,28 +17,28 @@ static struct nnc_program *lower(const struct nnc_graph *graph, bool training,
     return program;
 }
 
-static void expect_text(const struct layer_row *rows, bool training, const char *wanted) {
-    struct nnc_graph *graph = graph_builder_make((struct nnc_shape){3, 8, 8}, rows);
+static void expect_text(const struct nnc_layer_row *rows, bool training, const char *wanted) {
+    struct nnc_graph *graph = nnc_graph_of_rows((struct nnc_shape){3, 8, 8}, rows);
     struct nnc_program *program = lower(graph, training, 200);
     char *text = nnc_program_describe(program);
     cr_assert_str_eq(text, wanted, "got:\n%s", text);
     free(text);
     nnc_program_destroy(program);
-    graph_builder_free(graph);
+    nnc_graph_of_rows_free(graph);
 }
 
-static const struct layer_row residual[] = {CONV(4, 3, 1, 1, false),
-                                            BATCHNORM,
-                                            RELU, /* 1 2 3 */
-                                            CONV(4, 3, 1, 1, false),
-                                            BATCHNORM,
-                                            ADD(2),
-                                            RELU, /* 4 5 6 7 */
-                                            ADAPTIVE(1, 1),
-                                            FLATTEN,
-                                            DROPOUT(0.5),
-                                            LINEAR(3, true),
-                                            {0}}; /* 8 9 10 11 */
+static const struct nnc_layer_row residual[] = {CONV(4, 3, 1, 1, false),
+                                                BATCHNORM,
+                                                RELU, /* 1 2 3 */
+                                                CONV(4, 3, 1, 1, false),
+                                                BATCHNORM,
+                                                ADD(2),
+                                                RELU, /* 4 5 6 7 */
+                                                ADAPTIVE(1, 1),
+                                                FLATTEN,
+                                                DROPOUT(0.5),
+                                                LINEAR(3, true),
+                                                {0}}; /* 8 9 10 11 */
 
 Test(program, training_fuses_reverses_accumulates_and_buckets) {
     expect_text(residual, true,
@@ -102,7 +102,7 @@ Test(program, inference_has_no_dropout_no_gradients_and_short_lives) {
 }
 
 Test(program, a_value_with_two_readers_is_not_overwritten_by_fusion) {
-    static const struct layer_row rows[] = {
+    static const struct nnc_layer_row rows[] = {
         CONV(4, 1, 1, 0, true), RELU,    ADD(1),           BATCHNORM, TANH, ADD(1), ADD(0), SIGMOID,
         ADAPTIVE(8, 8),         FLATTEN, LINEAR(2, false), {0}};
     expect_text(rows, false,
@@ -129,16 +129,16 @@ Test(program, a_value_with_two_readers_is_not_overwritten_by_fusion) {
 }
 
 Test(program, a_norm_before_an_addition_waits_for_the_projected_shortcut) {
-    static const struct layer_row rows[] = {CONV(4, 1, 1, 0, false),
-                                            CONV(8, 3, 2, 1, false),
-                                            BATCHNORM, /* 1 2 3 */
-                                            CONV_BACK(8, 1, 2, 0, 2),
-                                            BATCHNORM,
-                                            ADD(2),
-                                            RELU, /* 4 5 6 7 */
-                                            LINEAR(2, false),
-                                            {0}};
-    struct nnc_graph *graph = graph_builder_make((struct nnc_shape){3, 8, 8}, rows);
+    static const struct nnc_layer_row rows[] = {CONV(4, 1, 1, 0, false),
+                                                CONV(8, 3, 2, 1, false),
+                                                BATCHNORM, /* 1 2 3 */
+                                                CONV_BACK(8, 1, 2, 0, 2),
+                                                BATCHNORM,
+                                                ADD(2),
+                                                RELU, /* 4 5 6 7 */
+                                                LINEAR(2, false),
+                                                {0}};
+    struct nnc_graph *graph = nnc_graph_of_rows((struct nnc_shape){3, 8, 8}, rows);
     graph->nodes[6].input[0] = 3; /* body first, as ResNet writes it */
     graph->nodes[6].input[1] = 5;
     struct nnc_program *program = lower(graph, true, 0);
@@ -149,13 +149,13 @@ Test(program, a_norm_before_an_addition_waits_for_the_projected_shortcut) {
     cr_assert_eq(program->bucket_count, 1);
     cr_assert_eq(program->order_count, 8);
     nnc_program_destroy(program);
-    graph_builder_free(graph);
+    nnc_graph_of_rows_free(graph);
 }
 
 Test(program, layers_before_the_first_parameter_have_no_backward) {
-    static const struct layer_row rows[] = {
+    static const struct nnc_layer_row rows[] = {
         MAXPOOL(2, 2, 0), SIGMOID, FLATTEN, LINEAR(2, false), {0}};
-    struct nnc_graph *graph = graph_builder_make((struct nnc_shape){1, 4, 4}, rows);
+    struct nnc_graph *graph = nnc_graph_of_rows((struct nnc_shape){1, 4, 4}, rows);
     struct nnc_program *program = lower(graph, true, 0);
     cr_assert_eq(program->op_count - program->forward_count, 2);
     const struct nnc_op *last = &program->ops[program->op_count - 1];
@@ -163,7 +163,7 @@ Test(program, layers_before_the_first_parameter_have_no_backward) {
     cr_assert_eq(last->dx, -1);
     cr_assert_eq(program->tensors[last->x].shape.h, 2, "Linear reads the unflattened tensor");
     nnc_program_destroy(program);
-    graph_builder_free(graph);
+    nnc_graph_of_rows_free(graph);
 }
 
 struct refusal {
@@ -171,7 +171,7 @@ struct refusal {
     struct nnc_shape input;
     bool training;
     const char *text;
-    struct layer_row rows[6];
+    struct nnc_layer_row rows[6];
 };
 
 static const struct refusal refusals[] = {
@@ -197,7 +197,7 @@ static const struct refusal refusals[] = {
 Test(program, graphs_that_cannot_run_are_refused_with_the_layer) {
     for (size_t row = 0; row < sizeof(refusals) / sizeof(refusals[0]); row++) {
         const struct refusal *refusal = &refusals[row];
-        struct nnc_graph *graph = graph_builder_make(refusal->input, refusal->rows);
+        struct nnc_graph *graph = nnc_graph_of_rows(refusal->input, refusal->rows);
         struct nnc_program *program = NULL;
         int rc = nnc_program_create(&(struct nnc_program_params){graph, 1, refusal->training, 0},
                                     &program);
@@ -205,18 +205,18 @@ Test(program, graphs_that_cannot_run_are_refused_with_the_layer) {
         cr_assert_null(program, "%s", refusal->what);
         cr_assert(strstr(nnc_error_text(), refusal->text), "%s: %s", refusal->what,
                   nnc_error_text());
-        graph_builder_free(graph);
+        nnc_graph_of_rows_free(graph);
     }
 }
 
 Test(program, one_value_per_channel_cannot_be_normalised_in_training) {
-    static const struct layer_row rows[] = {BATCHNORM, LINEAR(2, false), {0}};
-    struct nnc_graph *graph = graph_builder_make((struct nnc_shape){3, 1, 1}, rows);
+    static const struct nnc_layer_row rows[] = {BATCHNORM, LINEAR(2, false), {0}};
+    struct nnc_graph *graph = nnc_graph_of_rows((struct nnc_shape){3, 1, 1}, rows);
     struct nnc_program *program = NULL;
     struct nnc_program_params params = {graph, 1, true, 0};
     cr_assert_eq(nnc_program_create(&params, &program), -NNC_E_USAGE);
     params.batch = 2;
     cr_assert_eq(nnc_program_create(&params, &program), 0, "%s", nnc_error_text());
     nnc_program_destroy(program);
-    graph_builder_free(graph);
+    nnc_graph_of_rows_free(graph);
 }

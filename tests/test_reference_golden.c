@@ -13,7 +13,7 @@
 #include <string.h>
 
 struct golden_case {
-    struct backend_case row;
+    struct nnc_case row;
     struct nnc_sgd sgd;
 };
 
@@ -42,7 +42,7 @@ static const struct golden_case golden_cases[] = {
 /* clang-format on */
 
 /* The weights, images and labels of reference.py. */
-static void set_by_formula(struct case_model *model) {
+static void set_by_formula(struct nnc_case_model *model) {
     for (uint32_t number = 0; number < model->graph->param_count; number++) {
         const struct nnc_param *param = &model->graph->params[number];
         bool weight = param->kind == NNC_PARAM_NORM && strstr(param->name, "weight");
@@ -55,7 +55,7 @@ static void set_by_formula(struct case_model *model) {
         model->ops->set(model->backend, NNC_STATE_VALUE, number, values);
         free(values);
     }
-    const struct backend_case *row = model->row;
+    const struct nnc_case *row = model->row;
     size_t bytes = (size_t)row->input.c * row->input.h * row->input.w;
     for (uint32_t n = 0; n < row->batch; n++) {
         for (size_t place = 0; place < bytes; place++) {
@@ -67,8 +67,8 @@ static void set_by_formula(struct case_model *model) {
     }
 }
 
-static void record_step(struct case_model *model, enum case_program which, const char *title,
-                        struct case_result *result) {
+static void record_step(struct nnc_case_model *model, enum nnc_case_program which,
+                        const char *title, struct nnc_case_result *result) {
     struct nnc_metrics metrics = case_model_step(model, which, 0);
     cr_assert_eq(metrics.left_out, model->row->unlabelled);
     cr_assert_eq(metrics.count + metrics.left_out, model->row->batch);
@@ -78,8 +78,8 @@ static void record_step(struct case_model *model, enum case_program which, const
     *case_record(result, 1, 1, title, "loss") = (float)metrics.loss_sum;
 }
 
-static void record_params(struct case_model *model, enum nnc_state state, const char *title,
-                          struct case_result *result) {
+static void record_params(struct nnc_case_model *model, enum nnc_state state, const char *title,
+                          struct nnc_case_result *result) {
     for (uint32_t number = 0; number < model->graph->param_count; number++) {
         const struct nnc_param *param = &model->graph->params[number];
         float *values = case_record(result, 2 + (int)state, param->count, title, param->name);
@@ -87,27 +87,27 @@ static void record_params(struct case_model *model, enum nnc_state state, const 
     }
 }
 
-static void run_golden(const struct golden_case *golden, struct case_result *ret_result) {
+static void run_golden(const struct golden_case *golden, struct nnc_case_result *ret_result) {
     static const char *const titles[] = {"step 0", "step 1", "step 2"};
-    struct case_model model;
-    *ret_result = (struct case_result){0};
+    struct nnc_case_model model;
+    *ret_result = (struct nnc_case_result){0};
     case_model_open(&nnc_backend_reference, &golden->row, &model);
     set_by_formula(&model);
     for (int step = 0; step < 3; step++) {
-        record_step(&model, CASE_WHOLE, titles[step], ret_result);
+        record_step(&model, NNC_CASE_WHOLE, titles[step], ret_result);
         if (step == 0) {
             record_params(&model, NNC_STATE_GRADIENT, "gradient", ret_result);
         }
         model.ops->update(model.backend, &golden->sgd);
     }
     record_params(&model, NNC_STATE_VALUE, "weight", ret_result);
-    record_step(&model, CASE_EVAL, "evaluation", ret_result);
+    record_step(&model, NNC_CASE_EVAL, "evaluation", ret_result);
     case_model_close(&model);
 }
 
 /* Read the next line of golden values into a vector like `like`. */
-static void read_golden(FILE *file, const char *case_name, const struct case_vector *like,
-                        struct case_result *result) {
+static void read_golden(FILE *file, const char *case_name, const struct nnc_case_vector *like,
+                        struct nnc_case_result *result) {
     char name[64];
     char what[64];
     size_t count = 0;
@@ -127,8 +127,8 @@ Test(reference_golden, equals_pytorch_after_three_steps) {
     cr_assert_eq(fscanf(file, "%*[^\n]\n%*[^\n]"), 0);
     for (size_t number = 0; number < sizeof(golden_cases) / sizeof(golden_cases[0]); number++) {
         const struct golden_case *golden = &golden_cases[number];
-        struct case_result got;
-        struct case_result wanted = {0};
+        struct nnc_case_result got;
+        struct nnc_case_result wanted = {0};
         char text[400];
         run_golden(golden, &got);
         for (size_t vector = 0; vector < got.count; vector++) {

@@ -28,7 +28,7 @@ static const double steps[] = {0x1p-16, 0x1p-19, 0x1p-21};
 
 /* One parameter under test. */
 struct probe {
-    struct case_model *model;
+    struct nnc_case_model *model;
     uint32_t param;
     uint64_t count;
     float *value, *gradient, *moved[2];
@@ -37,9 +37,9 @@ struct probe {
 
 /* Loss as the gradients see it: sum over labelled samples / global count. */
 static double loss_at(struct probe *probe, const float *value) {
-    const struct case_model *model = probe->model;
+    const struct nnc_case_model *model = probe->model;
     cr_assert_eq(model->ops->set(model->backend, NNC_STATE_VALUE, probe->param, value), 0);
-    struct nnc_metrics metrics = case_model_step(probe->model, CASE_WHOLE, 7);
+    struct nnc_metrics metrics = case_model_step(probe->model, NNC_CASE_WHOLE, 7);
     return metrics.loss_sum / (model->row->batch + 3);
 }
 
@@ -62,7 +62,7 @@ static double error_along(struct probe *probe, uint32_t direction, double step) 
     return fabs(high - low - predicted) / bound;
 }
 
-static void check_param(struct case_model *model, uint32_t param) {
+static void check_param(struct nnc_case_model *model, uint32_t param) {
     struct probe probe = {.model = model, .param = param};
     probe.count = model->graph->params[param].count;
     float *memory = calloc(4 * probe.count, sizeof(*memory));
@@ -90,8 +90,8 @@ static void check_param(struct case_model *model, uint32_t param) {
 }
 
 Test(reference_gradients, equal_finite_differences_for_every_case_and_parameter, .timeout = 120) {
-    for (const struct backend_case *row = backend_cases; row->name; row++) {
-        struct case_model model;
+    for (const struct nnc_case *row = nnc_cases; row->name; row++) {
+        struct nnc_case_model model;
         case_model_open(&nnc_backend_reference, row, &model);
         for (uint32_t param = 0; param < model.graph->param_count; param++) {
             if (model.graph->params[param].kind != NNC_PARAM_BUFFER) {

@@ -61,11 +61,11 @@ struct nnc_engine {
 static int input_of(const struct nnc_setup *setup, enum nnc_phase phase,
                     struct nnc_shape *ret_input) {
     const struct nnc_config *config = &setup->config;
-    if (setup->mode == NNC_MODE_BENCH_TRAIN && config->input[0] == '\0') {
+    if (nnc_mode_is_synthetic(setup->mode) && config->input[0] == '\0') {
         *ret_input = (struct nnc_shape){0}; /* as the model's text has it */
         return 0;
     }
-    if (setup->mode == NNC_MODE_BENCH_TRAIN) {
+    if (nnc_mode_is_synthetic(setup->mode)) {
         struct nnc_shape input = {0};
         int used = 0;
         if (sscanf(config->input, "%" SCNu32 "x%" SCNu32 "x%" SCNu32 "%n", &input.c, &input.h,
@@ -98,7 +98,7 @@ int nnc_engine_graph(const struct nnc_setup *setup, enum nnc_phase phase,
 }
 
 static bool has_phase(const struct nnc_setup *setup, enum nnc_phase phase) {
-    if (setup->mode == NNC_MODE_BENCH_TRAIN) {
+    if (nnc_mode_is_synthetic(setup->mode)) {
         return phase == NNC_PHASE_TRAIN;
     }
     return phase == NNC_PHASE_TRAIN ? setup->schedule.train_samples > 0
@@ -151,7 +151,7 @@ static uint32_t last_count(const struct nnc_setup *setup, enum nnc_phase phase) 
 static bool has_full(const struct nnc_setup *setup, enum nnc_phase phase) {
     const struct nnc_schedule *schedule = &setup->schedule;
     uint64_t samples = phase == NNC_PHASE_TRAIN ? schedule->train_samples : schedule->val_samples;
-    return setup->mode == NNC_MODE_BENCH_TRAIN ||
+    return nnc_mode_is_synthetic(setup->mode) ||
            samples >= ((uint64_t)setup->number + 1) * schedule->batch;
 }
 

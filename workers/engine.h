@@ -14,7 +14,7 @@
 struct nnc_engine;
 
 /* The model of a setup as a graph for one phase: its channels and crop, the data set's classes. In
- * NNC_MODE_BENCH_TRAIN config.input counts first.
+ * synthetic modes config.input counts first.
  * Owner:  free with nnc_graph_destroy(). Errors: as nnc_graph_create(). */
 int nnc_engine_graph(const struct nnc_setup *setup, enum nnc_phase phase,
                      struct nnc_graph **ret_graph);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nncoord-trainer: one process of three kinds, told by its setup.
+/* nncoord-trainer: one process of five kinds, told by its words or its setup.
  *
  *   --plan     answers what the coordinator must know before it starts anything   (plan.c)
  *   --devices  answers which GPUs there are                                       (plan.c)
+ *   a verb     that nncoord handed over, with the whole command line     (selftest, bench_device)
  *   trainer    attach -> ATTACHED -> compile, join, load -> READY -> START -> loop (train.c)
  *   saver      map the snapshot -> save -> SAVED                                   (saver.c)
  *
@@ -10,11 +11,14 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/paths.h"
 #include "ipc/child.h"
 #include "ipc/memfd.h"
+#include "workers/bench_device.h"
 #include "workers/checkpoint.h"
 #include "workers/plan.h"
 #include "workers/saver.h"
+#include "workers/selftest.h"
 #include "workers/train.h"
 
 #include <errno.h>
@@ -117,7 +121,7 @@ static bool has_model(const struct nnc_setup *setup) {
 static int attach_ring(struct process *process) {
     const struct nnc_setup *setup = process->setup;
     int ctl_fd = setup->ring_ctl_fd[setup->number], data_fd = setup->ring_data_fd[setup->number];
-    if (setup->mode == NNC_MODE_BENCH_TRAIN) {
+    if (nnc_mode_is_synthetic(setup->mode)) {
         return 0;
     }
     int code = nnc_ring_attach(&setup->geometry, NNC_RING_TRAINER, ctl_fd, data_fd,
@@ -318,9 +322,33 @@ static int answer(bool devices) {
     return nnc_error_exit_status(code);
 }
 
+/* A command line that nncoord handed over, with its verb. */
+static int execute(int argc, char **argv) {
+    char recipes[NNC_PATH_MAX];
+    struct nnc_command command = {.verb = ""};
+    bool done = false;
+    nnc_log_init("nncoord", NNC_LOG_INFO);
+    int code = nnc_path_data("models/recipes", recipes, sizeof(recipes));
+    code = code < 0 ? code : nnc_command_parse(argc, argv, recipes, &command, &done);
+    if (code >= 0 && !done) {
+        bool is_bench = strcmp(command.verb, "bench") == 0 && strcmp(command.subverb, "gpu") == 0;
+        bool is_selftest = strcmp(command.verb, "selftest") == 0;
+        code = is_bench      ? nnc_bench_device_command(&command.config)
+               : is_selftest ? nnc_selftest_command(&command.config)
+                             : nnc_fail(-NNC_E_USAGE, "%s: nncoord does that", command.verb);
+    }
+    if (code < 0) {
+        fprintf(stderr, "nncoord: %s\n", nnc_error_text());
+    }
+    return nnc_error_exit_status(code);
+}
+
 int main(int argc, char **argv) {
     if (argc == 2 && (strcmp(argv[1], "--plan") == 0 || strcmp(argv[1], "--devices") == 0)) {
         return answer(strcmp(argv[1], "--devices") == 0);
+    }
+    if (argc > 1) {
+        return execute(argc, argv);
     }
     struct nnc_child *child = NULL;
     int code = nnc_child_begin(NNC_ROLE_TRAINER, &child);

@@ -25,7 +25,7 @@
 /* ---- the model ---- */
 
 static enum nnc_phase model_phase(const struct nnc_setup *setup) {
-    bool trains = setup->mode == NNC_MODE_BENCH_TRAIN || setup->schedule.train_samples > 0;
+    bool trains = nnc_mode_is_synthetic(setup->mode) || setup->schedule.train_samples > 0;
     return trains ? NNC_PHASE_TRAIN : NNC_PHASE_VAL;
 }
 

@@ -585,6 +585,9 @@ int nnc_trainer_run(struct nnc_trainer *trainer) {
     case NNC_MODE_BENCH_TRAIN:
         code = trainer_run_bench(trainer);
         break;
+    case NNC_MODE_BENCH_COMM:
+        code = trainer_run_bench_comm(trainer);
+        break;
     default:
         code = run_schedule(trainer);
         break;

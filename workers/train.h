@@ -34,7 +34,7 @@ struct nnc_trainer_params {
     struct nnc_link link;
     struct nnc_engine *engine; /* NULL in BENCH_INPUT and CHECK */
     struct nnc_comm *comm;
-    struct nnc_ring *ring;         /* NULL in BENCH_TRAIN */
+    struct nnc_ring *ring;         /* NULL in synthetic modes */
     struct nnc_snapshot *snapshot; /* rank 0; NULL: none is taken */
     int audit_fd;                  /* receives a line for each delivered sample; -1: none */
     struct nnc_vfs *vfs;

@@ -142,17 +142,16 @@ static int bench_steps(struct nnc_trainer *trainer, const struct nnc_feed *feed)
     return trainer_send_done(trainer, (double)(nnc_clock_ns() - began_ns) * 1e-9);
 }
 
-int trainer_run_bench(struct nnc_trainer *trainer) {
+int trainer_make_synthetic(const struct nnc_trainer *trainer, struct trainer_synthetic *ret_batch) {
     uint32_t batch = trainer->setup->schedule.batch;
     struct nnc_shape input = nnc_engine_input(trainer->params.engine, NNC_PHASE_TRAIN);
     uint32_t classes = nnc_engine_model(trainer->params.engine)->classes;
     size_t sample_bytes = (size_t)input.c * input.h * input.w;
     uint8_t *images = malloc(batch * sample_bytes);
     int32_t *labels = malloc(batch * sizeof(*labels));
-    int code = -ENOMEM;
+    *ret_batch = (struct trainer_synthetic){{images, sample_bytes, labels}, images, labels};
     if (images == NULL || labels == NULL) {
-        nnc_fail(code, "no memory for a synthetic batch");
-        goto out;
+        return nnc_fail(-ENOMEM, "no memory for a synthetic batch");
     }
     struct nnc_rng rng =
         nnc_rng_make(trainer->setup->config.seed, NNC_RNG_SYNTHETIC, trainer->setup->number, 0);
@@ -162,11 +161,18 @@ int trainer_run_bench(struct nnc_trainer *trainer) {
     for (uint32_t i = 0; i < batch; i++) {
         labels[i] = (int32_t)nnc_rng_below(&rng, classes);
     }
-    const struct nnc_feed feed = {
-        .images = images, .sample_stride = sample_bytes, .labels = labels};
-    code = bench_steps(trainer, &feed);
-out:
-    free(images);
-    free(labels);
+    return 0;
+}
+
+void trainer_free_synthetic(struct trainer_synthetic *batch) {
+    free(batch->images);
+    free(batch->labels);
+}
+
+int trainer_run_bench(struct nnc_trainer *trainer) {
+    struct trainer_synthetic batch;
+    int code = trainer_make_synthetic(trainer, &batch);
+    code = code < 0 ? code : bench_steps(trainer, &batch.feed);
+    trainer_free_synthetic(&batch);
     return code;
 }

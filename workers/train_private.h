@@ -110,6 +110,10 @@ int trainer_send_done(struct nnc_trainer *trainer, double seconds);
 /* Fill in what identifies the run: seed, batch, samples, parameters. Errors: -ENOMEM. */
 int trainer_init_state(struct nnc_trainer *trainer);
 
+/* The ranks' devices find each other: rank 0's name for the communicator goes to all. All ranks
+ * call it. */
+int trainer_join_devices(struct nnc_trainer *trainer, const struct nnc_device_ops *device);
+
 /* Take a snapshot of the state between two steps. All ranks call it. durable: it belongs on disk.
  */
 int trainer_snapshot(struct nnc_trainer *trainer, bool durable, bool for_stop);
@@ -147,5 +151,21 @@ int trainer_run_bench_input(struct nnc_trainer *trainer);
 
 /* NNC_MODE_BENCH_TRAIN: timed steps on one synthetic batch. */
 int trainer_run_bench(struct nnc_trainer *trainer);
+
+/* A batch of random images and labels, for synthetic modes. */
+struct trainer_synthetic {
+    struct nnc_feed feed;
+    uint8_t *images;
+    int32_t *labels;
+};
+
+/* Owner: trainer_free_synthetic(), after a failure too. Errors: -ENOMEM. */
+int trainer_make_synthetic(const struct nnc_trainer *trainer, struct trainer_synthetic *ret_batch);
+void trainer_free_synthetic(struct trainer_synthetic *batch);
+
+/* ---- bench_comm.c ---- */
+
+/* NNC_MODE_BENCH_COMM: time all-reduces, and steps with and without them. */
+int trainer_run_bench_comm(struct nnc_trainer *trainer);
 
 #endif

@@ -12,8 +12,8 @@ void cuda_case_configure(const char *fake, int32_t amp) {
         (struct nnc_device_params){.amp = amp, .deterministic = true, .workspace_bytes = 64 << 20};
 }
 
-const struct backend_case *cuda_case_row(const char *name) {
-    for (const struct backend_case *row = backend_cases; row->name; row++) {
+const struct nnc_case *cuda_case_row(const char *name) {
+    for (const struct nnc_case *row = nnc_cases; row->name; row++) {
         if (strcmp(row->name, name) == 0) {
             return row;
         }
@@ -22,10 +22,10 @@ const struct backend_case *cuda_case_row(const char *name) {
     return NULL;
 }
 
-void cuda_case_train(struct case_model *model, uint32_t steps) {
+void cuda_case_train(struct nnc_case_model *model, uint32_t steps) {
     const struct nnc_sgd sgd = {.lr = 0.01f, .momentum = 0.9f, .weight_decay = {0.01f, 0, 0}};
     for (uint32_t step = 0; step < steps; step++) {
-        case_model_step(model, CASE_WHOLE, step);
+        case_model_step(model, NNC_CASE_WHOLE, step);
         cr_assert_eq(model->ops->update(model->backend, &sgd), 0, "%s", nnc_error_text());
     }
 }

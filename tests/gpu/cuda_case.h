@@ -12,10 +12,10 @@
 void cuda_case_configure(const char *fake, int32_t amp);
 
 /* The case of that name. */
-const struct backend_case *cuda_case_row(const char *name);
+const struct nnc_case *cuda_case_row(const char *name);
 
 /* Feed, step and update `steps` times with the whole batch. Asserts. */
-void cuda_case_train(struct case_model *model, uint32_t steps);
+void cuda_case_train(struct nnc_case_model *model, uint32_t steps);
 
 /* Nothing of the model before is left on the device. */
 void cuda_case_expect_no_leak(void);

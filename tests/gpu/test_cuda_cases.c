@@ -43,8 +43,8 @@ static const double roundings[NNC_OP_COUNT] = {
     [NNC_OP_LOSS] = 4, /* dx; p - t cancels */
 };
 
-static double bound_16(const struct backend_case *row, double unit_roundoff) {
-    struct nnc_graph *graph = graph_builder_make(row->input, row->rows);
+static double bound_16(const struct nnc_case *row, double unit_roundoff) {
+    struct nnc_graph *graph = nnc_graph_of_rows(row->input, row->rows);
     struct nnc_program *program = NULL;
     cr_assert_eq(
         nnc_program_create(&(struct nnc_program_params){graph, row->batch, true, 0}, &program), 0);
@@ -56,13 +56,13 @@ static double bound_16(const struct backend_case *row, double unit_roundoff) {
         kinks += (op->kind == NNC_OP_MAXPOOL) + (op->act == NNC_ACT_RELU);
     }
     nnc_program_destroy(program);
-    graph_builder_free(graph);
+    nnc_graph_of_rows_free(graph);
     double smooth = 4 * unit_roundoff * sqrt(sum);
     return smooth + sqrt(kinks * 0.8 * smooth);
 }
 
 /* Both results' counts of correct answers become one. */
-static void forget_ranks(const struct case_result *wanted, struct case_result *got) {
+static void forget_ranks(const struct nnc_case_result *wanted, struct nnc_case_result *got) {
     for (size_t number = 0; number < got->count; number++) {
         if (strstr(got->vectors[number].name, "correct")) {
             got->vectors[number].values[0] = wanted->vectors[number].values[0];
@@ -78,10 +78,10 @@ static int open_with_small_scale(const struct nnc_backend_params *params,
     return rc < 0 ? rc : nnc_backend_cuda.device->set_scale(*ret_backend, &scale);
 }
 
-static void compare(const struct backend_case *row, double bound, bool ranks) {
+static void compare(const struct nnc_case *row, double bound, bool ranks) {
     struct nnc_backend_ops small_scale = nnc_backend_cuda;
-    struct case_result wanted;
-    struct case_result got;
+    struct nnc_case_result wanted;
+    struct nnc_case_result got;
     char text[400];
     small_scale.open = open_with_small_scale;
     case_run(&nnc_backend_reference, row, &wanted);
@@ -97,21 +97,21 @@ static void compare(const struct backend_case *row, double bound, bool ranks) {
 }
 
 Test(cuda_cases, each_equals_the_reference_in_fp32, .timeout = 300) {
-    for (const struct backend_case *row = backend_cases; row->name; row++) {
+    for (const struct nnc_case *row = nnc_cases; row->name; row++) {
         cuda_case_configure("schedule=lazy", NNC_AMP_OFF);
         compare(row, case_bound(row, float_roundoff), true);
     }
 }
 
 Test(cuda_cases, each_equals_the_reference_in_bf16, .timeout = 300) {
-    for (const struct backend_case *row = backend_cases; row->name; row++) {
+    for (const struct nnc_case *row = nnc_cases; row->name; row++) {
         cuda_case_configure("schedule=lazy", NNC_AMP_BF16);
         compare(row, bound_16(row, 0x1p-8), false);
     }
 }
 
 Test(cuda_cases, each_equals_the_reference_in_fp16, .timeout = 300) {
-    for (const struct backend_case *row = backend_cases; row->name; row++) {
+    for (const struct nnc_case *row = nnc_cases; row->name; row++) {
         cuda_case_configure("schedule=lazy", NNC_AMP_FP16);
         compare(row, bound_16(row, 0x1p-11), false);
     }
@@ -121,19 +121,19 @@ Test(cuda_cases, each_equals_the_reference_in_fp16, .timeout = 300) {
 Test(cuda_cases, what_libraries_do_not_offer_is_done_without, .timeout = 300) {
     static const char *const fakes[] = {"heuristic=plain", "failing_engine=0", "failing_engine=2"};
     for (size_t number = 0; number < sizeof(fakes) / sizeof(fakes[0]); number++) {
-        const struct backend_case *row = cuda_case_row("vgg in small");
+        const struct nnc_case *row = cuda_case_row("vgg in small");
         cuda_case_configure(fakes[number], NNC_AMP_OFF);
         compare(row, case_bound(row, float_roundoff), true);
     }
 }
 
-static void run_under(const char *fake, bool graphs, const struct backend_case *row,
-                      struct case_result *ret_result) {
+static void run_under(const char *fake, bool graphs, const struct nnc_case *row,
+                      struct nnc_case_result *ret_result) {
     cuda_case_configure(fake, NNC_AMP_BF16);
     case_device.graphs = graphs;
-    struct case_model model;
+    struct nnc_case_model model;
     case_model_open(&nnc_backend_cuda, row, &model);
-    *ret_result = (struct case_result){0};
+    *ret_result = (struct nnc_case_result){0};
     cuda_case_train(&model, 4);
     for (uint32_t number = 0; number < model.graph->param_count; number++) {
         const struct nnc_param *param = &model.graph->params[number];
@@ -151,11 +151,11 @@ Test(cuda_cases, the_same_bits_in_every_order_and_with_graphs, .timeout = 600) {
     static const char *const fakes[] = {"schedule=eager", "schedule=random,seed=1",
                                         "schedule=random,seed=2", "schedule=random,seed=3"};
     for (size_t which = 0; which < 2; which++) {
-        struct case_result wanted;
-        const struct backend_case *row = cuda_case_row(rows[which]);
+        struct nnc_case_result wanted;
+        const struct nnc_case *row = cuda_case_row(rows[which]);
         run_under("schedule=lazy", false, row, &wanted);
         for (size_t number = 0; number < 8; number++) {
-            struct case_result got;
+            struct nnc_case_result got;
             char text[400];
             run_under(fakes[number / 2], number % 2, row, &got);
             cr_expect(case_results_agree(&wanted, &got, 0, text, sizeof(text)), "%s, %s: %s",

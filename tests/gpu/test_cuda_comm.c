@@ -45,7 +45,7 @@ static int open_rank(const struct nnc_backend_params *params, struct nnc_backend
     return nnc_backend_cuda.open(&own, ret_backend);
 }
 
-static void join(struct case_model *model) {
+static void join(struct nnc_case_model *model) {
     const struct nnc_device_ops *device = model->ops->device;
     if (own_rank == 0) {
         cr_assert_eq(device->comm_id(shared->id), 0, "%s", nnc_error_text());
@@ -76,21 +76,21 @@ static void run_ranks(int (*run)(void), int ret_status[RANKS]) {
 static const char usual[] = "devices=2,schedule=random,seed=4";
 
 static void open_model(const struct nnc_backend_ops *ops, int32_t amp, const char *fake,
-                       struct case_model *model) {
+                       struct nnc_case_model *model) {
     cuda_case_configure(fake, amp);
     case_device.ordinal = own_rank;
     case_model_open(ops, cuda_case_row("vgg in small"), model);
 }
 
 /* Each rank's labels are its own. */
-static void choose_labels(struct case_model *model, uint32_t rank) {
+static void choose_labels(struct nnc_case_model *model, uint32_t rank) {
     for (uint32_t n = 0; n < model->row->batch; n++) {
         model->labels[n] = (int32_t)((n + 3 * rank) % model->graph->classes);
     }
 }
 
 /* All gradients, one after the other; returns how many. */
-static size_t get_gradients(struct case_model *model, float *ret_values) {
+static size_t get_gradients(struct nnc_case_model *model, float *ret_values) {
     size_t count = 0;
     for (uint32_t number = 0; number < model->graph->param_count; number++) {
         cr_assert_eq(
@@ -107,10 +107,10 @@ static size_t expected_gradients(int32_t amp, float *ret_sum) {
     static float part[1 << 14];
     size_t count = 0;
     for (uint32_t rank = 0; rank < RANKS; rank++) {
-        struct case_model model;
+        struct nnc_case_model model;
         open_model(&nnc_backend_cuda, amp, usual, &model);
         choose_labels(&model, rank);
-        case_model_step(&model, CASE_WHOLE, 1);
+        case_model_step(&model, NNC_CASE_WHOLE, 1);
         count = get_gradients(&model, part);
         for (size_t place = 0; place < count; place++) {
             ret_sum[place] += part[place];
@@ -134,7 +134,7 @@ static double distance(const float *left, const float *right, size_t count) {
 static int sum_over_ranks(void) {
     static float expected[1 << 14];
     struct nnc_backend_ops ops = nnc_backend_cuda;
-    struct case_model model;
+    struct nnc_case_model model;
     uint64_t ready = 0;
     uint64_t reduced = 0;
     ops.open = open_rank;
@@ -142,7 +142,7 @@ static int sum_over_ranks(void) {
     open_model(&ops, NNC_AMP_OFF, usual, &model);
     join(&model);
     choose_labels(&model, own_rank);
-    case_model_step(&model, CASE_WHOLE, 1);
+    case_model_step(&model, NNC_CASE_WHOLE, 1);
     get_gradients(&model, shared->gradients[own_rank]);
     ops.device->progress(model.backend, &ready, &reduced);
     case_model_close(&model);
@@ -168,14 +168,14 @@ Test(cuda_comm, ranks_sum_their_gradients_and_get_equal_bytes, .timeout = 60) {
 static int only_rank_0_has_samples(void) {
     const struct nnc_sgd sgd = {.lr = 0.01f, .momentum = 0.9f};
     struct nnc_backend_ops ops = nnc_backend_cuda;
-    struct case_model model;
+    struct nnc_case_model model;
     int rc = 0;
     ops.open = open_rank;
     open_model(&ops, NNC_AMP_BF16, usual, &model);
     join(&model);
     for (uint64_t step = 0; rc == 0 && step < 5; step++) {
         if (own_rank == 0 || step % 2 == 0) {
-            case_model_step(&model, CASE_WHOLE, step);
+            case_model_step(&model, NNC_CASE_WHOLE, step);
         } else {
             rc = ops.zero_gradients(model.backend);
         }
@@ -199,15 +199,15 @@ Test(cuda_comm, a_rank_without_samples_takes_part, .timeout = 60) {
 static int hear_of_a_failure(void) {
     const struct nnc_step_params params = {.global_count = 4};
     struct nnc_backend_ops ops = nnc_backend_cuda;
-    struct case_model model;
+    struct nnc_case_model model;
     ops.open = open_rank;
     open_model(&ops, NNC_AMP_OFF, "devices=2,schedule=lazy,faults=ncclAllReduce:3:remote", &model);
     const struct nnc_feed feed = {model.images, model.sample_stride, model.labels};
     join(&model);
     deadline_ns = nnc_clock_ns() + 20ull * 1000 * 1000 * 1000;
-    int rc = ops.feed(model.executable[CASE_WHOLE], &feed);
+    int rc = ops.feed(model.executable[NNC_CASE_WHOLE], &feed);
     if (rc == 0) {
-        rc = ops.step(model.executable[CASE_WHOLE], &params);
+        rc = ops.step(model.executable[NNC_CASE_WHOLE], &params);
     }
     if (rc == 0) {
         rc = ops.device->finish(model.backend);
@@ -233,19 +233,19 @@ Test(cuda_comm, a_failure_of_a_peer_is_told_in_words, .timeout = 60) {
 static int survive(void) {
     const struct nnc_step_params params = {.global_count = 4};
     struct nnc_backend_ops ops = nnc_backend_cuda;
-    struct case_model model;
+    struct nnc_case_model model;
     ops.open = open_rank;
     open_model(&ops, NNC_AMP_OFF, usual, &model);
     const struct nnc_feed feed = {model.images, model.sample_stride, model.labels};
     join(&model);
-    case_model_step(&model, CASE_WHOLE, 1);
+    case_model_step(&model, NNC_CASE_WHOLE, 1);
     if (own_rank == 1) {
         raise(SIGKILL);
     }
     deadline_ns = nnc_clock_ns() + 300 * 1000 * 1000;
-    int rc = ops.feed(model.executable[CASE_WHOLE], &feed);
+    int rc = ops.feed(model.executable[NNC_CASE_WHOLE], &feed);
     if (rc == 0) {
-        rc = ops.step(model.executable[CASE_WHOLE], &params);
+        rc = ops.step(model.executable[NNC_CASE_WHOLE], &params);
     }
     if (rc == 0) {
         rc = ops.device->finish(model.backend);

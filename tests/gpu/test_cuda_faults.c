@@ -61,8 +61,8 @@ static int run_all(struct run *run) {
 
 /* Run with the fault; what the backend said is the error's text. */
 static int run_with(const char *fake, int32_t amp, bool graphs) {
-    const struct backend_case *row = cuda_case_row("residual block");
-    struct run run = {.graph = graph_builder_make(row->input, row->rows),
+    const struct nnc_case *row = cuda_case_row("residual block");
+    struct run run = {.graph = nnc_graph_of_rows(row->input, row->rows),
                       .images = calloc(3, 3 * 7 * 7)};
     const struct nnc_program_params params = {run.graph, 3, true, 64};
     cr_assert_eq(nnc_program_create(&params, &run.program), 0);
@@ -75,7 +75,7 @@ static int run_with(const char *fake, int32_t amp, bool graphs) {
     nnc_backend_cuda.release(run.exe);
     nnc_backend_cuda.close(run.backend);
     nnc_program_destroy(run.program);
-    graph_builder_free(run.graph);
+    nnc_graph_of_rows_free(run.graph);
     free(run.images);
     return rc < 0 ? nnc_fail(rc, "%s", text) : rc;
 }
@@ -148,8 +148,8 @@ static int give_up(void *context) {
 }
 
 Test(cuda_faults, a_device_that_hangs_is_left_when_the_caller_says_so, .timeout = 60) {
-    const struct backend_case *row = cuda_case_row("norm relu");
-    struct run run = {.graph = graph_builder_make(row->input, row->rows)};
+    const struct nnc_case *row = cuda_case_row("norm relu");
+    struct run run = {.graph = nnc_graph_of_rows(row->input, row->rows)};
     cuda_case_configure("schedule=lazy,faults=cudaMemcpyAsync:3:hang", NNC_AMP_OFF);
     const struct nnc_backend_params params = {
         .graph = run.graph, .ranks = 1, .device = case_device, .alive = give_up};
@@ -160,7 +160,7 @@ Test(cuda_faults, a_device_that_hangs_is_left_when_the_caller_says_so, .timeout 
     }
     cr_expect_eq(rc, -NNC_E_STOPPED);
     nnc_backend_cuda.close(run.backend);
-    graph_builder_free(run.graph);
+    nnc_graph_of_rows_free(run.graph);
 }
 
 Test(cuda_faults, without_a_driver_there_is_no_device_and_a_reason) {
@@ -182,12 +182,12 @@ Test(cuda_faults, without_a_driver_there_is_no_device_and_a_reason) {
 }
 
 Test(cuda_faults, a_gpu_that_is_not_there_is_a_usage_error) {
-    const struct backend_case *row = cuda_case_row("norm relu");
-    struct nnc_graph *graph = graph_builder_make(row->input, row->rows);
+    const struct nnc_case *row = cuda_case_row("norm relu");
+    struct nnc_graph *graph = nnc_graph_of_rows(row->input, row->rows);
     struct nnc_backend *backend = NULL;
     cuda_case_configure("devices=2", NNC_AMP_OFF);
     const struct nnc_backend_params params = {.graph = graph, .ranks = 1, .device = {.ordinal = 2}};
     cr_expect_eq(nnc_backend_cuda.open(&params, &backend), -NNC_E_USAGE);
     cr_expect(strstr(nnc_error_text(), "no GPU 2"), "%s", nnc_error_text());
-    graph_builder_free(graph);
+    nnc_graph_of_rows_free(graph);
 }

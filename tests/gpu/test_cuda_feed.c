@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct case_model model;
+static struct nnc_case_model model;
 
 static void open_model(const char *fake) {
     cuda_case_configure(fake, NNC_AMP_OFF);
@@ -28,7 +28,7 @@ static size_t image_bytes(void) {
 
 static int feed(const uint8_t *images) {
     const struct nnc_feed batch = {images, model.sample_stride, model.labels};
-    return model.ops->feed(model.executable[CASE_EVAL], &batch);
+    return model.ops->feed(model.executable[NNC_CASE_EVAL], &batch);
 }
 
 static uint64_t fed(void) {
@@ -41,8 +41,8 @@ static uint64_t fed(void) {
 static float *evaluate(void) {
     size_t count = (size_t)model.row->batch * model.graph->classes;
     float *logits = calloc(count, sizeof(*logits));
-    cr_assert_eq(model.ops->evaluate(model.executable[CASE_EVAL]), 0, "%s", nnc_error_text());
-    cr_assert_eq(model.ops->logits(model.executable[CASE_EVAL], logits), 0);
+    cr_assert_eq(model.ops->evaluate(model.executable[NNC_CASE_EVAL]), 0, "%s", nnc_error_text());
+    cr_assert_eq(model.ops->logits(model.executable[NNC_CASE_EVAL], logits), 0);
     return logits;
 }
 
@@ -132,12 +132,12 @@ Test(cuda_feed, a_third_batch_waits_for_a_step) {
 
 Test(cuda_feed, a_batch_may_be_used_again_but_only_by_its_own_program) {
     open_model("schedule=lazy");
-    cr_expect_eq(model.ops->evaluate(model.executable[CASE_EVAL]), -EINVAL);
+    cr_expect_eq(model.ops->evaluate(model.executable[NNC_CASE_EVAL]), -EINVAL);
     cr_assert_eq(feed(model.images), 0);
     float *wanted = evaluate();
     expect_logits(wanted);
     const struct nnc_step_params params = {.global_count = 1};
-    cr_expect_eq(model.ops->step(model.executable[CASE_WHOLE], &params), -EINVAL);
+    cr_expect_eq(model.ops->step(model.executable[NNC_CASE_WHOLE], &params), -EINVAL);
     free(wanted);
     close_model();
 }

@@ -29,7 +29,7 @@ static void fill(float *values, uint64_t count, uint32_t start) {
     }
 }
 
-static void expect_kept(struct case_model *model, enum nnc_state state, uint32_t number) {
+static void expect_kept(struct nnc_case_model *model, enum nnc_state state, uint32_t number) {
     const struct nnc_param *param = &model->graph->params[number];
     float *given = calloc(param->count, sizeof(*given));
     float *got = calloc(param->count, sizeof(*got));
@@ -44,7 +44,7 @@ static void expect_kept(struct case_model *model, enum nnc_state state, uint32_t
 
 Test(cuda_state, what_is_set_is_what_is_got) {
     for (int number = 0; number < AMPS * MODELS; number++) {
-        struct case_model model;
+        struct nnc_case_model model;
         cuda_case_configure("schedule=lazy", amps[number % AMPS]);
         case_model_open(&nnc_backend_cuda, cuda_case_row(models[number / AMPS]), &model);
         for (uint32_t param = 0; param < model.graph->param_count; param++) {
@@ -61,7 +61,7 @@ Test(cuda_state, what_is_set_is_what_is_got) {
 }
 
 Test(cuda_state, a_buffer_has_no_gradient_and_no_momentum) {
-    struct case_model model;
+    struct nnc_case_model model;
     cuda_case_configure("schedule=eager", NNC_AMP_OFF);
     case_model_open(&nnc_backend_cuda, cuda_case_row("norm"), &model);
     int32_t number = -1;
@@ -78,8 +78,9 @@ Test(cuda_state, a_buffer_has_no_gradient_and_no_momentum) {
 }
 
 /* Whether all of an arena but the parameters' own values is zero. */
-static void expect_zero_between(struct case_model *model, const char *what, enum nnc_gpu_type type,
-                                const void *values, uint64_t first, uint64_t end) {
+static void expect_zero_between(struct nnc_case_model *model, const char *what,
+                                enum nnc_gpu_type type, const void *values, uint64_t first,
+                                uint64_t end) {
     struct nnc_gpu_state *state = &model->backend->state;
     uint64_t count = end - first;
     float *floats = calloc(count + 1, sizeof(*floats));
@@ -103,7 +104,7 @@ static void expect_zero_between(struct case_model *model, const char *what, enum
     free(floats);
 }
 
-static void expect_clean_padding(struct case_model *model) {
+static void expect_clean_padding(struct nnc_case_model *model) {
     const struct nnc_gpu_state *state = &model->backend->state;
     uint64_t vectors = state->part_first[NNC_GPU_VECTORS];
     uint64_t buffers = state->part_first[NNC_GPU_PART_COUNT];
@@ -120,7 +121,7 @@ static void expect_clean_padding(struct case_model *model) {
 
 Test(cuda_state, padding_stays_zero_while_training) {
     for (int number = 0; number < AMPS * MODELS; number++) {
-        struct case_model model;
+        struct nnc_case_model model;
         cuda_case_configure("schedule=lazy", amps[number % AMPS]);
         case_model_open(&nnc_backend_cuda, cuda_case_row(models[number / AMPS]), &model);
         cuda_case_train(&model, 3);
@@ -130,7 +131,7 @@ Test(cuda_state, padding_stays_zero_while_training) {
 }
 
 /* Set the first trained parameter's gradient to infinity. */
-static void spoil_gradient(struct case_model *model) {
+static void spoil_gradient(struct nnc_case_model *model) {
     const struct nnc_param *param = &model->graph->params[0];
     float *values = calloc(param->count, sizeof(*values));
     values[param->count / 2] = INFINITY;
@@ -138,7 +139,7 @@ static void spoil_gradient(struct case_model *model) {
     free(values);
 }
 
-static float first_value(struct case_model *model) {
+static float first_value(struct nnc_case_model *model) {
     float *values = calloc(model->graph->params[0].count, sizeof(*values));
     cr_assert_eq(model->ops->get(model->backend, NNC_STATE_VALUE, 0, values), 0);
     float value = values[0];
@@ -149,14 +150,14 @@ static float first_value(struct case_model *model) {
 Test(cuda_state, an_overflow_in_fp16_skips_the_step_and_halves_the_scale) {
     const struct nnc_sgd sgd = {.lr = 1, .weight_decay = {1, 1, 1}};
     struct nnc_loss_scale scale;
-    struct case_model model;
+    struct nnc_case_model model;
     cuda_case_configure("schedule=random,seed=3", NNC_AMP_FP16);
     case_model_open(&nnc_backend_cuda, cuda_case_row("conv 3x3 relu"), &model);
     const struct nnc_device_ops *device = model.ops->device;
     cr_assert_eq(device->get_scale(model.backend, &scale), 0);
     cr_expect_eq(scale.scale, 65536);
     float before = first_value(&model);
-    case_model_step(&model, CASE_WHOLE, 1);
+    case_model_step(&model, NNC_CASE_WHOLE, 1);
     spoil_gradient(&model);
     cr_assert_eq(model.ops->update(model.backend, &sgd), 0);
     cr_assert_eq(device->finish(model.backend), 0);
@@ -165,7 +166,7 @@ Test(cuda_state, an_overflow_in_fp16_skips_the_step_and_halves_the_scale) {
     cr_expect_eq(first_value(&model), before);
     scale = (struct nnc_loss_scale){.scale = 1024, .good_steps = 17};
     cr_assert_eq(device->set_scale(model.backend, &scale), 0);
-    case_model_step(&model, CASE_WHOLE, 2);
+    case_model_step(&model, NNC_CASE_WHOLE, 2);
     cr_assert_eq(model.ops->update(model.backend, &sgd), 0);
     cr_assert_eq(device->get_scale(model.backend, &scale), 0);
     cr_expect_eq(scale.scale, 1024);
@@ -177,13 +178,13 @@ Test(cuda_state, an_overflow_in_fp16_skips_the_step_and_halves_the_scale) {
 Test(cuda_state, without_a_scale_a_gradient_that_is_not_finite_ends_the_run) {
     const struct nnc_sgd sgd = {.lr = 1};
     struct nnc_loss_scale scale = {.scale = 8};
-    struct case_model model;
+    struct nnc_case_model model;
     cuda_case_configure("schedule=lazy", NNC_AMP_BF16);
     case_model_open(&nnc_backend_cuda, cuda_case_row("conv 3x3 relu"), &model);
     cr_assert_eq(model.ops->device->set_scale(model.backend, &scale), 0);
     cr_assert_eq(model.ops->device->get_scale(model.backend, &scale), 0);
     cr_expect_eq(scale.scale, 1, "bf16 needs none");
-    case_model_step(&model, CASE_WHOLE, 1);
+    case_model_step(&model, NNC_CASE_WHOLE, 1);
     spoil_gradient(&model);
     float before = first_value(&model);
     cr_expect_eq(model.ops->update(model.backend, &sgd), 0, "it is only queued");
@@ -196,7 +197,7 @@ Test(cuda_state, without_a_scale_a_gradient_that_is_not_finite_ends_the_run) {
 static int open_on(const char *device, int32_t amp, enum nnc_gpu_type *ret_type) {
     char fake[512];
     struct nnc_graph *graph =
-        graph_builder_make((struct nnc_shape){3, 4, 4}, cuda_case_row("norm relu")->rows);
+        nnc_graph_of_rows((struct nnc_shape){3, 4, 4}, cuda_case_row("norm relu")->rows);
     struct nnc_backend *backend = NULL;
     snprintf(fake, sizeof(fake), "device_json=%s/tests/devices/%s.json", NNC_TEST_SOURCE_DIR,
              device);
@@ -207,7 +208,7 @@ static int open_on(const char *device, int32_t amp, enum nnc_gpu_type *ret_type)
         *ret_type = backend->type;
         nnc_backend_cuda.close(backend);
     }
-    graph_builder_free(graph);
+    nnc_graph_of_rows_free(graph);
     return rc;
 }
 

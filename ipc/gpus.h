@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which GPUs a run takes: --gpus against what there is. Pure. */
-#ifndef NNC_COORDINATOR_GPUS_H
-#define NNC_COORDINATOR_GPUS_H
+#ifndef NNC_IPC_GPUS_H
+#define NNC_IPC_GPUS_H
 
 #include "base/config.h"
 #include "ipc/device.h"

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Small graphs from rows of a table, for tests that need an operation and no model text.
+/* Small graphs from rows of a table, for checks that need an operation and no model text.
  *
- *   static const struct layer_row rows[] = {CONV(8, 3, 1, 1, true), BATCHNORM, RELU, LINEAR(10,
+ *   static const struct nnc_layer_row rows[] = {CONV(8, 3, 1, 1, true), BATCHNORM, RELU, LINEAR(10,
  * true), {0}};
  *
  * Each row reads the row before it, the first the input; ADD reads that and another, counted back.
  * Node n is named "n<number>", its parameters "n<number>.weight" and so on. */
-#ifndef NNC_TESTS_SUPPORT_GRAPH_BUILDER_H
-#define NNC_TESTS_SUPPORT_GRAPH_BUILDER_H
+#ifndef NNC_WORKERS_GRAPH_ROWS_H
+#define NNC_WORKERS_GRAPH_ROWS_H
 
 #include "workers/graph.h"
 
-struct layer_row {
+struct nnc_layer_row {
     enum nnc_layer layer;  /* NNC_LAYER_INPUT ends the table */
     uint32_t features;     /* output channels or features */
     uint32_t out_h, out_w; /* ADAPTIVE */
@@ -51,11 +51,11 @@ struct layer_row {
 #define BACK(kind, rows) {.layer = NNC_LAYER_##kind, .back = (rows)}
 /* clang-format on */
 
-/* Build the graph. Rows end with {0}. Asserts on rows that make no sense.
- * Owner: free with graph_builder_free(), not nnc_graph_destroy(). */
-struct nnc_graph *graph_builder_make(struct nnc_shape input, const struct layer_row *rows);
+/* Build the graph. Rows end with {0}. Asserts on rows that make no sense; NULL when memory is out.
+ * Owner: free with nnc_graph_of_rows_free(), not nnc_graph_destroy(). */
+struct nnc_graph *nnc_graph_of_rows(struct nnc_shape input, const struct nnc_layer_row *rows);
 
 /* Takes NULL. */
-void graph_builder_free(struct nnc_graph *graph);
+void nnc_graph_of_rows_free(struct nnc_graph *graph);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows to a graph: shapes by PyTorch's formulas, parameters in node order. */
-#include "tests/support/graph_builder.h"
+#include "workers/graph_rows.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -24,7 +24,7 @@ static uint32_t window_out(uint32_t in, uint32_t kernel, uint32_t stride, uint32
     return (in + 2 * pad - kernel) / stride + 1;
 }
 
-static struct nnc_shape shape_of(const struct layer_row *row, struct nnc_shape in) {
+static struct nnc_shape shape_of(const struct nnc_layer_row *row, struct nnc_shape in) {
     const struct nnc_window *win = &row->window;
     switch (row->layer) {
     case NNC_LAYER_CONV2D:
@@ -44,7 +44,7 @@ static struct nnc_shape shape_of(const struct layer_row *row, struct nnc_shape i
     }
 }
 
-static void add_params(struct nnc_graph *graph, int32_t number, const struct layer_row *row,
+static void add_params(struct nnc_graph *graph, int32_t number, const struct nnc_layer_row *row,
                        struct nnc_shape in) {
     struct nnc_node *node = &graph->nodes[number];
     const uint32_t conv[4] = {row->features, in.c, row->window.r, row->window.s};
@@ -66,51 +66,60 @@ static void add_params(struct nnc_graph *graph, int32_t number, const struct lay
     }
 }
 
-struct nnc_graph *graph_builder_make(struct nnc_shape input, const struct layer_row *rows) {
+static void fill_node(struct nnc_graph *graph, uint32_t number, const struct nnc_layer_row *rows) {
+    struct nnc_node *node = &graph->nodes[number];
+    *node = (struct nnc_node){.input = {-1, -1},
+                              .weight = -1,
+                              .bias = -1,
+                              .running_mean = -1,
+                              .running_var = -1,
+                              .shape = graph->input,
+                              .eps = 1e-5,
+                              .momentum = 0.1,
+                              .line = (int32_t)number};
+    if (number == 0) {
+        return;
+    }
+    const struct nnc_layer_row *row = &rows[number - 1];
+    assert(row->back < number && row->other < number);
+    snprintf(node->name, sizeof(node->name), "n%u", number);
+    node->layer = row->layer;
+    node->input[0] = (int32_t)(number - 1 - row->back);
+    node->input[1] = row->layer == NNC_LAYER_ADD ? (int32_t)(number - 1 - row->other) : -1;
+    node->window = row->window;
+    node->dropout = row->dropout;
+    node->shape = shape_of(row, graph->nodes[node->input[0]].shape);
+    add_params(graph, (int32_t)number, row, graph->nodes[node->input[0]].shape);
+}
+
+struct nnc_graph *nnc_graph_of_rows(struct nnc_shape input, const struct nnc_layer_row *rows) {
     uint32_t count = 1;
     while (rows[count - 1].layer != NNC_LAYER_INPUT) {
         count++;
     }
     struct nnc_graph *graph = calloc(1, sizeof(*graph));
-    assert(graph);
+    if (graph == NULL) {
+        return NULL;
+    }
     graph->nodes = calloc(count, sizeof(*graph->nodes));
     graph->params = calloc(4 * (size_t)count, sizeof(*graph->params));
-    assert(graph->nodes && graph->params);
+    if (graph->nodes == NULL || graph->params == NULL) {
+        nnc_graph_of_rows_free(graph);
+        return NULL;
+    }
     graph->node_count = count;
     graph->input = input;
-    snprintf(graph->name, sizeof(graph->name), "test");
+    snprintf(graph->name, sizeof(graph->name), "rows");
     for (uint32_t number = 0; number < count; number++) {
-        struct nnc_node *node = &graph->nodes[number];
-        *node = (struct nnc_node){.input = {-1, -1},
-                                  .weight = -1,
-                                  .bias = -1,
-                                  .running_mean = -1,
-                                  .running_var = -1,
-                                  .shape = input,
-                                  .eps = 1e-5,
-                                  .momentum = 0.1,
-                                  .line = (int32_t)number};
-        if (number == 0) {
-            continue;
-        }
-        const struct layer_row *row = &rows[number - 1];
-        assert(row->back < number && row->other < number);
-        snprintf(node->name, sizeof(node->name), "n%u", number);
-        node->layer = row->layer;
-        node->input[0] = (int32_t)(number - 1 - row->back);
-        node->input[1] = row->layer == NNC_LAYER_ADD ? (int32_t)(number - 1 - row->other) : -1;
-        node->window = row->window;
-        node->dropout = row->dropout;
-        node->shape = shape_of(row, graph->nodes[node->input[0]].shape);
-        add_params(graph, (int32_t)number, row, graph->nodes[node->input[0]].shape);
+        fill_node(graph, number, rows);
     }
     struct nnc_shape last = graph->nodes[count - 1].shape;
     graph->classes = last.c * last.h * last.w;
     return graph;
 }
 
-void graph_builder_free(struct nnc_graph *graph) {
-    if (graph) {
+void nnc_graph_of_rows_free(struct nnc_graph *graph) {
+    if (graph != NULL) {
         free(graph->nodes);
         free(graph->params);
         free(graph);

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of backend cases. Most begin with a convolution and end with a linear layer, so that
- * the operation in the middle must pass a gradient on to be right. Channel counts stand on both
- * sides of vector widths (8, 16), image sizes are odd more often than even. */
+/* The table of cases of `nncoord selftest` and of the tests of backends. Most begin with a
+ * convolution and end with a linear layer, so that the operation in the middle must pass a gradient
+ * on to be right. Channel counts stand on both sides of vector widths (8, 16), image sizes are odd
+ * more often than even. */
 #include "base/config.h"
-#include "tests/support/backend_cases.h"
+#include "workers/selftest_case.h"
 
 #define CE  .loss = NNC_LOSS_CROSS_ENTROPY
 #define MSE .loss = NNC_LOSS_MSE
 
 /* clang-format off */
-const struct backend_case backend_cases[] = {
+const struct nnc_case nnc_cases[] = {
     {"linear", {1, 4, 5}, 3, CE, .rows = {LINEAR(7, true)}},
     {"linear without bias, batch 1", {3, 2, 3}, 1, CE,
      .rows = {LINEAR(5, false), LINEAR(3, false)}},
@@ -170,3 +171,17 @@ const struct backend_case backend_cases[] = {
     {.name = NULL},
 };
 /* clang-format on */
+
+const struct nnc_case_group nnc_case_groups[] = {
+    {"linear layers, losses", "linear"},
+    {"layers with steps of their own size", "layers with steps of their own size"},
+    {"convolutions", "conv 1x1"},
+    {"batch normalisation", "norm"},
+    {"activations and sums", "relu alone"},
+    {"max pooling", "maxpool 2"},
+    {"average pooling", "avgpool 2"},
+    {"dropout", "dropout of features"},
+    {"values with several readers", "convs share an input"},
+    {"whole networks in small", "residual block"},
+    {.title = NULL},
+};
