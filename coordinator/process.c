@@ -379,15 +379,15 @@ void nnc_process_describe_end(const struct nnc_process *process, const struct nn
                               char *ret_text, size_t bytes) {
     struct nnc_process copy = *process;
     const char *words = last_line(&copy);
-    if (end->signalled) {
-        snprintf(ret_text, bytes, "was killed by signal %d (%s)%s%s", end->status,
-                 strsignal(end->status), words[0] != '\0' ? "; its last words: " : "", words);
-    } else if (end->error_code < 0) {
+    if (end->error_code < 0) { /* also when it had to be killed because it could not end */
         /* Another process's memory: take a copy that surely ends. */
         char text[sizeof(process->page->error_text)];
         memcpy(text, process->page->error_text, sizeof(text));
         text[sizeof(text) - 1] = '\0';
         snprintf(ret_text, bytes, "failed: %s", text);
+    } else if (end->signalled) {
+        snprintf(ret_text, bytes, "was killed by signal %d (%s)%s%s", end->status,
+                 strsignal(end->status), words[0] != '\0' ? "; its last words: " : "", words);
     } else {
         snprintf(ret_text, bytes, "exited with status %d%s%s", end->status,
                  words[0] != '\0' ? "; its last words: " : "", words);

@@ -45,7 +45,8 @@ struct nnc_process {
     struct nnc_child_page *page;
     char last_words[1024]; /* end of what it logged */
     uint32_t last_length;
-    bool hung; /* was killed because it did not move */
+    bool hung;          /* was killed because it did not move */
+    uint64_t failed_ns; /* when it was first seen to have left an error; 0: it has not */
     uint64_t started_ns;
 };
 

@@ -17,16 +17,24 @@
 
 #define SECOND_NS   1000000000ull
 #define PUT_OFF_MAX (2 * SECOND_NS)
+#define EXIT_MAX    (10 * SECOND_NS)
 
 static uint64_t counter_of(const struct nnc_process *process, enum nnc_counter counter) {
     return atomic_load_explicit(&process->page->counter[counter], memory_order_relaxed);
+}
+
+static int32_t error_of(const struct nnc_process *process) {
+    /* Acquire: pairs with the release in nnc_child_fail(). */
+    return process->page == NULL
+               ? 0
+               : atomic_load_explicit(&process->page->error_code, memory_order_acquire);
 }
 
 /* Relaxed throughout: a look that mixes two moments is put right by the next one. */
 static struct nnc_stall_rank look_at(const struct nnc_run_state *run, uint32_t rank) {
     const struct nnc_process *process = &run->process[rank];
     struct nnc_stall_rank look = {.running = run->group.child[rank].state == NNC_CHILD_RUNNING &&
-                                             process->page != NULL,
+                                             process->page != NULL && error_of(process) == 0,
                                   .on_device = run->plan.device[rank] >= 0};
     if (process->page == NULL) {
         return look;
@@ -70,6 +78,21 @@ static void find_hung_loaders(struct nnc_run_state *run, uint64_t now_ns) {
     }
 }
 
+/* A trainer that has left its error on its page is on its way out; a driver may keep it for ever.
+ */
+static void find_stuck_exits(struct nnc_run_state *run, uint64_t now_ns) {
+    for (uint32_t rank = 0; rank < run->plan.ranks; rank++) {
+        struct nnc_process *process = &run->process[rank];
+        if (process->pid == 0 || error_of(process) == 0) {
+            continue;
+        }
+        process->failed_ns = process->failed_ns == 0 ? now_ns : process->failed_ns;
+        if (now_ns - process->failed_ns > EXIT_MAX && !process->hung) {
+            kill_hung(run, rank, "has failed and does not end");
+        }
+    }
+}
+
 static void find_hung_trainer(struct nnc_run_state *run, uint64_t now_ns) {
     struct nnc_stall_rank ranks[NNC_MAX_RANKS];
     char words[256];
@@ -85,14 +108,8 @@ static void find_hung_trainer(struct nnc_run_state *run, uint64_t now_ns) {
 
 void nnc_run_find_hangs(struct nnc_run_state *run, uint64_t now_ns) {
     find_hung_loaders(run, now_ns);
+    find_stuck_exits(run, now_ns);
     find_hung_trainer(run, now_ns);
-}
-
-static int32_t error_of(const struct nnc_process *process) {
-    /* Acquire: pairs with the release in nnc_child_fail(). */
-    return process->page == NULL
-               ? 0
-               : atomic_load_explicit(&process->page->error_code, memory_order_acquire);
 }
 
 bool nnc_run_puts_off(struct nnc_run_state *run, uint32_t child) {

@@ -6,7 +6,7 @@
  * Tensors are NHWC; filters are KRSC; c and k are multiples of 8 (pad them). Accumulation is fp32.
  * Only precompiled engines are taken: nothing is compiled at run time.
  *
- * Source: cuDNN 9 backend API reference; gpu.md's selection rules in docs/gpu.md. */
+ * Source: cuDNN 9 backend API reference; rules of the choice: docs/gpu.md, "cuDNN from C". */
 #ifndef NNC_GPU_DNN_H
 #define NNC_GPU_DNN_H
 

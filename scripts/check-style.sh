@@ -82,6 +82,8 @@ spdx() {
 
 # A prototype in a header must follow a comment or another prototype of the same comment.
 prototypes() {
+    local headers
+    mapfile -t headers < <(printf '%s\n' "${sources[@]}" | grep '\.h$')
     awk '
         FNR == 1 { documented = 0 }
         /\*\/ *$/ { documented = 1; next }
@@ -89,7 +91,7 @@ prototypes() {
         /^$/ { documented = 0; next }
         /^(static inline |extern )?[a-z].*\(.*/ && !/^(struct|enum|union)[^(]*\{/ && !/^ / && !/^#/ {
             if (!documented) { printf "%s:%d: prototype without comment\n", FILENAME, FNR } }
-    ' $(printf '%s\n' "${sources[@]}" | grep '\.h$')
+    ' "${headers[@]}"
 }
 
 formatting() {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Everything that has to hold before a change lands, in order of how fast it fails:
+#   0 scripts/check-containers.sh: shell scripts, Dockerfiles and their like
 #   1 clang -Werror, all targets
 #   2 gcc without optional parts, unit and kernel tests
 #   3 AddressSanitizer + UBSan, unit and kernel tests
@@ -63,6 +64,7 @@ fuzz() {
 }
 
 step "packages" bash scripts/packages.sh build data check
+step "shell scripts and containers" bash scripts/check-containers.sh
 step "clang build" clang_build
 step "build without optional parts" bare_build
 step "address and undefined-behaviour sanitizer" address_sanitizer

@@ -93,12 +93,13 @@ make_shards() {
 # One epoch and an evaluation of the large networks, from class folders and from shards of the same images: the
 # weights are the same.
 photographs() {
-    local model source
+    local model source run begin
     mkdir -p "$out/shards"
     make_shards "$IMAGES" "$out/shards"
     for model in alexnet vgg16 resnet50; do
         for source in "$IMAGES" "$out/shards"; do
-            local run=$out/photographs-$model-$(basename "$source") begin=$SECONDS
+            run=$out/photographs-$model-$(basename "$source")
+            begin=$SECONDS
             "$nncoord" "$source" --gpus 0 --model "$model" --batch-size 25 --lr 0.01 --epochs 1 --quiet --json \
                 --output-dir "$run" >"$out/train.json" 2>/dev/null
             "$nncoord" eval "$source" --resume "$run" --quiet --json >"$out/eval.json" 2>/dev/null
@@ -111,8 +112,8 @@ photographs() {
 
 # images/s of the loaders with two settings, alternating, and the ratio of the medians.
 alternate() {
-    local title=$1 one=$2 two=$3 round rates
-    for round in 1 2 3 4 5; do
+    local title=$1 one=$2 two=$3 rates
+    for _ in 1 2 3 4 5; do
         # shellcheck disable=SC2086 # options are words
         for setting in "$one" "$two"; do
             "$nncoord" bench input "$IMAGES" --batch-size 50 $setting --json 2>/dev/null |

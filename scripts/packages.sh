@@ -4,9 +4,12 @@
 #
 #   scripts/packages.sh build     what the build needs
 #   scripts/packages.sh data      Fashion-MNIST
-#   scripts/packages.sh check     clang, its runtime and clang-format, for scripts/ci.sh
+#   scripts/packages.sh check     clang, its runtime and clang-format, linters, for scripts/ci.sh
+#   scripts/packages.sh run       the libraries that the built programs load, for images
+#   scripts/packages.sh image     what scripts/try-image.sh makes a root folder with
 #
 # A row holds names that mean the same thing in different releases; the first that exists is taken.
+# shellcheck disable=SC2034 # main() takes the lists by their names
 set -euo pipefail
 
 packages_build="gcc
@@ -32,7 +35,22 @@ packages_check="clang
 clang-format
 libclang-rt-14-dev|libclang-rt-dev
 libomp-dev
-git"
+git
+jq
+libseccomp-dev
+shellcheck"
+packages_run="liburing2
+libjpeg62-turbo|libjpeg-turbo8
+libspng0|libspng0t64
+zlib1g
+libdnnl2|libdnnl3|libdnnl3.6
+libgomp1
+libjansson4
+libcyaml1
+libyaml-0-2
+libxxhash0
+libssl3|libssl3t64"
+packages_image="mmdebstrap"
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then
@@ -88,7 +106,7 @@ main() {
         return
     fi
     if ! command -v apt-get >/dev/null; then
-        echo "packages.sh: no apt-get here; please install what corresponds to:" $missing >&2
+        echo "packages.sh: no apt-get here; please install what corresponds to:" "${missing//$'\n'/ }" >&2
         return 1
     fi
     as_root apt-get update -qq

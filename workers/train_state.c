@@ -273,7 +273,7 @@ static int prepare_device(struct nnc_trainer *trainer) {
         nnc_ring_pixels(trainer->params.ring, &memory, &bytes);
         int code = device->pin(backend, memory, bytes);
         if (code == -ENOTSUP) {
-            nnc_log(NNC_LOG_INFO, "%s; batches are copied twice", nnc_error_text());
+            nnc_log(NNC_LOG_INFO, "%s; batches are copied once more", nnc_error_text());
         } else if (code < 0) {
             return code;
         } else {

@@ -8,7 +8,7 @@
 #include "tests/gpu/fakecuda/testing.h"
 #include "tests/support/backend_cases.h"
 
-/* Set the stand-ins (FAKECUDA's words) and the device for the models that follow. */
+/* Set the stand-ins (CUDA_FAKE's words) and the device for the models that follow. */
 void cuda_case_configure(const char *fake, int32_t amp);
 
 /* The case of that name. */

@@ -74,9 +74,17 @@ static void refuse_uring(void) {
     }
 }
 
+static const char *programs = NNC_TEST_BUILD_DIR;
+
+void command_use_programs(const char *directory) {
+    programs = directory;
+}
+
 static void become_program(const struct command *command, const char *scratch, bool deny_uring,
                            const char *const *arguments) {
-    const char *argv[64] = {NNC_TEST_BUILD_DIR "/nncoord"};
+    char path[600];
+    snprintf(path, sizeof(path), "%s/nncoord", programs);
+    const char *argv[64] = {path};
     size_t count = 1;
     while (arguments[count - 1] != NULL && count < 63) {
         argv[count] = arguments[count - 1];

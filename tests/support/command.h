@@ -20,7 +20,10 @@ struct command {
 char *scratch_make(void);
 void scratch_remove(char *scratch);
 
-/* Start build/nncoord with these arguments (NULL-ended, without argv[0]) in the scratch folder as
+/* Take the programs from this folder (kept by the caller) instead of the build's from now on. */
+void command_use_programs(const char *directory);
+
+/* Start nncoord with these arguments (NULL-ended, without argv[0]) in the scratch folder as
  * working directory, XDG_CACHE_HOME set to it. deny_uring: io_uring_setup answers EPERM by a
  * seccomp filter. */
 struct command command_start(const char *scratch, bool deny_uring, const char *const *arguments);

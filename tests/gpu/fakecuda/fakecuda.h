@@ -22,7 +22,7 @@ enum {
     FAKE_ALIGN = 256, /* of cudaMalloc, and bytes of a red zone */
 };
 
-/* ---- settings (settings.c): FAKECUDA=key=value,key=value, see README.md ---- */
+/* ---- settings (settings.c): CUDA_FAKE=key=value,key=value, see README.md ---- */
 
 enum fake_schedule {
     FAKE_EAGER,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The environment variable FAKECUDA and what it says: schedule, devices, faults.
+/* The environment variable CUDA_FAKE and what it says: schedule, devices, faults.
  *
- *   FAKECUDA=schedule=random,seed=7,devices=2,faults=cudaMalloc:3:oom;ncclAllReduce:5:hang@1
+ *   CUDA_FAKE=schedule=random,seed=7,devices=2,faults=cudaMalloc:3:oom;ncclAllReduce:5:hang@1
  *
  * A fault is function:n:action[=milliseconds][@device]: the n-th call of the function, counted from
  * 1, in this process; n = 0 means each call. An unknown word ends the process: a test that asks for
@@ -56,7 +56,7 @@ static uint64_t random_state;
 static bool settings_read;
 
 static void refuse(const char *what, const char *text) {
-    fprintf(stderr, "fakecuda: FAKECUDA: %s: '%s'\n", what, text);
+    fprintf(stderr, "fakecuda: CUDA_FAKE: %s: '%s'\n", what, text);
     abort();
 }
 
@@ -182,7 +182,7 @@ static void read_settings(const char *text) {
 
 const struct fake_settings *fake_settings(void) {
     if (!settings_read) {
-        read_settings(getenv("FAKECUDA"));
+        read_settings(getenv("CUDA_FAKE"));
     }
     return &settings;
 }
