@@ -28,8 +28,7 @@ struct nnc_nccl {
     struct nnc_device *device;
     ncclComm_t comm;    /* NULL: one rank, or aborted */
     void *registration; /* of the gradients; NULL: none */
-    /* Entry r % NNC_COMM_RECENT is of reduction r: its slice is final on compute, it is averaged.
-     */
+    /* Entry r % NNC_COMM_RECENT is of reduction r: its slice is final, it is averaged. */
     cudaEvent_t ready[NNC_COMM_RECENT], done[NNC_COMM_RECENT];
     uint64_t queued; /* reductions since open */
 };
@@ -46,7 +45,8 @@ void nnc_comm_memory_free(struct nnc_device *device, bool collective, struct nnc
 int nnc_comm_name(uint8_t ret_id[NNC_COMM_ID_BYTES]);
 
 /* Join, which waits for all ranks. deterministic: leave out algorithms whose bits differ from run
- * to run. comm is zero-filled before. Owner:  end with nnc_comm_finish(), after an error too.
+ * to run. comm is zero-filled before.
+ * Owner:  end with nnc_comm_finish(), after an error too.
  * Errors: -NNC_E_COMM, what alive says. */
 int nnc_comm_init(struct nnc_nccl *comm, struct nnc_device *device,
                   const struct nnc_backend_params *params, const uint8_t id[NNC_COMM_ID_BYTES]);

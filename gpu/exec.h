@@ -4,6 +4,7 @@
  *   plugin.c        the table, open and close
  *   exec_compile.c  memory of a program, its plans
  *   exec_ops.c      each operation: what it needs, what it queues
+ *   exec_product.c  those that a library does
  *   exec.c          a step as a whole
  *
  * Addresses of tensors are offsets in one arena that all executables share, resolved when an

@@ -8,6 +8,9 @@
  *   3. prepare      each operation chooses its algorithms; convolutions may be run for that, in the
  *                   memory they will have. The workspace grows with what was chosen.
  *
+ * Compiling a training program sets the gradients to zero and may move the arena: what a step
+ * before it left there is gone.
+ *
  * Invariants: nothing is allocated once compile has returned (but a bounce buffer, at the first
  * batch that needs one). What it does not do: know operations (exec_ops.c). */
 #include "gpu/exec.h"

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Parameters, gradients and momentum on the device, in flat arenas:
  *
- *   values     fp32   | matrix weights, order of backward completion | vectors, the same | buffers
- * | momentum   fp32   |                                              |                   | copy
- * type   |                                              |                   | gradients         |
- * type                     |       fp32        |
+ *   values     fp32   | matrix weights | vectors | buffers |
+ *   momentum   fp32   |                |         |
+ *   copy       type   |                |         |
+ *   gradients         |      type      |  fp32   |
  *
- * Vectors are biases and the parameters of normalisation: few values, whose sums need fp32. Where
- * the compute type is fp32 there is no copy, the values themselves are read. Gradients and momentum
- * come with the first training program.
+ * Matrices and vectors are each in order of backward completion. Vectors are biases and the
+ * parameters of normalisation: few values, whose sums need fp32. Where the compute type is fp32
+ * there is no copy, the values themselves are read. Gradients and momentum come with the first
+ * training program.
  *
  * A parameter lies as [k][plane][c], k and c padded to multiples of 8: KRSC for a convolution; for
  * a linear layer the features in (h, w, c) order of the tensor it reads; [c] for a vector. */

@@ -24,7 +24,10 @@
 
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const double float_roundoff = 0x1p-24;
 
@@ -125,6 +128,24 @@ Test(cuda_cases, what_libraries_do_not_offer_is_done_without, .timeout = 300) {
         cuda_case_configure(fakes[number], NNC_AMP_OFF);
         compare(row, case_bound(row, float_roundoff), true);
     }
+}
+
+/* Algorithms are timed in the memory of the model, kept, and found again. */
+Test(cuda_cases, timed_and_kept_algorithms_compute_the_same, .timeout = 300) {
+    char directory[] = "/tmp/nncoord-plans-XXXXXX";
+    char command[sizeof(directory) + 16];
+    cr_assert_not_null(mkdtemp(directory));
+    for (int round = 0; round < 2; round++) {
+        const struct nnc_case *row = cuda_case_row("residual bottlenecks with projection");
+        cuda_case_configure("schedule=lazy", NNC_AMP_OFF);
+        case_device.autotune = 3;
+        case_device.deterministic = false;
+        case_device.cache_dir = directory;
+        compare(row, case_bound(row, float_roundoff), true);
+    }
+    snprintf(command, sizeof(command), "rm -r %s/*", directory);
+    cr_expect_eq(system(command), 0, "something was kept");
+    cr_expect_eq(rmdir(directory), 0);
 }
 
 static void run_under(const char *fake, bool graphs, const struct nnc_case *row,

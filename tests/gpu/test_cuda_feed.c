@@ -120,6 +120,26 @@ Test(cuda_feed, a_batch_may_be_fed_before_the_last_one_is_done) {
     close_model();
 }
 
+/* Nobody waits between the batches: the device must order its own copies. */
+Test(cuda_feed, a_place_is_filled_again_only_when_it_was_read) {
+    static const char *const fakes[] = {"schedule=lazy", "schedule=random,seed=8"};
+    for (size_t number = 0; number < 2; number++) {
+        open_model(fakes[number]);
+        uint8_t *other = shifted_images(91);
+        cr_assert_eq(feed(model.images), 0);
+        float *wanted = evaluate();
+        for (int round = 0; round < 3; round++) {
+            cr_assert_eq(feed(other), 0);
+            cr_assert_eq(model.ops->evaluate(model.executable[NNC_CASE_EVAL]), 0);
+        }
+        cr_assert_eq(feed(model.images), 0);
+        expect_logits(wanted);
+        free(wanted);
+        free(other);
+        close_model();
+    }
+}
+
 Test(cuda_feed, a_third_batch_waits_for_a_step) {
     open_model("schedule=random,seed=5");
     cr_assert_eq(feed(model.images), 0);
