@@ -96,11 +96,11 @@ static int queue_copy(struct nnc_backend *backend, void *to, const void *from, s
 
 /* ---- reductions ---- */
 
-/* Average the slice of a bucket, or (bucket_count) of all vectors, once it is final; nothing for
- * one rank. */
+/* Average the slice of a bucket, or (bucket_count) of all vectors, once it is final; nothing before
+ * the ranks have joined. */
 static int reduce(struct nnc_backend *backend, uint32_t bucket) {
     const struct nnc_comm_slice *slice = &backend->slices[bucket];
-    if (backend->params.ranks < 2 || slice->count == 0) {
+    if (!backend->comm.device || slice->count == 0) {
         return 0;
     }
     return nnc_comm_average(&backend->comm, slice);

@@ -139,6 +139,16 @@ Test(cuda_runs, two_and_four_gpus_go_the_way_of_one_at_equal_global_batch, .init
     cr_expect_leq(fabs(four - one) / one, bound);
 }
 
+Test(cuda_runs, bench_comm_measures_steps_alone_and_steps_together, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    struct command command =
+        command_run(scratch, "bench", "comm", "--gpus", "2", RESNET, "--input", "1x28x28",
+                    "--batch-size", "8", "--bench-steps", "3", NULL);
+    cr_expect_eq(command.status, 0, "exit %d: %s", command.status, command.err);
+    cr_expect_not_null(strstr(command.err, "all gradients"), "%s", command.err);
+    command_free(&command);
+}
+
 /* ---- the same bits ---- */
 
 Test(cuda_runs, bits_do_not_depend_on_the_order_in_which_streams_run, .init = set_up,
