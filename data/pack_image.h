@@ -47,10 +47,10 @@ void nnc_packer_destroy(struct nnc_packer *packer);
 int nnc_packer_make(struct nnc_packer *packer, const struct nnc_pack_source *source,
                     struct nnc_pack_member *ret_member);
 
-/* Decode source and member whole and compare them: bit by bit where nothing may be lost, else their
- * sizes. Then decode a part of the member, chosen by `number`, from the slice that it needs, and
- * compare that with the whole.
- * Errors: -NNC_E_FORMAT they differ, or the member cannot be decoded; -ENOMEM. */
+/* Decode source and member whole and compare them: pixel by pixel where nothing may be lost; else
+ * make the member of the source again and compare the bytes. Then decode a part of the member,
+ * chosen by `number`, from the slice that it needs, and compare that with the whole. Errors:
+ * -NNC_E_FORMAT they differ, or the member cannot be decoded; -ENOMEM. */
 int nnc_packer_verify(struct nnc_packer *packer, const struct nnc_pack_source *source,
                       const struct nnc_pack_source *member, uint64_t number);
 
