@@ -106,8 +106,9 @@ static void man_option(FILE *out, const struct nnc_option *option) {
 
 static void man_options(FILE *out) {
     fprintf(out, ".SH OPTIONS\n"
-                 "An underscore in a name counts as a dash. Options that a verb has no use for are "
-                 "ignored by it.\n.SS General\n");
+                 "An underscore in a name counts as a dash. A verb refuses options on the command "
+                 "line that it has no use for, and ignores them in a file and in the "
+                 "environment.\n.SS General\n");
     for (size_t row = 0; row < NNC_ACTION_COUNT; row++) {
         const struct nnc_action *action = &nnc_config_actions[row];
         fprintf(out, ".TP\n");

@@ -93,12 +93,6 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
                                     .mode = NNC_MODE_TRAIN,
                                     .machine = &context->machine,
                                     .rundir = &rundir};
-    if (config->output[0] != '\0') {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--output names the file of `nncoord show`; the directory of "
-                        "a training run is --output-dir %s",
-                        config->output);
-    }
     if (strcmp(config->resume, "auto") == 0 && config->output_dir[0] == '\0') {
         return nnc_fail(-NNC_E_USAGE, "--resume auto looks in --output-dir, which is not given; or "
                                       "name the run: --resume runs/NAME");
