@@ -368,7 +368,7 @@ const struct nnc_option nnc_config_options[] = {
      .help = "scan the data set again even if its cached index looks current",
      .group = NNC_GROUP_DATA, .verbs = READS},
     {.name = "workers", .flag = 'j', .type = NNC_OPTION_U32, FIELD(workers), .unit = "processes",
-     .min = 0, .max = 1024, .def = "auto", .choices = auto_choices,
+     .min = 1, .max = 1024, .def = "auto", .choices = auto_choices,
      .help = "loader processes on this machine (not per device, as other trainers count them); "
              "auto starts from the CPUs and follows the training",
      .group = NNC_GROUP_LOADERS, .aliases = {"num-workers"}, .verbs = LOADS | PACK},

@@ -592,6 +592,7 @@ Test(config, wrong_lines_say_what_was_meant) {
         {"bench input d --epochs 2", "`nncoord bench input`: measured passes are --bench-epochs"},
         {"bench train --no-reindex", "--no-reindex is not an option of `nncoord bench train`"},
         {"bench synth d -b 3", "--batch-size is not an option of `nncoord bench synth`"},
+        {"train d -j 0", "--workers: \"0\" is out of range; 1 to 1024 processes or auto"},
     };
     for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
         struct nnc_command command;
