@@ -18,6 +18,7 @@
 #include "coordinator/dataset_cache.h"
 #include "coordinator/dataset_folder.h"
 #include "coordinator/dataset_idx.h"
+#include "coordinator/dataset_packed.h"
 #include "coordinator/dataset_parallel.h"
 #include "coordinator/dataset_source.h"
 #include "coordinator/dataset_tar.h"
@@ -38,6 +39,7 @@ struct opening {
     struct nnc_dataset *dataset;
 };
 
+static int check_packed(const struct nnc_dataset_params *params);
 static int find_sources(struct opening *opening);
 static int open_part(void *context, size_t phase);
 static int compare_parts(struct nnc_dataset *dataset);
@@ -51,12 +53,13 @@ static struct nnc_dataset *dataset_create(void) {
 }
 
 int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset **ret_dataset) {
-    assert((params->phases & ~(unsigned)(NNC_DATASET_TRAIN | NNC_DATASET_VAL)) == 0);
-    assert(params->phases != 0);
+    const unsigned parts = NNC_DATASET_TRAIN | NNC_DATASET_VAL;
+    assert((params->phases & ~(parts | NNC_DATASET_PARTIAL)) == 0 && (params->phases & parts) != 0);
     struct opening opening = {.params = params, .threads = nnc_scan_threads(params->threads)};
     opening.dataset = dataset_create();
     int code = opening.dataset == NULL ? nnc_fail(-ENOMEM, "no memory for a data set")
-                                       : find_sources(&opening);
+                                       : check_packed(params);
+    code = code < 0 ? code : find_sources(&opening);
     if (code >= 0) {
         code = nnc_parallel_for(2, opening.threads, open_part, &opening);
     }
@@ -133,6 +136,22 @@ const char *nnc_dataset_sample_path(const struct nnc_dataset_part *part, uint64_
 
 static bool is_given(const char *path) {
     return path != NULL && path[0] != '\0';
+}
+
+/* A set that pack was stopped in the middle of looks like a smaller one. */
+static int check_packed(const struct nnc_dataset_params *params) {
+    bool has_val_path = is_given(params->val_path);
+    unsigned first = has_val_path ? params->phases & ~(unsigned)NNC_DATASET_VAL : params->phases;
+    int code = nnc_packed_check(params->path, first);
+    if (code >= 0 && has_val_path && (params->phases & NNC_DATASET_VAL) != 0) {
+        code = nnc_packed_check(params->val_path, NNC_DATASET_VAL);
+    }
+    if (code == -NNC_E_USAGE && (params->phases & NNC_DATASET_PARTIAL) != 0) {
+        nnc_log(NNC_LOG_WARN, "%s", nnc_error_text());
+        nnc_error_clear();
+        return 0;
+    }
+    return code;
 }
 
 /* A source, or NULL when it is absent. */

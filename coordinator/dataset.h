@@ -19,10 +19,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Parts to open, one bit a phase. */
+/* Parts to open, one bit a phase, and what of a set that is not whole. */
 enum {
     NNC_DATASET_TRAIN = 1 << NNC_PHASE_TRAIN,
     NNC_DATASET_VAL = 1 << NNC_PHASE_VAL,
+    NNC_DATASET_PARTIAL = 1 << 2, /* a half-packed set is worth a warning, not an error */
 };
 
 struct nnc_dataset_params {
@@ -59,7 +60,8 @@ struct nnc_dataset {
  * is taken for validation. Both must have the same classes; numbered ones (IDX, KEY.cls) may be
  * fewer in one part.
  * Owner: *ret_dataset is the caller's, nnc_dataset_close() it.
- * Errors: the system's; -NNC_E_USAGE no such layout or part; -NNC_E_FORMAT damaged shards or IDX
+ * Errors: the system's; -NNC_E_USAGE no such layout or part, or shards are missing that a pack.json
+ * beside them tells of; -NNC_E_FORMAT damaged shards or IDX
  * files, empty classes, different classes. The text names the place and the remedy. */
 int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset **ret_dataset);
 

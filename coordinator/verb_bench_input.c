@@ -265,7 +265,7 @@ int nnc_verb_bench_input(const struct nnc_verb_context *context) {
     enum nnc_phase phase = config->split == NNC_SPLIT_VAL ? NNC_PHASE_VAL : NNC_PHASE_TRAIN;
     struct outcome outcome = {.context = context};
     struct nnc_dataset *dataset = NULL;
-    int code = nnc_dataset_open_config(config, 1u << phase, &dataset);
+    int code = nnc_dataset_open_config(config, 1u << phase | NNC_DATASET_PARTIAL, &dataset);
     if (code < 0) {
         return code;
     }

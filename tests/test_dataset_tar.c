@@ -697,3 +697,48 @@ Test(dataset_tar, sets_without_images_or_labels_are_refused) {
         cr_expect_not_null(strstr(nnc_error_text(), texts[i]), "%s", nnc_error_text());
     }
 }
+
+Test(dataset_tar, shards_that_pack_json_tells_of_must_all_be_there) {
+    static const char record[] = "{\"format\": 1, \"shard_samples\": 2, \"train\": {\"samples\": "
+                                 "5}, \"val\": {\"samples\": 2}}";
+    static const struct {
+        const char *missing;
+        unsigned phases;
+        const char *said; /* NULL: it is opened */
+    } rows[] = {
+        {NULL, NNC_DATASET_TRAIN | NNC_DATASET_VAL, NULL},
+        {"set/train-000002.tar", NNC_DATASET_TRAIN, "4 of 5 training samples"},
+        {"set/train-000000.tar", NNC_DATASET_TRAIN | NNC_DATASET_VAL, "in 2 of 3 shards"},
+        {"set/train-000000.tar", NNC_DATASET_TRAIN | NNC_DATASET_PARTIAL, NULL},
+        {"set/train-000000.tar", NNC_DATASET_VAL, NULL},
+        {"set/val-000000.tar", NNC_DATASET_VAL, "0 of 2 validation samples"},
+        {"set/val-000000.tar", NNC_DATASET_TRAIN | NNC_DATASET_VAL, "`nncoord pack` again"},
+        {"set/val-000000.tar", NNC_DATASET_TRAIN, NULL},
+    };
+    fixture_text("set/pack.json", record);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        put_sample("set/train-000000.tar", "a", "0");
+        put_sample("set/train-000001.tar", "b", "0");
+        put_sample("set/train-000002.tar", "c", "0");
+        put_sample("set/val-000000.tar", "d", "0");
+        if (rows[i].missing != NULL) {
+            cr_assert_eq(unlink(fixture_path(rows[i].missing)), 0);
+        }
+        struct nnc_dataset *dataset = NULL;
+        int code = open_path(fixture_path("set"), rows[i].phases, &dataset);
+        cr_expect_eq(code, rows[i].said == NULL ? 0 : -NNC_E_USAGE, "row %zu: %s", i,
+                     nnc_error_text());
+        cr_expect(rows[i].said == NULL || strstr(nnc_error_text(), rows[i].said) != NULL,
+                  "row %zu: %s", i, nnc_error_text());
+        nnc_dataset_close(dataset);
+    }
+    static const char *const others[] = {"no JSON", "[]", "{}",
+                                         "{\"format\": 1, \"shard_samples\": -1}",
+                                         "{\"format\": 1, \"shard_samples\": 2, \"train\": 5}"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        fixture_text("set/pack.json", others[i]);
+        nnc_dataset_close(open_good("set"));
+    }
+    fixture_text("set/pack.json", record);
+    nnc_dataset_close(open_good("set/train-{000000..000001}.tar")); /* these alone were wanted */
+}

@@ -419,6 +419,35 @@ Test(e2e_pack, training_warns_of_a_shard_that_was_cut_between_members) {
     command_free(&command);
 }
 
+Test(e2e_pack, a_half_packed_set_is_refused_by_training_and_check_and_told_of_by_the_others) {
+    static const struct {
+        const char *arguments[8];
+        int status;
+    } rows[] = {
+        {{"train", "packed", "--model", "tiny.nn", NULL}, 2},
+        {{"check", "packed", NULL}, 2},
+        {{"pack", "packed", "again", NULL}, 2},
+        {{"bench", "input", "packed", "--bench-steps", "1", "--batch-size", "4", NULL}, 0},
+        {{"show", "packed", "--count", "1", NULL}, 0},
+    };
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    cr_assert_eq(unlink(in_scratch("packed/train-000001.tar")), 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command = command_start(scratch, false, rows[i].arguments);
+        command_wait(&command);
+        cr_expect_eq(command.status, rows[i].status, "row %zu: exit %d: %s", i, command.status,
+                     command.err);
+        cr_expect_not_null(strstr(command.err, "packed: 7 of 12 training samples"), "row %zu: %s",
+                           i, command.err);
+        command_free(&command);
+    }
+    pack("photos", "packed", "jpeg");
+    struct command whole = command_run(scratch, "check", "packed", NULL);
+    cr_assert_eq(whole.status, 0, "%s", whole.err);
+    command_free(&whole);
+}
+
 Test(e2e_pack, sizes_before_and_after_are_the_same_when_all_was_there) {
     static const char *const keys[] = {"bytes_before", "bytes_after", "images", "bad"};
     double numbers[2][4];
