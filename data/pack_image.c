@@ -50,6 +50,13 @@ struct nnc_packer {
     struct raster made, member, part;
 };
 
+uint32_t nnc_pack_recipe_quality(const struct nnc_pack_recipe *recipe) {
+    if (recipe->kind != NNC_PACK_JPEG) {
+        return 0;
+    }
+    return recipe->quality == 0 && recipe->max_side != 0 ? QUALITY_DEFAULT : recipe->quality;
+}
+
 int nnc_packer_create(const struct nnc_pack_recipe *recipe, struct nnc_packer **ret_packer) {
     struct nnc_packer *packer = calloc(1, sizeof(*packer));
     if (packer == NULL) {
@@ -196,13 +203,12 @@ static struct target made_target(struct nnc_packer *packer) {
 
 /* Can the source be kept without decoding it to pixels? */
 static bool is_lossless(const struct nnc_packer *packer) {
-    const struct nnc_pack_recipe *recipe = &packer->recipe;
-    return recipe->kind == NNC_PACK_JPEG && recipe->max_side == 0 && recipe->quality == 0;
+    return packer->recipe.kind == NNC_PACK_JPEG && nnc_pack_recipe_quality(&packer->recipe) == 0;
 }
 
 /* Do the pixels of members differ from those they are made of? */
 static bool is_lossy(const struct nnc_packer *packer) {
-    return packer->recipe.kind == NNC_PACK_JPEG && !is_lossless(packer);
+    return nnc_pack_recipe_quality(&packer->recipe) != 0;
 }
 
 static int make_pnm(struct nnc_packer *packer, struct nnc_pack_member *ret_member) {
@@ -216,12 +222,12 @@ static int make_pnm(struct nnc_packer *packer, struct nnc_pack_member *ret_membe
 
 static int make_jpeg(struct nnc_packer *packer, struct nnc_pack_member *ret_member) {
     const struct raster *made = &packer->made;
-    uint32_t quality = packer->recipe.quality != 0 ? packer->recipe.quality : QUALITY_DEFAULT;
     const struct nnc_jpeg_pixels pixels = {.pixels = made->bytes + made->header,
                                            .width = made->width,
                                            .height = made->height,
                                            .channels = made->channels,
-                                           .quality = (int)quality};
+                                           .quality =
+                                               (int)nnc_pack_recipe_quality(&packer->recipe)};
     struct nnc_jpeg_file file;
     int code = nnc_jpeg_encode(packer->writer, &pixels, &file);
     if (code >= 0) {

@@ -18,6 +18,10 @@ struct nnc_pack_recipe {
     uint32_t channels; /* of pixels that are stored anew: 1 or 3 */
 };
 
+/* The quality that JPEGs are encoded anew with; 0: none is, pixels are stored or nothing is lost.
+ */
+uint32_t nnc_pack_recipe_quality(const struct nnc_pack_recipe *recipe);
+
 /* A file's bytes, or a member's. For IDX they are the pixels that the index's header describes. */
 struct nnc_pack_source {
     const struct nnc_index_header *header; /* NULL: an encoded image */

@@ -527,27 +527,75 @@ Test(e2e_pack, another_recipe_or_data_set_in_the_same_directory_is_refused) {
     make_photos();
     pack("photos", "packed", "jpeg");
     dataset_make_jpeg(in_scratch("others"), 3, 4, 2, 30);
-    static const char *const rows[][6] = {
-        {"photos", "--shard-samples", "5", "--kind", "raw", NULL},
-        {"photos", "--shard-samples", "5", "--max-side", "100", NULL},
-        {"photos", "--shard-samples", "5", "--quality", "80", NULL},
-        {"photos", "--shard-samples", "6", NULL},
-        {"others", "--shard-samples", "5", NULL},
+    static const struct {
+        const char *words[6], *said;
+    } rows[] = {
+        {{"photos", "--shard-samples", "5", "--kind", "raw", NULL}, "with --kind jpeg, not raw"},
+        {{"photos", "--shard-samples", "5", "--max-side", "100", NULL},
+         "with --max-side none, not 100"},
+        {{"photos", "--shard-samples", "5", "--quality", "80", NULL}, "--quality none, not 80"},
+        {{"photos", "--shard-samples", "6", NULL}, "with --shard-samples 5, not 6"},
+        {{"others", "--shard-samples", "5", NULL}, "from another data set"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-
-        const char *const arguments[] = {"pack",     rows[i][0], "packed",   rows[i][1],
-                                         rows[i][2], rows[i][3], rows[i][4], NULL};
+        const char *const *words = rows[i].words;
+        const char *const arguments[] = {"pack",   words[0], "packed", words[1],
+                                         words[2], words[3], words[4], NULL};
         struct command command = command_start(scratch, false, arguments);
         command_wait(&command);
         cr_assert_eq(command.status, 2, "row %zu: %d %s", i, command.status, command.err);
-        cr_assert_not_null(strstr(command.err, "packed"), "row %zu: %s", i, command.err);
+        cr_assert_not_null(strstr(command.err, rows[i].said), "row %zu: %s", i, command.err);
         command_free(&command);
     }
     struct command foreign = command_run(scratch, "pack", "photos", "others", NULL);
     cr_assert_eq(foreign.status, 2, "%s", foreign.err);
     cr_assert_not_null(strstr(foreign.err, "not made by pack"), "%s", foreign.err);
     command_free(&foreign);
+}
+
+/* Replace the first `from` in pack.json. */
+static void edit_record(const char *folder, const char *from, const char *to) {
+    char path[1200], text[4096];
+    snprintf(path, sizeof(path), "%s/%s/pack.json", scratch, folder);
+    struct fixture_file file = read_whole(folder, "pack.json");
+    char *at = memmem(file.bytes, file.size, from, strlen(from));
+    cr_assert_not_null(at, "no %s", from);
+    int length = snprintf(
+        text, sizeof(text), "%.*s%s%.*s", (int)(at - (char *)file.bytes), (char *)file.bytes, to,
+        (int)((char *)file.bytes + file.size - at - strlen(from)), at + strlen(from));
+    FILE *out = fopen(path, "w");
+    cr_assert_eq(fwrite(text, 1, (size_t)length, out), (size_t)length);
+    fclose(out);
+    fixture_free(&file);
+}
+
+static struct command pack_with(const char *to, const char *side, const char *quality) {
+    return command_run(scratch, "pack", "photos", to, "--max-side", side, "--quality", quality,
+                       NULL);
+}
+
+Test(e2e_pack, the_quality_that_max_side_implies_is_recorded_and_may_be_given_too) {
+    static const char *const both[] = {"90", "lossless"};
+    make_photos();
+    for (size_t i = 0; i < 4; i++) {
+        struct command command = pack_with("packed", "200", both[i % 2]);
+        cr_assert_eq(command.status, 0, "turn %zu: %s", i, command.err);
+        command_free(&command);
+        if (i == 1) { /* as it was written before */
+            edit_record("packed", "\"quality\": 90", "\"quality\": 0");
+        }
+    }
+    struct command other = pack_with("packed", "200", "80");
+    cr_assert_eq(other.status, 2, "%s", other.err);
+    cr_assert_not_null(strstr(other.err, "packed with --quality 90, not 80"), "%s", other.err);
+    command_free(&other);
+    other = pack_with("plain", "none", "lossless");
+    cr_assert_eq(other.status, 0, "%s", other.err);
+    command_free(&other);
+    edit_record("plain", "\"quality\": null", "\"quality\": 0");
+    other = pack_with("plain", "none", "lossless");
+    cr_assert_eq(other.status, 0, "%s", other.err);
+    command_free(&other);
 }
 
 /* --- bad images and bad places --------------------------------------------------------------- */
