@@ -222,7 +222,9 @@ static void on_ready(struct nnc_run_state *run, const struct nnc_message *messag
         return;
     }
     run->result->uses_uring = ready.uses_uring != 0;
-    if (!ready.uses_uring && !run->uring_note_logged && run->params->config->io != NNC_IO_PREAD) {
+    int32_t io = run->params->config->io;
+    bool wanted = io == NNC_IO_AUTO || io == NNC_IO_URING;
+    if (wanted && !ready.uses_uring && !run->uring_note_logged) {
         run->uring_note_logged = true;
         nnc_log(NNC_LOG_INFO, "io_uring refused (%s): reading with pread instead", ready.note);
     }

@@ -177,7 +177,7 @@ static void print_bad(const struct outcome *outcome) {
 
 static const char *reader_name(const struct outcome *outcome) {
     bool none = config_of(outcome)->io == NNC_IO_NULL;
-    return none ? "null" : outcome->run.uses_uring ? "io_uring" : "pread";
+    return none ? "no reading" : outcome->run.uses_uring ? "io_uring" : "pread";
 }
 
 static void print_outcome(const struct outcome *outcome) {

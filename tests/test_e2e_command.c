@@ -149,6 +149,16 @@ Test(command, bench_input_shares_sum_to_one_hundred_percent, .init = set_up, .fi
     command_free(&bench);
 }
 
+Test(command, a_bench_without_reading_is_not_told_of_io_uring, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct command bench =
+        bench_input((const char *[]){"--io", "null", "--bench-epochs", "1", NULL});
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_expect_null(strstr(bench.err, "io_uring"), "%s", bench.err);
+    cr_expect_not_null(strstr(bench.err, "2 loaders (no reading)"), "%s", bench.err);
+    command_free(&bench);
+}
+
 Test(command, a_cold_bench_drops_the_files_and_reads_each_once, .init = set_up, .fini = tear_down,
      .timeout = 60) {
     struct command bench = bench_input((const char *[]){"--cache", "cold", NULL});
