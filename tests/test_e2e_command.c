@@ -159,6 +159,45 @@ Test(command, a_bench_without_reading_is_not_told_of_io_uring, .init = set_up, .
     command_free(&bench);
 }
 
+static unsigned count_words(const char *text, const char *word) {
+    unsigned count = 0;
+    for (const char *at = text; (at = strstr(at, word)) != NULL; at++) {
+        count++;
+    }
+    return count;
+}
+
+Test(command, a_bench_that_measured_too_little_says_so, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    static const struct {
+        const char *added[3];
+        bool is_brief;
+    } rows[] = {{{"--bench-steps", "3", NULL}, true}, {{NULL}, false}};
+    for (size_t i = 0; i < 2; i++) {
+        struct command bench = bench_input(rows[i].added);
+        cr_assert_eq(bench.status, 0, "%s", bench.err);
+        cr_expect_eq(count_words(bench.err, "measured too little"), rows[i].is_brief, "%s",
+                     bench.err);
+        command_free(&bench);
+    }
+}
+
+Test(command, a_quiet_bench_prints_one_line_and_a_failed_one_tells_the_reason_once, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    struct command quiet = bench_input((const char *[]){"-q", NULL});
+    cr_assert_eq(quiet.status, 0, "%s", quiet.err);
+    cr_expect_eq(count_words(quiet.err, "images/s"), 1, "%s", quiet.err);
+    cr_expect_eq(count_words(quiet.err, "measured"), 0, "%s", quiet.err);
+    cr_expect_eq(count_words(quiet.err, "bound by"), 0, "%s", quiet.err);
+    struct command failed =
+        bench_input((const char *[]){"--simulate-gpu", "1e9", "--bench-epochs", "1", NULL});
+    cr_assert_eq(failed.status, 1, "%s", failed.err);
+    cr_expect_eq(count_words(failed.err, "bound by"), 1, "%s", failed.err);
+    cr_expect_eq(count_words(failed.err, "transform "), 1, "%s", failed.err);
+    command_free(&quiet);
+    command_free(&failed);
+}
+
 Test(command, a_cold_bench_drops_the_files_and_reads_each_once, .init = set_up, .fini = tear_down,
      .timeout = 60) {
     struct command bench = bench_input((const char *[]){"--cache", "cold", NULL});
