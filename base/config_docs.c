@@ -161,6 +161,10 @@ void nnc_config_write_man(FILE *out) {
         roff(out, exits[row].meaning);
         fprintf(out, ".\n");
     }
+    fprintf(out,
+            ".TP\n.B %d+N\nended by signal N, any verb but a training, which has a checkpoint: "
+            "130 after Ctrl\\-C, 143 after SIGTERM.\n",
+            NNC_EXIT_SIGNAL);
 }
 
 /* A cell of a Markdown table. */

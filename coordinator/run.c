@@ -381,8 +381,8 @@ static void on_signal(struct nnc_run_state *run) {
                     : "stopping now");
         struct nnc_actions actions = {.count = 0};
         if (run->params->mode != NNC_MODE_TRAIN) {
-            nnc_fail(-NNC_E_CHILD, "stopped by %s", strsignal(number));
-            nnc_group_abort(&run->group, -NNC_E_CHILD, nnc_error_text(), nnc_clock_ns(), &actions);
+            int code = nnc_fail(-(NNC_E_SIGNAL + number), "stopped by %s", strsignal(number));
+            nnc_group_abort(&run->group, code, nnc_error_text(), nnc_clock_ns(), &actions);
         } else {
             nnc_group_stop_signal(&run->group, number, nnc_clock_ns(), &actions);
         }

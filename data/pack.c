@@ -50,6 +50,7 @@ struct pack {
     uint64_t start_ns;
     bool on_terminal;
     _Atomic uint64_t done, bad, bytes_before, bytes_after, skipped;
+    _Atomic uint64_t shards_done;
     _Atomic uint64_t next_line_ns; /* of the progress line; whoever moves it prints */
 };
 
@@ -125,7 +126,11 @@ static int pack_shard(void *context, size_t i) {
                                          .on_step = note_progress,
                                          .context = pack};
     code = code < 0 ? code : nnc_pack_shard_make(&shard);
-    return code < 0 ? code : check_budget(pack);
+    if (code < 0) {
+        return code;
+    }
+    atomic_fetch_add_explicit(&pack->shards_done, 1, memory_order_relaxed);
+    return check_budget(pack);
 }
 
 static int run(struct pack *pack) {
@@ -205,7 +210,10 @@ int nnc_data_pack(const struct nnc_command *command, json_t **ret_result) {
         report(&pack, to);
         *ret_result = result_object(&pack, to);
     } else if (code == -NNC_E_STOPPED) {
-        nnc_fail_in(code, "finished shards stay, the same command goes on");
+        nnc_fail(code,
+                 "interrupted: %" PRIu64 " of %" PRIu64
+                 " shards are done; run the same command to continue",
+                 pack.shards_done, pack.shards[0] + pack.shards[1]);
     }
     nnc_pack_dir_close(pack.dir);
     nnc_dataset_close(pack.dataset);

@@ -5,6 +5,7 @@
 
 #include <criterion/criterion.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,6 +197,32 @@ Test(command, a_quiet_bench_prints_one_line_and_a_failed_one_tells_the_reason_on
     cr_expect_eq(count_words(failed.err, "transform "), 1, "%s", failed.err);
     command_free(&quiet);
     command_free(&failed);
+}
+
+/* Wait until the command's loaders run, then stop it. */
+static void stop_running(struct command *command, int number) {
+    pid_t child;
+    for (int i = 0; i < 5000 && find_descendants(command->pid, "loader", &child, 1) == 0; i++) {
+        usleep(1000);
+    }
+    usleep(20000);
+    kill(command->pid, number);
+    command_wait(command);
+}
+
+Test(command, a_verb_without_a_checkpoint_ends_as_the_signal_that_stopped_it, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    static const int signals[] = {SIGINT, SIGTERM};
+    const char *const arguments[] = {"bench", "input",     jpeg_path, "--simulate-gpu",
+                                     "1",     "--workers", "1",       "--bench-epochs",
+                                     "9",     NULL};
+    for (size_t i = 0; i < 2; i++) {
+        struct command bench = command_start(scratch, false, arguments);
+        stop_running(&bench, signals[i]);
+        cr_expect_eq(bench.status, 128 + signals[i], "exit %d: %s", bench.status, bench.err);
+        cr_expect_not_null(strstr(bench.err, "nncoord: stopped by "), "%s", bench.err);
+        command_free(&bench);
+    }
 }
 
 Test(command, a_cold_bench_drops_the_files_and_reads_each_once, .init = set_up, .fini = tear_down,

@@ -505,6 +505,28 @@ Test(e2e_pack, a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves) {
     command_free(&whole);
 }
 
+Test(e2e_pack, an_interrupted_pack_says_how_far_it_came_and_ends_as_the_signal_does) {
+    make_photos();
+    unsigned stops = 0;
+    for (unsigned wait_us = 4000; wait_us < 400000 && stops == 0; wait_us += 4000) {
+        struct command command = command_start(scratch, false, pack_arguments);
+        usleep(wait_us);
+        kill(command.pid, SIGINT);
+        command_wait(&command);
+        if (strstr(command.err, "interrupted: ") != NULL) {
+            unsigned done = 9;
+            const char *at = strstr(command.err, "interrupted: ");
+            cr_assert_eq(sscanf(at, "interrupted: %u of 5 shards are done", &done), 1, "%s", at);
+            cr_assert_lt(done, 5);
+            cr_assert_not_null(strstr(at, "run the same command to continue"), "%s", at);
+            cr_assert_eq(command.status, 128 + SIGINT, "exit %d", command.status);
+            stops++;
+        }
+        command_free(&command);
+    }
+    cr_assert_gt(stops, 0, "no signal came in time");
+}
+
 Test(e2e_pack, a_second_packer_is_told_that_the_directory_is_in_use) {
     make_photos();
     struct command first = command_start(scratch, false, pack_arguments);
