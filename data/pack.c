@@ -153,7 +153,11 @@ static int run(struct pack *pack) {
 /* ---- around it ---- */
 
 static int open_pack(struct pack *pack, const struct nnc_config *config, const char *to) {
-    int code = nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &pack->dataset);
+    int code = nnc_pack_dir_check(config->data, to);
+    code = code < 0 ? code : nnc_pack_dir_check(config->val_data, to);
+    code = code < 0 ? code
+                    : nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL,
+                                              &pack->dataset);
     if (code < 0) {
         return code;
     }

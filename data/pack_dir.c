@@ -24,11 +24,13 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -241,6 +243,52 @@ static int take_over(const struct nnc_pack_dir *dir, const json_t *record) {
     }
     vfs->ops->list(vfs, dir->path, remove_temporary, &contents);
     return write_record(dir, record);
+}
+
+/* ---- the place ---- */
+
+/* The nearest directory above path, or path itself, that exists, without links. False: none. */
+static bool find_existing(const char *path, char ret_real[PATH_MAX]) {
+    char above[NNC_PATH_MAX];
+    if (snprintf(above, sizeof(above), "%s%s", path[0] == '/' ? "" : "./", path) >=
+        (int)sizeof(above)) {
+        return false;
+    }
+    while (realpath(above, ret_real) == NULL) {
+        char *slash = strrchr(above, '/');
+        if (slash == NULL || slash == above) {
+            return false;
+        }
+        *slash = '\0';
+    }
+    return true;
+}
+
+/* Is path the directory, or beneath it? Both without links. */
+static bool is_beneath(const char *path, const char *directory) {
+    size_t length = strcmp(directory, "/") == 0 ? 0 : strlen(directory);
+    return strncmp(path, directory, length) == 0 && (path[length] == '/' || path[length] == '\0');
+}
+
+int nnc_pack_dir_check(const char *from, const char *to) {
+    char source[PATH_MAX], place[PATH_MAX], target[PATH_MAX];
+    struct stat status;
+    if (from[0] == '\0' || realpath(from, source) == NULL || stat(source, &status) < 0 ||
+        !find_existing(to, place)) {
+        return 0; /* who opens them says what is wrong */
+    }
+    if (S_ISDIR(status.st_mode) && is_beneath(place, source)) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "%s lies in the data set %s and would become a part of it: give a "
+                        "directory elsewhere",
+                        to, from);
+    }
+    if (realpath(to, target) != NULL && is_beneath(source, target)) {
+        return nnc_fail(
+            -NNC_E_USAGE,
+            "the data set %s lies in %s: give a directory of its own for what is packed", from, to);
+    }
+    return 0;
 }
 
 /* ---- life ---- */

@@ -680,6 +680,27 @@ Test(e2e_pack, a_set_of_one_bad_image_is_not_packed) {
     command_free(&command);
 }
 
+Test(e2e_pack, a_place_in_the_data_set_or_around_it_is_refused) {
+    static const char *const rows[][3] = {
+        {"photos", "photos/packed", "photos/packed lies in the data set photos"},
+        {"photos", "link/new/packed", "lies in the data set photos"},
+        {"photos", "photos", "lies in the data set photos"},
+        {"photos/train", "photos", "the data set photos/train lies in photos"},
+        {"photos/train", "elsewhere/../photos/train/c00/deep", "lies in the data set"},
+    };
+    make_photos();
+    make_folder("elsewhere");
+    cr_assert_eq(symlink("photos/val", in_scratch("link")), 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command = command_run(scratch, "pack", rows[i][0], rows[i][1], NULL);
+        cr_expect_eq(command.status, 2, "row %zu: %d %s", i, command.status, command.err);
+        cr_expect_not_null(strstr(command.err, rows[i][2]), "row %zu: %s", i, command.err);
+        command_free(&command);
+    }
+    pack("photos/train", "photos-train", "jpeg"); /* a name that only begins alike */
+    cr_expect_neq(access(in_scratch("photos/packed"), F_OK), 0);
+}
+
 Test(e2e_pack, a_place_that_cannot_be_written_ends_with_status_2) {
     make_photos();
     static const char *const places[] = {"/proc/nothing/here", "/dev/null", "tiny.nn", "tiny.nn/x"};
