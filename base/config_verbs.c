@@ -103,7 +103,8 @@ const struct nnc_verb nnc_config_verbs[] = {
      .mask = NNC_VERB_BENCH_SYNTH,
      .help = "write a data set to measure with",
      .text = "Write photo-like JPEGs of ImageNet's sizes in class folders DIR/train/cNNN, the same "
-             "ones for the same --seed. DIR must be new or empty."},
+             "ones for the same --seed. DIR must be new or empty. Interrupted, the same command "
+             "goes on with the images that are missing."},
     {.name = "config",
      .words_name = "",
      .words = NNC_WORDS_NONE,
