@@ -99,10 +99,11 @@ static int check_budget(const struct pack *pack) {
     if (bad <= budget) {
         return 0;
     }
+    const char *more = (double)bad < 0.05 * (double)pack->samples ? "0.05" : "1";
     return nnc_fail(-NNC_E_DATA_BUDGET,
                     "%" PRIu64 " bad images are more than --max-bad %g of %" PRIu64
-                    " allows; `nncoord check` lists them all",
-                    bad, pack->config->max_bad, pack->samples);
+                    " allows: remove them (`nncoord check` lists them all) or pass --max-bad %s",
+                    bad, pack->config->max_bad, pack->samples, more);
 }
 
 /* Shard i of both parts in a row. */

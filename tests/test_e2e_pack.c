@@ -646,6 +646,7 @@ Test(e2e_pack, bad_images_are_left_out_and_counted_until_the_budget_ends) {
     for (int turn = 0; turn < 3; turn++) {
         command = pack_budget("budget", "0.01");
         cr_assert_eq(command.status, 3, "turn %d: exit %d: %s", turn, command.status, command.err);
+        cr_assert_not_null(strstr(command.err, "or pass --max-bad 1"), "%s", command.err);
         command_free(&command);
     }
     command = train("packed", "run");
