@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "coordinator/dataset_cache.h"
 #include "coordinator/dataset_folder.h"
 #include "coordinator/dataset_idx.h"
@@ -76,6 +77,39 @@ int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset
     return 0;
 }
 
+/* The folder of the only class may be the data set that was meant: its images lie deeper than those
+ * of a class mostly do. */
+static bool is_one_too_high(const struct nnc_dataset *dataset) {
+    const struct nnc_dataset_part *part = &dataset->parts[NNC_PHASE_TRAIN];
+    part = part->samples != 0 ? part : &dataset->parts[NNC_PHASE_VAL];
+    if (!dataset->is_plain || part->index.header->kind != NNC_INDEX_FOLDER) {
+        return false;
+    }
+    const char *name = part->index.strings + part->index.samples[0].name;
+    const char *inside = strchr(name, '/');
+    return inside != NULL && strchr(inside + 1, '/') != NULL;
+}
+
+/* What is allowed, but seldom meant. */
+static void advise(const struct nnc_config *config, unsigned phases,
+                   const struct nnc_dataset *dataset) {
+    if (dataset->is_plain && (phases & NNC_DATASET_TRAIN) == 0) {
+        nnc_log(NNC_LOG_INFO,
+                "%s has no validation set beside a training set: all its images are taken; "
+                "--val-data names others",
+                config->data);
+    }
+    if (dataset->classes != 1) {
+        return;
+    }
+    char name[NNC_NAME_MAX], meant[NNC_PATH_MAX + NNC_NAME_MAX + 32] = "";
+    nnc_text_escape(nnc_dataset_class_name(dataset, 0), name, sizeof(name));
+    if (is_one_too_high(dataset)) {
+        snprintf(meant, sizeof(meant), ": did you mean %s/%s?", config->data, name);
+    }
+    nnc_log(NNC_LOG_WARN, "%s has 1 class, %s%s", config->data, name, meant);
+}
+
 int nnc_dataset_open_config(const struct nnc_config *config, unsigned phases,
                             struct nnc_dataset **ret_dataset) {
     if (config->data[0] == '\0') {
@@ -90,6 +124,9 @@ int nnc_dataset_open_config(const struct nnc_config *config, unsigned phases,
                                               .shm_dir = config->shm_dir,
                                               .reindex = config->reindex};
     int code = nnc_dataset_open(&params, ret_dataset);
+    if (code >= 0) {
+        advise(config, phases, *ret_dataset);
+    }
     /* A path that is not there or not ours to read is the user's to mend. */
     bool mistyped = code == -ENOENT || code == -ENOTDIR || code == -EACCES;
     return mistyped ? nnc_fail(-NNC_E_USAGE, "data set %s", nnc_error_text()) : code;
@@ -194,6 +231,7 @@ static int find_sources(struct opening *opening) {
         opening->dataset->is_plain = train == NULL;
     } else if (val == NULL) {
         val = plain;
+        opening->dataset->is_plain = opening->sources[NNC_PHASE_VAL] == NULL && plain != NULL;
     }
     if (wants_val && opening->sources[NNC_PHASE_VAL] == NULL) {
         opening->sources[NNC_PHASE_VAL] = val;

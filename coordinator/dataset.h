@@ -52,7 +52,7 @@ struct nnc_dataset_part {
 struct nnc_dataset {
     struct nnc_dataset_part parts[2]; /* by enum nnc_phase */
     uint32_t classes;                 /* of all parts; 0 for nnc_dataset_from_files() */
-    bool is_plain;                    /* the training set does not say that it is one */
+    bool is_plain;                    /* the set says neither train nor val and is taken as asked */
 };
 
 /* Find, scan and index the wanted parts. With TRAIN, a training set must be there; a validation
@@ -65,7 +65,8 @@ struct nnc_dataset {
  * files, empty classes, different classes. The text names the place and the remedy. */
 int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset **ret_dataset);
 
-/* The same for the data set that a configuration names (phases: NNC_DATASET_*). Errors also:
+/* The same for the data set that a configuration names (phases: NNC_DATASET_*). Logs what is seldom
+ * meant: a single class, training images in place of validation images. Errors also:
  * -NNC_E_USAGE with the line that would work when none was given or its path is not there. */
 int nnc_dataset_open_config(const struct nnc_config *config, unsigned phases,
                             struct nnc_dataset **ret_dataset);

@@ -4,6 +4,7 @@
 #include "coordinator/verbs.h"
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/model_dir.h"
 #include "coordinator/run.h"
 
@@ -68,6 +69,13 @@ int nnc_verb_check(const struct nnc_verb_context *context) {
     struct nnc_dataset *dataset = NULL;
     struct nnc_run_result sum = {.images = 0};
     int code = nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);
+    if (code >= 0) {
+        nnc_log(NNC_LOG_INFO,
+                "%s: %" PRIu64 " training and %" PRIu64 " validation images, %" PRIu32 " %s",
+                config->data, dataset->parts[NNC_PHASE_TRAIN].samples,
+                dataset->parts[NNC_PHASE_VAL].samples, dataset->classes,
+                dataset->classes == 1 ? "class" : "classes");
+    }
     code = code < 0 ? code : check_part(context, dataset, NNC_PHASE_TRAIN, &sum);
     code = code < 0 ? code : check_part(context, dataset, NNC_PHASE_VAL, &sum);
     nnc_dataset_close(dataset);

@@ -106,6 +106,11 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
         goto out;
     }
     print_header(context, dataset);
+    if (dataset->parts[NNC_PHASE_VAL].samples == 0) {
+        nnc_log(NNC_LOG_INFO,
+                "no validation set: nothing will tell how well other images are classified; "
+                "--val-data DIR names one");
+    }
     params.dataset = dataset;
     /* What auto means here goes into the run's record: other images shall not change it. */
     effective.channels = nnc_dataset_channels(dataset, config->channels);
