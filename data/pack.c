@@ -182,17 +182,21 @@ static json_t *result_object(const struct pack *pack, const char *to) {
 }
 
 static void report(const struct pack *pack, const char *to) {
-    char before[16], after[16];
+    char before[16], after[16], there[48] = "";
+    uint64_t shards = pack->shards[0] + pack->shards[1];
+    if (pack->skipped != 0) {
+        snprintf(there, sizeof(there), " (%" PRIu64 " were there)", pack->skipped);
+    }
     nnc_text_bytes(pack->bytes_before, before, sizeof(before));
     nnc_text_bytes(pack->bytes_after, after, sizeof(after));
     double share = pack->bytes_before == 0
                        ? 0
                        : 100.0 * (double)pack->bytes_after / (double)pack->bytes_before;
     nnc_log(NNC_LOG_INFO,
-            "%" PRIu64 " images in %" PRIu64 " shards in %s: %s before, %s after (%.1f %%)%s, "
+            "%" PRIu64 " images%s in %" PRIu64 " %s in %s: %s before, %s after (%.1f %%)%s, "
             "%" PRIu64 " bad left out, %.1f s",
-            pack->done - pack->bad, pack->shards[0] + pack->shards[1], to, before, after, share,
-            pack->config->verify ? ", verified" : "", pack->bad,
+            pack->done - pack->bad, there, shards, shards == 1 ? "shard" : "shards", to, before,
+            after, share, pack->config->verify ? ", verified" : "", pack->bad,
             (double)(nnc_clock_ns() - pack->start_ns) * 1e-9);
 }
 

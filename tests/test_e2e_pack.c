@@ -500,6 +500,10 @@ Test(e2e_pack, a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves) {
     command_wait(&rest);
     cr_assert_eq(rest.status, 0, "%s", rest.err);
     cr_assert_eq(json_number(rest.out, "images"), json_number(whole.out, "images"));
+    struct command again =
+        command_run(scratch, "pack", "photos", "whole", "--shard-samples", "5", NULL);
+    cr_assert_not_null(strstr(again.err, "18 images (18 were there) in 5 shards"), "%s", again.err);
+    command_free(&again);
     cr_assert_eq(assert_same_files("whole", "killed"), 2 + 2 * 5);
     command_free(&rest);
     command_free(&whole);
