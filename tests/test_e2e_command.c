@@ -335,7 +335,23 @@ Test(command, check_names_what_cannot_be_read, .init = set_up, .fini = tear_down
     cr_assert_eq(bad.status, 3, "%s", bad.err);
     cr_assert_eq(json_number(bad.out, "bad"), 1);
     cr_assert_not_null(strstr(bad.err, "c00/0002.jpg"), "%s", bad.err);
+    json_t *object = json_loads(bad.out, 0, NULL);
+    const json_t *file = json_array_get(json_object_get(object, "bad_files"), 0);
+    cr_expect_eq(json_array_size(json_object_get(object, "bad_files")), 1);
+    cr_expect_str_eq(json_string_value(json_object_get(file, "path")), "val/c00/0002.jpg");
+    cr_expect_not_null(strstr(json_string_value(json_object_get(file, "reason")), "JPEG"));
+    json_decref(object);
     command_free(&good);
+    command_free(&bad);
+}
+
+Test(command, check_names_more_bad_images_than_a_training_would, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    spoil("c01", 12);
+    struct command bad = command_run(scratch, "check", jpeg_path, "--json", NULL);
+    cr_assert_eq(bad.status, 3, "%s", bad.err);
+    cr_expect_eq(count_words(bad.err, "bad sample "), 12, "%s", bad.err);
+    cr_expect_eq(count_words(bad.out, "\"reason\""), 12, "%s", bad.out);
     command_free(&bad);
 }
 
