@@ -133,6 +133,25 @@ Test(runs, resuming_what_is_no_run_makes_nothing_there, .init = set_up, .fini = 
     cr_assert_neq(access(path, F_OK), 0, "a run was begun");
 }
 
+Test(runs, a_start_that_is_refused_leaves_nothing_behind, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    char path[400], kept[400];
+    snprintf(kept, sizeof(kept), "%s/empty", scratch);
+    cr_assert_eq(mkdir(kept, 0700), 0);
+    static const char *const rows[][3] = {
+        {NULL, "runs", NULL}, {"deep/er/run", "deep", NULL}, {"empty", "empty/run.lock", NULL}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command = command_run(
+            scratch, "train", "small", "--model", "cnn", "--model-args", "num_classes=2",
+            rows[i][0] != NULL ? "--output-dir" : NULL, rows[i][0], NULL);
+        cr_expect_eq(command.status, 2, "row %zu: %d: %s", i, command.status, command.err);
+        snprintf(path, sizeof(path), "%s/%s", scratch, rows[i][1]);
+        cr_expect_neq(access(path, F_OK), 0, "%s stays", rows[i][1]);
+        command_free(&command);
+    }
+    cr_expect_eq(access(kept, F_OK), 0, "it was there before");
+}
+
 Test(runs, eval_and_predict_adopt_network_and_input_and_nothing_else, .init = set_up,
      .fini = tear_down, .timeout = 120) {
     train_well("small", "run",
