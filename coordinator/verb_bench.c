@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/model_dir.h"
+#include "base/text.h"
 #include "coordinator/run.h"
 
 #include <inttypes.h>
@@ -85,7 +86,8 @@ int nnc_verb_check(const struct nnc_verb_context *context) {
         json_decref(bad_list);
         return code;
     }
-    fprintf(stderr, "%" PRIu64 " images checked, %" PRIu64 " bad\n", sum.images, sum.bad_samples);
+    fprintf(stderr, "%" PRIu64 " image%s checked, %" PRIu64 " bad\n", sum.images,
+            nnc_text_s(sum.images), sum.bad_samples);
     if (config->json) {
         code = nnc_verb_print_json(json_pack("{s:I, s:I, s:O}", "images", (json_int_t)sum.images,
                                              "bad", (json_int_t)sum.bad_samples, "bad_files",
@@ -93,7 +95,8 @@ int nnc_verb_check(const struct nnc_verb_context *context) {
     }
     json_decref(bad_list);
     if (code >= 0 && sum.bad_samples != 0) {
-        code = nnc_fail(-NNC_E_DATA_BUDGET, "%" PRIu64 " images cannot be read", sum.bad_samples);
+        code = nnc_fail(-NNC_E_DATA_BUDGET, "%" PRIu64 " image%s cannot be read", sum.bad_samples,
+                        nnc_text_s(sum.bad_samples));
     }
     return code;
 }

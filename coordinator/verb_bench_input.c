@@ -11,6 +11,7 @@
 #include "coordinator/verbs.h"
 
 #include "base/err.h"
+#include "base/text.h"
 #include "coordinator/page_cache.h"
 #include "coordinator/run.h"
 
@@ -225,9 +226,10 @@ static void print_outcome(const struct outcome *outcome) {
     }
     fprintf(stderr,
             "%.0f images/s, %.1f MB/s read, %" PRIu32
-            " loaders (%s), %.2f CPU s per 1,000 images, %.1f MB beside the ring\n",
+            " loader%s (%s), %.2f CPU s per 1,000 images, %.1f MB beside the ring\n",
             outcome->images_per_s, outcome->bytes_per_s * 1e-6, run->plan.loaders,
-            reader_name(outcome), outcome->cpu_s_per_1000, (double)run->peak_memory_bytes * 1e-6);
+            nnc_text_s(run->plan.loaders), reader_name(outcome), outcome->cpu_s_per_1000,
+            (double)run->peak_memory_bytes * 1e-6);
     if (!config->quiet) {
         fprintf(stderr,
                 "measured: %" PRIu64 " images (%.2f passes) in %.2f s after %" PRIu64

@@ -193,11 +193,11 @@ static void report(const struct pack *pack, const char *to) {
                        ? 0
                        : 100.0 * (double)pack->bytes_after / (double)pack->bytes_before;
     nnc_log(NNC_LOG_INFO,
-            "%" PRIu64 " images%s in %" PRIu64 " %s in %s: %s before, %s after (%.1f %%)%s, "
+            "%" PRIu64 " image%s%s in %" PRIu64 " shard%s in %s: %s before, %s after (%.1f %%)%s, "
             "%" PRIu64 " bad left out, %.1f s",
-            pack->done - pack->bad, there, shards, shards == 1 ? "shard" : "shards", to, before,
-            after, share, pack->config->verify ? ", verified" : "", pack->bad,
-            (double)(nnc_clock_ns() - pack->start_ns) * 1e-9);
+            pack->done - pack->bad, nnc_text_s(pack->done - pack->bad), there, shards,
+            nnc_text_s(shards), to, before, after, share, pack->config->verify ? ", verified" : "",
+            pack->bad, (double)(nnc_clock_ns() - pack->start_ns) * 1e-9);
 }
 
 int nnc_data_pack(const struct nnc_command *command, json_t **ret_result) {

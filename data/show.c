@@ -280,8 +280,9 @@ int nnc_data_show(const struct nnc_command *command, json_t **ret_result) {
     code = code < 0 ? code : show_all(&show, files);
     if (code >= 0) {
         nnc_log(NNC_LOG_INFO,
-                "%u samples, the first of %" PRIu64 " of %s: %" PRIu64 " replaced, %" PRIu64 " bad",
-                show.count, show.info.count,
+                "%u sample%s, the first of %" PRIu64 " of %s: %" PRIu64 " replaced, %" PRIu64
+                " bad",
+                show.count, nnc_text_s(show.count), show.info.count,
                 show.info.phase == NNC_PHASE_TRAIN ? "training" : "validation", show.replaced,
                 show.bad);
         *ret_result =
