@@ -133,11 +133,13 @@ static void format_shares(const struct outcome *outcome, char *ret_text, size_t 
     }
 }
 
-static void print_cache(const struct nnc_page_cache *cache) {
-    fprintf(stderr,
-            "cold: %" PRIu64 " files of %.1f MB dropped from the page cache, %.1f MB of "
-            "them are still in memory\n",
-            cache->files, (double)cache->bytes * 1e-6, (double)cache->resident_bytes * 1e-6);
+static void print_cache(const struct nnc_page_cache *cache, bool quiet) {
+    if (!quiet) {
+        fprintf(stderr,
+                "cold: %" PRIu64 " files of %.1f MB dropped from the page cache, %.1f MB of "
+                "them are still in memory\n",
+                cache->files, (double)cache->bytes * 1e-6, (double)cache->resident_bytes * 1e-6);
+    }
     if (cache->resident_bytes > cache->bytes / 10) {
         fprintf(stderr, "the file system keeps them there (tmpfs has no other place): these are "
                         "figures of a warm cache\n");
@@ -222,7 +224,7 @@ static void print_outcome(const struct outcome *outcome) {
     const struct nnc_config *config = config_of(outcome);
     bool cold = config->cache == NNC_CACHE_COLD;
     if (cold) {
-        print_cache(&outcome->cache);
+        print_cache(&outcome->cache, config->quiet);
     }
     fprintf(stderr,
             "%.0f images/s, %.1f MB/s read, %" PRIu32
