@@ -209,7 +209,9 @@ void nnc_config_write_markdown(FILE *out) {
         "# Options of nncoord\n\n"
         "Each name is also a key of the YAML file that `--config` reads, and, in capitals with "
         "underscores and `NNCOORD_` in front, an environment variable. The command line wins "
-        "over the environment, and that over the file.\n\nThose marked adopted define network and "
+        "over the environment, and that over the file. On the command line a verb refuses options "
+        "that it has no use for; in the other two it ignores them.\n\nThose marked adopted define "
+        "network and "
         "input: `eval` and `predict` take them from the run that `--resume` names, below the "
         "file.\n");
     for (unsigned group = 0; group < NNC_GROUP_COUNT; group++) {
