@@ -142,13 +142,13 @@ struct nnc_command {
 void nnc_config_defaults(struct nnc_config *ret_config);
 
 /* Parse a whole command line with precedence defaults < YAML file (--config) < NNCOORD_*
- * environment < command line. recipe_dir is where `--config NAME` looks for NAME.yaml; train, eval
- * and config without data and --config take the recipe fashion-mnist. The first word after the verb
- * becomes config.data for train, eval, check and bench input; all words of predict and `models
- * show` become args. --help, --version, --print-completion and the verb config print on stdout and
- * set *ret_done, meaning: exit 0 now. argv is reordered. Errors: -NNC_E_USAGE with a text naming
- * the option or the file and line, and a "did you mean"; -ENOMEM. *ret_command and *ret_done are
- * untouched then. */
+ * environment < command line, where an option that the verb has no use for is refused. recipe_dir
+ * is where `--config NAME` looks for NAME.yaml; train, eval and config without data and --config
+ * take the recipe fashion-mnist. The first word after the verb becomes config.data for train, eval,
+ * check and bench input; all words of predict and `models show` become args. --help, --version,
+ * --print-completion and the verb config print on stdout and set *ret_done, meaning: exit 0 now.
+ * argv is reordered. Errors: -NNC_E_USAGE with a text naming the option or the file and line, and a
+ * "did you mean"; -ENOMEM. *ret_command and *ret_done are untouched then. */
 int nnc_command_parse(int argc, char **argv, const char *recipe_dir,
                       struct nnc_command *ret_command, bool *ret_done);
 

@@ -21,7 +21,8 @@ static const struct {
     {NNC_EXIT_OK, "done"},
     {NNC_EXIT_INTERNAL, "internal error, or a child process failed"},
     {NNC_EXIT_USAGE, "wrong usage, or refused before the start"},
-    {NNC_EXIT_DATA, "more bad images than --max-bad allows; predict: an image that cannot be read"},
+    {NNC_EXIT_DATA,
+     "more bad images than --max-bad allows; check, predict: one that cannot be read"},
     {NNC_EXIT_HARDWARE, "hardware failure, or repeated crash of a child"},
     {NNC_EXIT_COMM, "communication between trainers failed"},
     {NNC_EXIT_NUMERIC, "the loss is not finite"},
@@ -106,8 +107,9 @@ static void man_option(FILE *out, const struct nnc_option *option) {
 
 static void man_options(FILE *out) {
     fprintf(out, ".SH OPTIONS\n"
-                 "An underscore in a name counts as a dash. Options that a verb has no use for are "
-                 "ignored by it.\n.SS General\n");
+                 "An underscore in a name counts as a dash. A verb refuses options on the command "
+                 "line that it has no use for, and ignores them in a file and in the "
+                 "environment.\n.SS General\n");
     for (size_t row = 0; row < NNC_ACTION_COUNT; row++) {
         const struct nnc_action *action = &nnc_config_actions[row];
         fprintf(out, ".TP\n");
@@ -160,6 +162,10 @@ void nnc_config_write_man(FILE *out) {
         roff(out, exits[row].meaning);
         fprintf(out, ".\n");
     }
+    fprintf(out,
+            ".TP\n.B %d+N\nended by signal N, any verb but a training, which has a checkpoint: "
+            "130 after Ctrl\\-C, 143 after SIGTERM.\n",
+            NNC_EXIT_SIGNAL);
 }
 
 /* A cell of a Markdown table. */
@@ -203,7 +209,9 @@ void nnc_config_write_markdown(FILE *out) {
         "# Options of nncoord\n\n"
         "Each name is also a key of the YAML file that `--config` reads, and, in capitals with "
         "underscores and `NNCOORD_` in front, an environment variable. The command line wins "
-        "over the environment, and that over the file.\n\nThose marked adopted define network and "
+        "over the environment, and that over the file. On the command line a verb refuses options "
+        "that it has no use for; in the other two it ignores them.\n\nThose marked adopted define "
+        "network and "
         "input: `eval` and `predict` take them from the run that `--resume` names, below the "
         "file.\n");
     for (unsigned group = 0; group < NNC_GROUP_COUNT; group++) {

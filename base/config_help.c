@@ -179,7 +179,8 @@ static void write_overview(FILE *out) {
                   "bad images; 4 hardware or repeated crash; 5 communication; 6 not a number; 74 "
                   "checkpoint or output not written; 75 stopped by a signal after a durable "
                   "checkpoint, run again "
-                  "with --resume auto; 77 sandbox unavailable",
+                  "with --resume auto; 77 sandbox unavailable; 128+N ended by signal N (any verb "
+                  "but a training)",
                   0, 2);
 }
 

@@ -9,8 +9,9 @@
  * layer: they are laid once without a run to find it.
  *
  * Invariants: options are matched by their whole name, never by a beginning that a later version
- * could make ambiguous; '_' counts as '-'; the last mention of an option wins; *ret_command is
- * untouched on failure.
+ * could make ambiguous; '_' counts as '-'; the last mention of an option wins; one that the verb
+ * has no use for is refused on the line and ignored in the other layers; *ret_command is untouched
+ * on failure.
  *
  * It does not look at files (but for recipes, --config and the run): whether data or a model exists
  * is found out by those who open them. Source: getopt_long(3); "-" in front of the short options
@@ -45,6 +46,7 @@ struct spelling {
 
 struct assignment {
     const struct nnc_option *option;
+    const char *name; /* as it was spelled, without dashes */
     const char *text; /* NULL: raise a level by one */
 };
 
@@ -231,9 +233,10 @@ static void take_action(struct line *line, enum nnc_action_kind action, const ch
     }
 }
 
-static void assign(struct line *line, const struct nnc_option *option, const char *text) {
+static void assign(struct line *line, const struct nnc_option *option, const char *name,
+                   const char *text) {
     line->assignments[line->assignment_count++] =
-        (struct assignment){.option = option, .text = text};
+        (struct assignment){.option = option, .name = name, .text = text};
 }
 
 static int take_long(struct line *line, const struct spelling *spelling, const char *token) {
@@ -249,9 +252,12 @@ static int take_long(struct line *line, const struct spelling *spelling, const c
     if (option == NULL) {
         take_action(line, spelling->action, optarg);
     } else if (option->type == NNC_OPTION_BOOL) {
-        assign(line, option, spelling->negated ? "false" : optarg != NULL ? optarg : "true");
+        assign(line, option, spelling->name,
+               spelling->negated ? "false"
+               : optarg != NULL  ? optarg
+                                 : "true");
     } else {
-        assign(line, option, optarg);
+        assign(line, option, spelling->name, optarg);
     }
     return 0;
 }
@@ -267,7 +273,7 @@ static int take_short(struct line *line, int letter) {
     while (option->flag != letter) {
         option++; /* getopt knows only letters of the table */
     }
-    assign(line, option, option->type == NNC_OPTION_BOOL ? "true" : optarg);
+    assign(line, option, option->name, option->type == NNC_OPTION_BOOL ? "true" : optarg);
     return 0;
 }
 
@@ -577,6 +583,48 @@ static int build(const struct line *line, const struct nnc_verb *verb, int used,
     return build_config(line, verb, used, recipe_dir, &command->config);
 }
 
+/* "; it is one of show, pack" where few verbs have the option, else "". */
+static void list_owners(const struct nnc_option *option, char *ret_text, size_t room) {
+    enum {
+        OWNERS_MAX = 3
+    };
+    size_t used = 0, count = 0;
+    ret_text[0] = '\0';
+    uint32_t seen = NNC_VERB_CONFIG;
+    for (const struct nnc_verb *verb = nnc_config_verbs; verb->name != NULL; verb++) {
+        if ((option->verbs & verb->mask & ~seen) == 0 || used >= room) {
+            continue;
+        }
+        char title[NNC_NAME_MAX];
+        verb_title(verb, title);
+        seen |= verb->mask;
+        used +=
+            (size_t)snprintf(ret_text + used, room - used, "%s%s",
+                             count++ == 0 ? "; it is one of " : ", ", title + strlen("nncoord "));
+    }
+    if (count > OWNERS_MAX) {
+        ret_text[0] = '\0';
+    }
+}
+
+/* Files and environment serve several verbs, so what one has no use for is ignored there. Who
+ * types it wants something of it. */
+static int check_options(const struct line *line, const struct nnc_verb *verb) {
+    for (size_t number = 0; number < line->assignment_count; number++) {
+        const struct assignment *assignment = &line->assignments[number];
+        if (verb->mask == NNC_VERB_CONFIG || (assignment->option->verbs & verb->mask) != 0) {
+            continue;
+        }
+        char title[NNC_NAME_MAX], owners[256];
+        const char *hint = nnc_config_foreign_hint(assignment->option, verb);
+        verb_title(verb, title);
+        list_owners(assignment->option, owners, sizeof(owners));
+        return nnc_fail(-NNC_E_USAGE, "--%s is not an option of `%s`%s%s", assignment->name, title,
+                        hint != NULL ? ": " : "", hint != NULL ? hint : owners);
+    }
+    return 0;
+}
+
 /* What ends here: 1 when done, 0 to go on. */
 static int run_action(const struct line *line, const struct nnc_verb *verb, int used) {
     if (line->actions[NNC_ACTION_VERSION]) {
@@ -623,7 +671,8 @@ static int parse_line(struct line *line, const char *recipe_dir, struct nnc_comm
         *ret_done = code > 0;
         return code < 0 ? code : 0;
     }
-    code = build(line, verb, used, recipe_dir, command);
+    code = check_options(line, verb);
+    code = code < 0 ? code : build(line, verb, used, recipe_dir, command);
     if (code == 0 && verb->mask == NNC_VERB_CONFIG) {
         code = nnc_config_dump_yaml(&command->config, stdout);
         *ret_done = code == 0;

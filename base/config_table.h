@@ -92,6 +92,9 @@ const char *nnc_config_group_title(enum nnc_config_group group);
 /* The row of a name or alias, without dashes in front; '_' counts as '-'. NULL: unknown. */
 const struct nnc_option *nnc_config_find(const char *name);
 
+/* What whoever gives the option to a verb that lacks it may have meant; NULL: nobody knows. */
+const char *nnc_config_foreign_hint(const struct nnc_option *option, const struct nnc_verb *verb);
+
 /* Name of the option's environment variable, NNCOORD_BATCH_SIZE. */
 void nnc_config_variable(const struct nnc_option *option, char ret_name[NNC_NAME_MAX]);
 

@@ -3,6 +3,8 @@
  * config_table.h. Rows of one verb stand together, the row without a subverb first. */
 #include "base/config_table.h"
 
+#include <string.h>
+
 const struct nnc_verb nnc_config_verbs[] = {
     {.name = "train",
      .words_name = "[DATA]",
@@ -128,7 +130,8 @@ const struct nnc_verb nnc_config_verbs[] = {
      .mask = NNC_VERB_BENCH_SYNTH,
      .help = "write a data set to measure with",
      .text = "Write photo-like JPEGs of ImageNet's sizes in class folders DIR/train/cNNN, the same "
-             "ones for the same --seed. DIR must be new or empty."},
+             "ones for the same --seed. DIR must be new or empty. Interrupted, the same command "
+             "goes on with the images that are missing."},
     {.name = "config",
      .words_name = "",
      .words = NNC_WORDS_NONE,
@@ -178,3 +181,40 @@ const struct nnc_action nnc_config_actions[NNC_ACTION_COUNT] = {
                                .argument = "bash|zsh|fish",
                                .help = "print a completion script for the shell"},
 };
+
+static const struct {
+    const char *name;
+    uint32_t verbs; /* that lack it */
+    const char *hint;
+} foreign[] = {
+    {"output", NNC_VERB_TRAIN,
+     "it names the file of `nncoord show`; the directory of a run is --output-dir"},
+    {"output-dir", NNC_VERB_SHOW, "the picture's file is --output"},
+    {"output-dir", NNC_VERB_PACK | NNC_VERB_BENCH_SYNTH, "the directory is a word of its own"},
+    {"on-bad", NNC_VERB_PACK,
+     "bad images are left out, and --max-bad says how many may be; 0 allows none"},
+    {"on-bad", NNC_VERB_CHECK, "it lists all bad images and ends with status 3 if there are any"},
+    {"max-bad", NNC_VERB_CHECK, "it lists all bad images and ends with status 3 if there are any"},
+    {"on-bad", NNC_VERB_PREDICT, "it says which images cannot be read and ends with status 3"},
+    {"max-bad", NNC_VERB_PREDICT, "it says which images cannot be read and ends with status 3"},
+    {"split", NNC_VERB_CHECK, "it reads training and validation images"},
+    {"split", NNC_VERB_EVAL, "it takes the validation images; --val-data names others"},
+    {"max-side", NNC_VERB_SHOW | NNC_VERB_TRAIN | NNC_VERB_BENCH_INPUT | NNC_VERB_CHECK,
+     "it is one of `nncoord pack`; the side of a sample is --train-crop-size"},
+    {"epochs", NNC_VERB_BENCH_INPUT, "measured passes are --bench-epochs"},
+    {"epochs", NNC_VERB_BENCH_TRAIN, "measured steps are --bench-steps"},
+    {"train-crop-size", NNC_VERB_EVAL | NNC_VERB_PREDICT,
+     "the side of an evaluated image is --val-crop-size"},
+    {"count", NNC_VERB_BENCH_INPUT, "measured batches are --bench-steps"},
+    {"model", NNC_VERB_BENCH_INPUT | NNC_VERB_CHECK | NNC_VERB_SHOW, "no network is involved"},
+};
+
+const char *nnc_config_foreign_hint(const struct nnc_option *option, const struct nnc_verb *verb) {
+    for (size_t row = 0; row < sizeof(foreign) / sizeof(foreign[0]); row++) {
+        if (strcmp(foreign[row].name, option->name) == 0 &&
+            (foreign[row].verbs & verb->mask) != 0) {
+            return foreign[row].hint;
+        }
+    }
+    return NULL;
+}

@@ -55,7 +55,14 @@ void nnc_error_clear(void) {
     error_text[0] = '\0';
 }
 
+int nnc_error_signal(int code) {
+    return -code > NNC_E_SIGNAL && -code <= NNC_E_SIGNAL_LAST ? -code - NNC_E_SIGNAL : 0;
+}
+
 int nnc_error_exit_status(int code) {
+    if (nnc_error_signal(code) != 0) {
+        return NNC_EXIT_SIGNAL + nnc_error_signal(code);
+    }
     switch (-code) {
     case NNC_E_USAGE:
     case NNC_E_FORMAT:

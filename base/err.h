@@ -25,6 +25,10 @@ enum nnc_error {
     NNC_E_SANDBOX,      /* a required sandbox layer is missing */
     NNC_E_CHILD,        /* a child process failed */
     NNC_E_GOAL,         /* all went well, but what was measured misses its goal */
+
+    /* Plus the number of the signal that stopped a verb which has no checkpoint to go on from. */
+    NNC_E_SIGNAL = 1100,
+    NNC_E_SIGNAL_LAST = NNC_E_SIGNAL + 64,
 };
 
 enum nnc_exit {
@@ -38,6 +42,8 @@ enum nnc_exit {
     NNC_EXIT_CHECKPOINT = 74,
     NNC_EXIT_STOPPED = 75,
     NNC_EXIT_SANDBOX = 77,
+    NNC_EXIT_SIGNAL =
+        128, /* plus its number, as shells have it for a process that a signal ended */
 };
 
 /* Plug-ins take these functions from the program that loads them, so that there is one text. */
@@ -65,6 +71,9 @@ NNC_EXPORT const char *nnc_error_text(void);
 
 /* Forget this thread's error text. */
 NNC_EXPORT void nnc_error_clear(void);
+
+/* The signal of a code NNC_E_SIGNAL + number, or 0 for any other code. */
+int nnc_error_signal(int code);
 
 /* Exit status (enum nnc_exit) for a negative code as returned by any nnc function; 0 for code >= 0.
  */

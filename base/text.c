@@ -90,6 +90,10 @@ void nnc_text_bytes(uint64_t bytes, char *ret_text, size_t room) {
     snprintf(ret_text, room, "%.1f %s", value, units[unit]);
 }
 
+const char *nnc_text_s(uint64_t count) {
+    return count == 1 ? "" : "s";
+}
+
 void nnc_text_duration(double seconds, char *ret_text, size_t room) {
     if (!isfinite(seconds) || seconds < 0 || seconds > 1e10) {
         snprintf(ret_text, room, "-");

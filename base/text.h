@@ -25,6 +25,9 @@ void nnc_did_you_mean_text(const char *word, const char *const *candidates, cons
 /* "512 B", "1.5 KiB", "64.0 MiB" ... into ret_text; 16 bytes are always enough. */
 void nnc_text_bytes(uint64_t bytes, char *ret_text, size_t room);
 
+/* The ending of a counted noun, "s" but for 1: "%u loader%s". */
+const char *nnc_text_s(uint64_t count);
+
 /* "0.4s", "12s", "3m05s", "2h07m", "3d04h" into ret_text; 16 bytes are always enough. Negative and
  * unknown (NaN, infinite) are "-". Unit: seconds. */
 void nnc_text_duration(double seconds, char *ret_text, size_t room);

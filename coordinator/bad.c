@@ -72,9 +72,16 @@ int nnc_bad_add(struct nnc_bad_ledger *ledger, uint32_t phase, uint64_t sample,
     char path[NNC_PATH_MAX];
     nnc_index_sample_path(ledger->index[phase], sample, path, sizeof(path));
     write_line(ledger, phase, sample, path, reason);
-    if (ledger->count <= 10) {
+    if (ledger->list != NULL && json_array_size(ledger->list) < NNC_BAD_LISTED) {
+        json_array_append_new(ledger->list,
+                              json_pack("{s:s, s:s}", "path", path, "reason", reason));
+    }
+    if (ledger->names_all || ledger->count <= 10) {
+        bool is_last = !ledger->names_all && ledger->count == 10;
         nnc_log(NNC_LOG_WARN, "bad sample %s: %s%s", path, reason,
-                ledger->count == 10 ? " (further ones only in bad-samples.jsonl)" : "");
+                !is_last               ? ""
+                : ledger->file == NULL ? " (further ones are not named)"
+                                       : " (further ones only in bad-samples.jsonl)");
     }
     if (ledger->fail_at_once) {
         return nnc_fail(-NNC_E_DATA_BUDGET,

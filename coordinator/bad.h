@@ -7,6 +7,8 @@
 #include "ipc/channel.h"
 #include "ipc/index.h"
 
+#include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -18,7 +20,12 @@ struct nnc_bad_ledger {
     uint64_t count;                   /* different bad samples */
     uint64_t budget;                  /* more than this end the run */
     int fail_at_once;                 /* --on-bad fail */
+    bool names_all;                   /* in the log, not only the first ten */
+    json_t *list;                     /* borrowed array that gets {"path", "reason"} of each, up to
+                                         NNC_BAD_LISTED of them; NULL: none */
 };
+
+#define NNC_BAD_LISTED 1000u
 
 /* max_bad: fraction of all samples of both sets; where it is above 0, one bad sample of several is
  * always allowed. */

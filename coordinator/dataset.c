@@ -15,9 +15,11 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "coordinator/dataset_cache.h"
 #include "coordinator/dataset_folder.h"
 #include "coordinator/dataset_idx.h"
+#include "coordinator/dataset_packed.h"
 #include "coordinator/dataset_parallel.h"
 #include "coordinator/dataset_source.h"
 #include "coordinator/dataset_tar.h"
@@ -38,6 +40,7 @@ struct opening {
     struct nnc_dataset *dataset;
 };
 
+static int check_packed(const struct nnc_dataset_params *params);
 static int find_sources(struct opening *opening);
 static int open_part(void *context, size_t phase);
 static int compare_parts(struct nnc_dataset *dataset);
@@ -51,12 +54,13 @@ static struct nnc_dataset *dataset_create(void) {
 }
 
 int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset **ret_dataset) {
-    assert((params->phases & ~(unsigned)(NNC_DATASET_TRAIN | NNC_DATASET_VAL)) == 0);
-    assert(params->phases != 0);
+    const unsigned parts = NNC_DATASET_TRAIN | NNC_DATASET_VAL;
+    assert((params->phases & ~(parts | NNC_DATASET_PARTIAL)) == 0 && (params->phases & parts) != 0);
     struct opening opening = {.params = params, .threads = nnc_scan_threads(params->threads)};
     opening.dataset = dataset_create();
     int code = opening.dataset == NULL ? nnc_fail(-ENOMEM, "no memory for a data set")
-                                       : find_sources(&opening);
+                                       : check_packed(params);
+    code = code < 0 ? code : find_sources(&opening);
     if (code >= 0) {
         code = nnc_parallel_for(2, opening.threads, open_part, &opening);
     }
@@ -73,6 +77,39 @@ int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset
     return 0;
 }
 
+/* The folder of the only class may be the data set that was meant: its images lie deeper than those
+ * of a class mostly do. */
+static bool is_one_too_high(const struct nnc_dataset *dataset) {
+    const struct nnc_dataset_part *part = &dataset->parts[NNC_PHASE_TRAIN];
+    part = part->samples != 0 ? part : &dataset->parts[NNC_PHASE_VAL];
+    if (!dataset->is_plain || part->index.header->kind != NNC_INDEX_FOLDER) {
+        return false;
+    }
+    const char *name = part->index.strings + part->index.samples[0].name;
+    const char *inside = strchr(name, '/');
+    return inside != NULL && strchr(inside + 1, '/') != NULL;
+}
+
+/* What is allowed, but seldom meant. */
+static void advise(const struct nnc_config *config, unsigned phases,
+                   const struct nnc_dataset *dataset) {
+    if (dataset->is_plain && (phases & NNC_DATASET_TRAIN) == 0) {
+        nnc_log(NNC_LOG_INFO,
+                "%s has no validation set beside a training set: all its images are taken; "
+                "--val-data names others",
+                config->data);
+    }
+    if (dataset->classes != 1) {
+        return;
+    }
+    char name[NNC_NAME_MAX], meant[NNC_PATH_MAX + NNC_NAME_MAX + 32] = "";
+    nnc_text_escape(nnc_dataset_class_name(dataset, 0), name, sizeof(name));
+    if (is_one_too_high(dataset)) {
+        snprintf(meant, sizeof(meant), ": did you mean %s/%s?", config->data, name);
+    }
+    nnc_log(NNC_LOG_WARN, "%s has 1 class, %s%s", config->data, name, meant);
+}
+
 int nnc_dataset_open_config(const struct nnc_config *config, unsigned phases,
                             struct nnc_dataset **ret_dataset) {
     if (config->data[0] == '\0') {
@@ -87,6 +124,9 @@ int nnc_dataset_open_config(const struct nnc_config *config, unsigned phases,
                                               .shm_dir = config->shm_dir,
                                               .reindex = config->reindex};
     int code = nnc_dataset_open(&params, ret_dataset);
+    if (code >= 0) {
+        advise(config, phases, *ret_dataset);
+    }
     /* A path that is not there or not ours to read is the user's to mend. */
     bool mistyped = code == -ENOENT || code == -ENOTDIR || code == -EACCES;
     return mistyped ? nnc_fail(-NNC_E_USAGE, "data set %s", nnc_error_text()) : code;
@@ -135,6 +175,22 @@ static bool is_given(const char *path) {
     return path != NULL && path[0] != '\0';
 }
 
+/* A set that pack was stopped in the middle of looks like a smaller one. */
+static int check_packed(const struct nnc_dataset_params *params) {
+    bool has_val_path = is_given(params->val_path);
+    unsigned first = has_val_path ? params->phases & ~(unsigned)NNC_DATASET_VAL : params->phases;
+    int code = nnc_packed_check(params->path, first);
+    if (code >= 0 && has_val_path && (params->phases & NNC_DATASET_VAL) != 0) {
+        code = nnc_packed_check(params->val_path, NNC_DATASET_VAL);
+    }
+    if (code == -NNC_E_USAGE && (params->phases & NNC_DATASET_PARTIAL) != 0) {
+        nnc_log(NNC_LOG_WARN, "%s", nnc_error_text());
+        nnc_error_clear();
+        return 0;
+    }
+    return code;
+}
+
 /* A source, or NULL when it is absent. */
 static const struct nnc_data_source *present(const struct nnc_data_source *source) {
     return source->kind != 0 ? source : NULL;
@@ -175,6 +231,7 @@ static int find_sources(struct opening *opening) {
         opening->dataset->is_plain = train == NULL;
     } else if (val == NULL) {
         val = plain;
+        opening->dataset->is_plain = opening->sources[NNC_PHASE_VAL] == NULL && plain != NULL;
     }
     if (wants_val && opening->sources[NNC_PHASE_VAL] == NULL) {
         opening->sources[NNC_PHASE_VAL] = val;

@@ -19,10 +19,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Parts to open, one bit a phase. */
+/* Parts to open, one bit a phase, and what of a set that is not whole. */
 enum {
     NNC_DATASET_TRAIN = 1 << NNC_PHASE_TRAIN,
     NNC_DATASET_VAL = 1 << NNC_PHASE_VAL,
+    NNC_DATASET_PARTIAL = 1 << 2, /* a half-packed set is worth a warning, not an error */
 };
 
 struct nnc_dataset_params {
@@ -51,7 +52,7 @@ struct nnc_dataset_part {
 struct nnc_dataset {
     struct nnc_dataset_part parts[2]; /* by enum nnc_phase */
     uint32_t classes;                 /* of all parts; 0 for nnc_dataset_from_files() */
-    bool is_plain;                    /* the training set does not say that it is one */
+    bool is_plain;                    /* the set says neither train nor val and is taken as asked */
 };
 
 /* Find, scan and index the wanted parts. With TRAIN, a training set must be there; a validation
@@ -59,11 +60,13 @@ struct nnc_dataset {
  * is taken for validation. Both must have the same classes; numbered ones (IDX, KEY.cls) may be
  * fewer in one part.
  * Owner: *ret_dataset is the caller's, nnc_dataset_close() it.
- * Errors: the system's; -NNC_E_USAGE no such layout or part; -NNC_E_FORMAT damaged shards or IDX
+ * Errors: the system's; -NNC_E_USAGE no such layout or part, or shards are missing that a pack.json
+ * beside them tells of; -NNC_E_FORMAT damaged shards or IDX
  * files, empty classes, different classes. The text names the place and the remedy. */
 int nnc_dataset_open(const struct nnc_dataset_params *params, struct nnc_dataset **ret_dataset);
 
-/* The same for the data set that a configuration names (phases: NNC_DATASET_*). Errors also:
+/* The same for the data set that a configuration names (phases: NNC_DATASET_*). Logs what is seldom
+ * meant: a single class, training images in place of validation images. Errors also:
  * -NNC_E_USAGE with the line that would work when none was given or its path is not there. */
 int nnc_dataset_open_config(const struct nnc_config *config, unsigned phases,
                             struct nnc_dataset **ret_dataset);

@@ -31,7 +31,7 @@
 #include <xxhash.h>
 
 #define SCAN_VERSION                                                                               \
-    2 /* what the scanners find in a data set; another number voids all indexes                    \
+    3 /* what the scanners find in a data set; another number voids all indexes                    \
        */
 #define RACY_NS      50000000ll
 #define INDEX_MAX    ((off_t)64 << 30)

@@ -4,9 +4,11 @@
  *   member "a/b/0001.seg.png"  ->  key "a/b/0001", extension "seg.png" (lower case)
  *
  * Consecutive members of equal key are one sample; its image is KEY.jpg, .jpeg, .png, .ppm or .pgm,
- * its label is KEY.cls (an ASCII integer) or in KEY.json ("label" or "cls"). Names that begin with
- * a dot or have none belong to nothing; keys __x__ are metadata. Other images ("0001.left.jpg") are
- * noted too: where the set turns out to be class folders in a tar, they are images like the others.
+ * its label is KEY.cls (an ASCII integer) or in KEY.json ("label", "cls" or "class"). Names that
+ * begin with a dot or have none belong to nothing; keys __x__ are metadata. Other images
+ * ("0001.left.jpg") are noted too: where the set turns out to be class folders in a tar, they are
+ * images like the others. A label that reaches no image is noted with the reason, for whoever
+ * wonders where it went.
  *
  * Invariants: labels are in 0..NNC_INDEX_CLASSES_MAX-1 or NNC_SHARD_NO_LABEL; at most BODY bytes
  * of a label file are read.
@@ -30,6 +32,7 @@
 #define EXTENSION_BYTES 32
 #define EXTENSIONS_MAX  32
 #define CLS_BYTES_MAX   64u
+#define NAME_SHOWN      120
 
 /* The sample that is being put together. */
 struct group {
@@ -37,8 +40,9 @@ struct group {
     size_t first_image; /* in the shard's images */
     bool has_image;
     int32_t label;
-    bool has_bad_label;
-    char bad_label[160];
+    char label_name[NAME_SHOWN];       /* of the member that has it, printable */
+    char other_image[NAME_SHOWN];      /* the first that is no sample's, printable; "" when none */
+    char fault[NNC_SHARD_FAULT_BYTES]; /* why the first label cannot be used, "" when it can */
     char extensions[EXTENSIONS_MAX][EXTENSION_BYTES];
     size_t extension_count;
 };
@@ -186,15 +190,34 @@ static void group_begin(struct group *group, const char *name, size_t key_length
     group->first_image = shard->image_count;
     group->has_image = false;
     group->label = NNC_SHARD_NO_LABEL;
-    group->has_bad_label = false;
+    group->other_image[0] = '\0';
+    group->fault[0] = '\0';
     group->extension_count = 0;
 }
 
+/* A label without an image in its group. */
+static void explain_orphan(struct group *group) {
+    if (group->other_image[0] != '\0') {
+        snprintf(
+            group->fault, sizeof(group->fault),
+            "%s is not the image of %s: a key ends at the first dot of the name, and the image "
+            "is KEY.jpg, .jpeg, .png, .ppm or .pgm",
+            group->other_image, group->label_name);
+    } else {
+        snprintf(group->fault, sizeof(group->fault),
+                 "%s has no image next to it: the members of a sample must follow each other, as "
+                 "`tar --sort=name` writes them",
+                 group->label_name);
+    }
+}
+
 static void group_end(struct group *group, struct nnc_shard *shard) {
-    if (group->has_bad_label && group->label == NNC_SHARD_NO_LABEL && group->has_image) {
-        if (shard->bad_labels++ == 0) {
-            memcpy(shard->first_bad_label, group->bad_label, sizeof(shard->first_bad_label));
-        }
+    if (group->label != NNC_SHARD_NO_LABEL && !group->has_image) {
+        explain_orphan(group);
+    }
+    bool is_lost = group->label == NNC_SHARD_NO_LABEL || !group->has_image;
+    if (is_lost && group->fault[0] != '\0' && shard->lost_labels++ == 0) {
+        memcpy(shard->first_lost, group->fault, sizeof(shard->first_lost));
     }
     for (size_t i = group->first_image; i < shard->image_count; i++) {
         shard->images[i].label = group->label;
@@ -243,40 +266,89 @@ static int32_t parse_cls(const unsigned char *data, size_t size) {
     return whole && is_label(value) ? (int32_t)value : NNC_SHARD_NO_LABEL;
 }
 
-/* *ret_has tells whether the object has a label at all: captions and the like have none. */
-static int32_t parse_json(const unsigned char *data, size_t size, bool *ret_has) {
+/* *ret_fault: what is wrong, NULL when nothing is. *ret_has tells whether the object has a label at
+ * all: captions and the like have none. */
+static int32_t parse_json(const unsigned char *data, size_t size, bool *ret_has,
+                          const char **ret_fault) {
+    static const char *const fields[] = {"label", "cls", "class"};
     json_t *object = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES, NULL);
-    const json_t *label = json_object_get(object, "label");
-    label = label != NULL ? label : json_object_get(object, "cls");
+    const json_t *label = NULL;
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]) && label == NULL; i++) {
+        label = json_object_get(object, fields[i]);
+    }
     *ret_has = object == NULL || label != NULL;
     int64_t value = json_is_integer(label) ? json_integer_value(label) : -1;
+    bool is_good = is_label(value);
+    *ret_fault = is_good          ? NULL
+                 : object == NULL ? "is no JSON"
+                 : label == NULL  ? "has none of \"label\", \"cls\" and \"class\""
+                                  : "has a label that is no whole number from 0 on";
     json_decref(object);
-    return is_label(value) ? (int32_t)value : NNC_SHARD_NO_LABEL;
+    return is_good ? (int32_t)value : NNC_SHARD_NO_LABEL;
+}
+
+/* "0006.cls holds "dog", no whole number from 0 on" */
+static void explain_cls(const char *name, const unsigned char *data, size_t size, char *ret_text,
+                        size_t room) {
+    char text[CLS_BYTES_MAX + 1], shown[40];
+    memcpy(text, data, size);
+    text[size] = '\0';
+    text[strcspn(text, "\r\n")] = '\0';
+    nnc_text_escape(text, shown, sizeof(shown));
+    snprintf(ret_text, room, "%s holds \"%s\", no whole number from 0 on", name, shown);
+}
+
+/* The label in a member of known size; text says why there is none, "" when nothing is wrong. */
+static int read_label(struct nnc_tar_reader *reader, const struct nnc_tar_member *member,
+                      bool is_json, struct nnc_shard *shard, int32_t *ret_label,
+                      char text[NNC_SHARD_FAULT_BYTES]) {
+    const unsigned char *data;
+    size_t size = (size_t)member->size;
+    char name[NAME_SHOWN];
+    int code = nnc_tar_read(reader, member->offset, size, &data);
+    if (code < 0) {
+        return code;
+    }
+    nnc_text_escape(member->name, name, sizeof(name));
+    if (!is_json) {
+        *ret_label = parse_cls(data, size);
+        if (*ret_label == NNC_SHARD_NO_LABEL) {
+            explain_cls(name, data, size, text, NNC_SHARD_FAULT_BYTES);
+        }
+        return 0;
+    }
+    bool has_label;
+    const char *fault;
+    *ret_label = parse_json(data, size, &has_label, &fault);
+    if (fault != NULL && has_label) {
+        snprintf(text, NNC_SHARD_FAULT_BYTES, "%s %s", name, fault);
+    } else if (fault != NULL && shard->first_bare[0] == '\0') {
+        snprintf(shard->first_bare, sizeof(shard->first_bare), "%s %s", name, fault);
+    }
+    return 0;
 }
 
 static int take_label(struct nnc_tar_reader *reader, const struct nnc_tar_member *member,
-                      bool is_json, struct group *group) {
+                      bool is_json, struct group *group, struct nnc_shard *shard) {
     size_t size_max = is_json ? NNC_TAR_BODY_MAX : CLS_BYTES_MAX;
     int32_t label = NNC_SHARD_NO_LABEL;
-    bool has_label = true;
+    char fault[NNC_SHARD_FAULT_BYTES] = "", name[NAME_SHOWN];
+    int code = 0;
+    nnc_text_escape(member->name, name, sizeof(name));
     if (member->size <= size_max) {
-        const unsigned char *data;
-        int code = nnc_tar_read(reader, member->offset, (size_t)member->size, &data);
-        if (code < 0) {
-            return code;
-        }
-        label = is_json ? parse_json(data, (size_t)member->size, &has_label)
-                        : parse_cls(data, (size_t)member->size);
+        code = read_label(reader, member, is_json, shard, &label, fault);
+    } else {
+        snprintf(fault, sizeof(fault), "%s is too long for a label", name);
     }
-    if (label == NNC_SHARD_NO_LABEL && has_label && !group->has_bad_label) {
-        group->has_bad_label = true;
-        nnc_text_escape(member->name, group->bad_label, sizeof(group->bad_label));
+    if (code >= 0 && fault[0] != '\0' && group->fault[0] == '\0') {
+        memcpy(group->fault, fault, sizeof(group->fault));
     }
     /* KEY.cls is the label proper and wins over what KEY.json says. */
     if (label != NNC_SHARD_NO_LABEL && (!is_json || group->label == NNC_SHARD_NO_LABEL)) {
         group->label = label;
+        memcpy(group->label_name, name, sizeof(group->label_name));
     }
-    return 0;
+    return code;
 }
 
 static int take_member(struct nnc_tar_reader *reader, const struct nnc_tar_source *source,
@@ -294,11 +366,14 @@ static int take_member(struct nnc_tar_reader *reader, const struct nnc_tar_sourc
     note_extension(group, member, &parts, shard);
     bool is_json = strcmp(parts.extension, "json") == 0;
     if (is_json || strcmp(parts.extension, "cls") == 0) {
-        return take_label(reader, member, is_json, group);
+        return take_label(reader, member, is_json, group, shard);
     }
     bool is_sample = is_sample_image(parts.extension) && !group->has_image;
     if (!is_sample && !nnc_walk_is_image(parts.base)) {
         return 0;
+    }
+    if (!is_sample && group->other_image[0] == '\0') {
+        nnc_text_escape(member->name, group->other_image, sizeof(group->other_image));
     }
     group->has_image = group->has_image || is_sample;
     struct nnc_shard_image image = {.is_sample = is_sample};

@@ -9,6 +9,9 @@
 /* A label no file gave. */
 #define NNC_SHARD_NO_LABEL (-1)
 
+/* Room for a member's name and what is wrong with it. */
+#define NNC_SHARD_FAULT_BYTES 512
+
 struct nnc_shard_image {
     size_t name;   /* member, in the pool */
     size_t folder; /* last folder of the name, in the pool; NNC_SHARD_NO_FOLDER: none */
@@ -25,11 +28,12 @@ struct nnc_shard {
     struct nnc_pool names;
     struct nnc_shard_image *images;
     size_t image_count, image_capacity;
-    uint64_t bad_labels;       /* KEY.cls or KEY.json that is there and cannot be read */
-    char first_bad_label[160]; /* member's name, printable */
-    char duplicate[256];       /* the first member that is twice in a sample, "" when none */
-    bool lacks_end;            /* of nnc_tar_has_end(): members may be missing */
-    int32_t label_max;         /* largest label; NNC_SHARD_NO_LABEL: no sample has one */
+    uint64_t lost_labels;                   /* that are there and reach no image */
+    char first_lost[NNC_SHARD_FAULT_BYTES]; /* which member and why, printable; "" when none */
+    char first_bare[256]; /* the first KEY.json that has no label at all, likewise */
+    char duplicate[256];  /* the first member that is twice in a sample, "" when none */
+    bool lacks_end;       /* of nnc_tar_has_end(): members may be missing */
+    int32_t label_max;    /* largest label; NNC_SHARD_NO_LABEL: no sample has one */
 };
 
 /* Read all headers of a shard. Labels are decided by the caller, who sees all shards.

@@ -217,6 +217,22 @@ static int read_names(struct scan *scan) {
     return code;
 }
 
+/* "; SHARD: MEMBER and what is wrong with it" of the first label that reaches no image, or "". */
+static void explain_labels(const struct scan *scan, char *ret_text, size_t room) {
+    ret_text[0] = '\0';
+    for (int bare = 0; bare < 2; bare++) {
+        for (size_t i = 0; i < scan->count; i++) {
+            const struct nnc_shard *shard = &scan->files[i].shard;
+            const char *reason = bare ? shard->first_bare : shard->first_lost;
+            if (reason[0] != '\0') {
+                snprintf(ret_text, room, "; %.80s: %s", nnc_data_source_name(scan->source, i),
+                         reason);
+                return;
+            }
+        }
+    }
+}
+
 /* What the set as a whole says, and the faults that only count in the light of it. */
 static int decide_classes(struct scan *scan) {
     const char *root = scan->source->root;
@@ -241,10 +257,12 @@ static int decide_classes(struct scan *scan) {
     int code = scan->is_labelled ? read_names(scan) : refuse_both_parts(scan);
     code = code < 0 || scan->is_labelled ? code : collect_folders(scan);
     if (code >= 0 && (scan->class_count == 0 || scan->class_count > NNC_INDEX_CLASSES_MAX)) {
+        char reason[NNC_SHARD_FAULT_BYTES + 96];
+        explain_labels(scan, reason, sizeof(reason));
         code = nnc_fail(-NNC_E_FORMAT,
                         "%s/%s: %zu classes: images need a label in KEY.cls or KEY.json, or class "
-                        "folders in their names",
-                        root, nnc_data_source_name(scan->source, 0), scan->class_count);
+                        "folders in their names%s",
+                        root, nnc_data_source_name(scan->source, 0), scan->class_count, reason);
     }
     return code;
 }
@@ -321,9 +339,11 @@ static int build_index(struct scan *scan, void **ret_bytes, size_t *ret_size) {
                     "%s/%s: the archive lacks its end: what lay behind may have been cut off",
                     scan->source->root, name);
         }
-        if (scan->is_labelled && file->shard.bad_labels > 0) {
-            nnc_log(NNC_LOG_WARN, "%s/%s: %" PRIu64 " labels are not integers, the first is %s",
-                    scan->source->root, name, file->shard.bad_labels, file->shard.first_bad_label);
+        if (file->shard.lost_labels > 0) {
+            nnc_log(NNC_LOG_WARN, "%s/%s: %" PRIu64 " labels reach no image%s, the first: %s",
+                    scan->source->root, name, file->shard.lost_labels,
+                    scan->is_labelled ? "" : " and the folders are the classes",
+                    file->shard.first_lost);
         }
     }
     if (scan->unlabelled > 0) {

@@ -11,7 +11,8 @@
  * image's name is its class, sorted bytewise. Images without a label get -1 and are counted in a
  * warning. Owner: *ret_bytes is the caller's, free() it. Errors: the system's; -NNC_E_FORMAT a
  * damaged shard (with offset), a sample with a duplicate member, no images, no labels of either
- * kind, or a classes.txt that is no list of names or lacks one (with its line). */
+ * kind (naming the first member and what is wrong with it), or a classes.txt that is no list of
+ * names or lacks one (with its line). */
 int nnc_tar_scan(const struct nnc_data_source *source, uint32_t threads, void **ret_bytes,
                  size_t *ret_size);
 

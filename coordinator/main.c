@@ -67,6 +67,16 @@ static int read_command(int argc, char **argv, struct nnc_command *ret_command, 
     return nnc_command_parse(argc, words, recipes, ret_command, ret_done);
 }
 
+/* End as the signal that stopped the verb would have ended us, so that a shell's loop stops too. */
+static void end_by_signal(int number) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    signal(number, SIG_DFL);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+    raise(number);
+}
+
 int main(int argc, char **argv) {
     struct nnc_verb_context context = {.started_ns = nnc_clock_ns(), .argv = argv};
     prepare_process();
@@ -87,9 +97,12 @@ int main(int argc, char **argv) {
         result = nnc_output_flush(stdout, "standard output");
     }
     if (result < 0) {
-        bool stopped = result == -NNC_E_STOPPED;
+        bool stopped = result == -NNC_E_STOPPED || nnc_error_signal(result) != 0;
         fprintf(stderr, "nncoord: %s%s\n", stopped ? "" : "error: ", nnc_error_text());
     }
     free(words);
+    if (nnc_error_signal(result) != 0) {
+        end_by_signal(nnc_error_signal(result));
+    }
     return nnc_error_exit_status(result);
 }

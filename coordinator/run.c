@@ -222,7 +222,9 @@ static void on_ready(struct nnc_run_state *run, const struct nnc_message *messag
         return;
     }
     run->result->uses_uring = ready.uses_uring != 0;
-    if (!ready.uses_uring && !run->uring_note_logged && run->params->config->io != NNC_IO_PREAD) {
+    int32_t io = run->params->config->io;
+    bool wanted = io == NNC_IO_AUTO || io == NNC_IO_URING;
+    if (wanted && !ready.uses_uring && !run->uring_note_logged) {
         run->uring_note_logged = true;
         nnc_log(NNC_LOG_INFO, "io_uring refused (%s): reading with pread instead", ready.note);
     }
@@ -392,8 +394,8 @@ static void on_signal(struct nnc_run_state *run) {
                     : "stopping now");
         struct nnc_actions actions = {.count = 0};
         if (run->params->mode != NNC_MODE_TRAIN) {
-            nnc_fail(-NNC_E_CHILD, "stopped by %s", strsignal(number));
-            nnc_group_abort(&run->group, -NNC_E_CHILD, nnc_error_text(), nnc_clock_ns(), &actions);
+            int code = nnc_fail(-(NNC_E_SIGNAL + number), "stopped by %s", strsignal(number));
+            nnc_group_abort(&run->group, code, nnc_error_text(), nnc_clock_ns(), &actions);
         } else {
             nnc_group_stop_signal(&run->group, number, nnc_clock_ns(), &actions);
         }

@@ -12,6 +12,8 @@
 #include "coordinator/rundir.h"
 #include "coordinator/usage.h"
 
+#include <jansson.h>
+
 struct nnc_run_params {
     const struct nnc_config *config;
     enum nnc_mode mode;
@@ -20,6 +22,7 @@ struct nnc_run_params {
     struct nnc_rundir *rundir;         /* opened; NULL: nothing is written */
     char model_path[NNC_PATH_MAX];     /* "" for modes without a model */
     uint32_t classes; /* of the model when the data set has none; 0: the text's own */
+    json_t *bad_list; /* check: gets the bad samples, as in bad.h; NULL: nobody wants them */
     /* predict: called for each chunk of logits, in order of samples */
     void (*on_logits)(void *context, const struct nnc_msg_logits *message, const float *values);
     /* bench comm: called for each figure */

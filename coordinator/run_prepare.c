@@ -172,8 +172,11 @@ static int make_ledger(struct nnc_run_state *run) {
     const struct nnc_config *config = run->params->config;
     bool counts = run->params->mode != NNC_MODE_CHECK && run->params->mode != NNC_MODE_PREDICT;
     FILE *file = run->params->rundir == NULL ? NULL : run->params->rundir->bad;
-    return nnc_bad_open(index, counts ? config->max_bad : 1.0,
-                        counts && config->on_bad == NNC_ON_BAD_FAIL, file, &run->bad);
+    int result = nnc_bad_open(index, counts ? config->max_bad : 1.0,
+                              counts && config->on_bad == NNC_ON_BAD_FAIL, file, &run->bad);
+    run->bad.names_all = run->params->mode == NNC_MODE_CHECK;
+    run->bad.list = run->params->bad_list;
+    return result;
 }
 
 int nnc_run_prepare(struct nnc_run_state *run) {

@@ -4,7 +4,7 @@
  * Recording: save what defines the run, open the two line files.
  *
  * Between the two the trainer is asked whether it can go on with what lies in the directory: a
- * start that is refused must leave the run there as it was. */
+ * start that is refused must leave the run there as it was, and nothing where there was none. */
 #include "coordinator/rundir.h"
 
 #include "base/err.h"
@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -77,26 +78,50 @@ static int fail_output(const char *what, const char *path) {
                     what, path, strerror(errno));
 }
 
-static int make_directories(const char *path) {
+/* mkdir -p; *ret_made: how many levels were not there before. */
+static int make_directories(const char *path, unsigned *ret_made) {
     char partial[RUN_PATH_MAX];
+    *ret_made = 0;
     snprintf(partial, sizeof(partial), "%s", path);
     for (char *slash = strchr(partial + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        if (mkdir(partial, 0777) < 0 && errno != EEXIST) {
+        bool is_made = mkdir(partial, 0777) == 0;
+        if (!is_made && errno != EEXIST) {
             return fail_output("directory", partial);
         }
+        *ret_made += is_made;
         *slash = '/';
     }
-    if (mkdir(partial, 0700) < 0 && errno != EEXIST) {
+    bool is_made = mkdir(partial, 0700) == 0;
+    if (!is_made && errno != EEXIST) {
         return fail_output("directory", partial);
     }
+    *ret_made += is_made;
     return 0;
+}
+
+/* Remove what opening has made. A directory that somebody has put something into stays. */
+static void take_back(const struct nnc_rundir *rundir) {
+    char path[2 * NNC_PATH_MAX];
+    snprintf(path, sizeof(path), "%s/run.lock", rundir->path);
+    unlink(path);
+    for (unsigned level = 0; level < rundir->made; level++) {
+        char *slash = strrchr(path, '/');
+        *slash = '\0';
+        if (slash == path || rmdir(path) < 0) {
+            return;
+        }
+    }
 }
 
 static int take_lock(struct nnc_rundir *rundir) {
     char path[2 * NNC_PATH_MAX];
     snprintf(path, sizeof(path), "%s/run.lock", rundir->path);
-    rundir->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    rundir->lock_fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    bool is_new = rundir->lock_fd >= 0;
+    if (!is_new) {
+        rundir->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    }
     if (rundir->lock_fd < 0) {
         return fail_output("file", path);
     }
@@ -116,6 +141,7 @@ static int take_lock(struct nnc_rundir *rundir) {
         pwrite(rundir->lock_fd, text, (size_t)length, 0) != length) {
         return fail_output("file", path);
     }
+    rundir->takes_back = is_new;
     return 0;
 }
 
@@ -227,7 +253,7 @@ int nnc_rundir_open(const struct nnc_config *config, struct nnc_rundir *ret_rund
         return result;
     }
     choose_path(config, chosen);
-    result = make_directories(chosen);
+    result = make_directories(chosen, &rundir.made);
     if (result < 0) {
         return result;
     }
@@ -248,6 +274,7 @@ int nnc_rundir_open(const struct nnc_config *config, struct nnc_rundir *ret_rund
 
 int nnc_rundir_record(struct nnc_rundir *rundir, const struct nnc_config *config,
                       const char *model_path, const struct nnc_index *classes) {
+    rundir->takes_back = false;
     int result = save_config(rundir, config);
     result = result < 0 ? result : save_model(rundir, model_path);
     result = result < 0 ? result : save_classes(rundir, classes);
@@ -264,6 +291,10 @@ void nnc_rundir_close(struct nnc_rundir *rundir) {
         }
     }
     if (rundir->lock_fd >= 0) {
+        if (rundir->takes_back) {
+            take_back(rundir);
+            rundir->takes_back = false;
+        }
         close(rundir->lock_fd);
         rundir->lock_fd = -1;
     }

@@ -7,13 +7,16 @@
 #include "base/config.h"
 #include "ipc/index.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 
 struct nnc_rundir {
     char path[NNC_PATH_MAX]; /* absolute */
     int lock_fd;
-    FILE *metrics; /* metrics.jsonl, appended to */
-    FILE *bad;     /* bad-samples.jsonl, appended to */
+    FILE *metrics;   /* metrics.jsonl, appended to */
+    FILE *bad;       /* bad-samples.jsonl, appended to */
+    bool takes_back; /* the lock was made here and nothing is recorded yet */
+    unsigned made;   /* directories of the path's end that were not there before */
 };
 
 /* Create (mode 0700) or reuse config->output_dir, or runs/<model>-<time> when that is empty, and
@@ -32,7 +35,8 @@ int nnc_rundir_check_resume(const char *resume);
 int nnc_rundir_record(struct nnc_rundir *rundir, const struct nnc_config *config,
                       const char *model_path, const struct nnc_index *classes);
 
-/* Release the lock and close the files. Takes an unopened (zeroed, lock_fd -1) struct. */
+/* Release the lock and close the files; where nothing was recorded, remove what opening has made.
+ * Takes an unopened (zeroed, lock_fd -1) struct. */
 void nnc_rundir_close(struct nnc_rundir *rundir);
 
 #endif

@@ -4,7 +4,9 @@
 #include "coordinator/verbs.h"
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/model_dir.h"
+#include "base/text.h"
 #include "coordinator/run.h"
 
 #include <inttypes.h>
@@ -52,7 +54,7 @@ int nnc_verb_bench(const struct nnc_verb_context *context) {
 
 /* Check one part by giving it the place of the validation set: in order, without randomness. */
 static int check_part(const struct nnc_verb_context *context, const struct nnc_dataset *dataset,
-                      enum nnc_phase phase, struct nnc_run_result *sum) {
+                      enum nnc_phase phase, json_t *bad_list, struct nnc_run_result *sum) {
     if (dataset->parts[phase].samples == 0) {
         return 0;
     }
@@ -62,7 +64,8 @@ static int check_part(const struct nnc_verb_context *context, const struct nnc_d
     const struct nnc_run_params params = {.config = &context->command->config,
                                           .mode = NNC_MODE_CHECK,
                                           .machine = &context->machine,
-                                          .dataset = &view};
+                                          .dataset = &view,
+                                          .bad_list = bad_list};
     int code = nnc_run(&params, context->started_ns, &result);
     sum->images += result.images;
     sum->bad_samples += result.bad_samples;
@@ -73,20 +76,33 @@ int nnc_verb_check(const struct nnc_verb_context *context) {
     const struct nnc_config *config = &context->command->config;
     struct nnc_dataset *dataset = NULL;
     struct nnc_run_result sum = {.images = 0};
+    json_t *bad_list = json_array();
     int code = nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &dataset);
-    code = code < 0 ? code : check_part(context, dataset, NNC_PHASE_TRAIN, &sum);
-    code = code < 0 ? code : check_part(context, dataset, NNC_PHASE_VAL, &sum);
+    if (code >= 0) {
+        nnc_log(NNC_LOG_INFO,
+                "%s: %" PRIu64 " training and %" PRIu64 " validation images, %" PRIu32 " %s",
+                config->data, dataset->parts[NNC_PHASE_TRAIN].samples,
+                dataset->parts[NNC_PHASE_VAL].samples, dataset->classes,
+                dataset->classes == 1 ? "class" : "classes");
+    }
+    code = code < 0 ? code : check_part(context, dataset, NNC_PHASE_TRAIN, bad_list, &sum);
+    code = code < 0 ? code : check_part(context, dataset, NNC_PHASE_VAL, bad_list, &sum);
     nnc_dataset_close(dataset);
     if (code < 0) {
+        json_decref(bad_list);
         return code;
     }
-    fprintf(stderr, "%" PRIu64 " images checked, %" PRIu64 " bad\n", sum.images, sum.bad_samples);
+    fprintf(stderr, "%" PRIu64 " image%s checked, %" PRIu64 " bad\n", sum.images,
+            nnc_text_s(sum.images), sum.bad_samples);
     if (config->json) {
-        code = nnc_verb_print_json(json_pack("{s:I, s:I}", "images", (json_int_t)sum.images, "bad",
-                                             (json_int_t)sum.bad_samples));
+        code = nnc_verb_print_json(json_pack("{s:I, s:I, s:O}", "images", (json_int_t)sum.images,
+                                             "bad", (json_int_t)sum.bad_samples, "bad_files",
+                                             bad_list));
     }
+    json_decref(bad_list);
     if (code >= 0 && sum.bad_samples != 0) {
-        code = nnc_fail(-NNC_E_DATA_BUDGET, "%" PRIu64 " images cannot be read", sum.bad_samples);
+        code = nnc_fail(-NNC_E_DATA_BUDGET, "%" PRIu64 " image%s cannot be read", sum.bad_samples,
+                        nnc_text_s(sum.bad_samples));
     }
     return code;
 }

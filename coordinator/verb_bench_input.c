@@ -11,6 +11,7 @@
 #include "coordinator/verbs.h"
 
 #include "base/err.h"
+#include "base/text.h"
 #include "coordinator/page_cache.h"
 #include "coordinator/run.h"
 
@@ -21,6 +22,7 @@
 
 #define GOAL      0.9 /* of the time a device shall be busy */
 #define CONTENDED 0.8 /* of the time loaders wanted a CPU: less is worth a warning */
+#define BRIEF_S   0.5 /* a shorter measurement is worth one too */
 
 enum stage {
     STAGE_DECODE,
@@ -131,11 +133,13 @@ static void format_shares(const struct outcome *outcome, char *ret_text, size_t 
     }
 }
 
-static void print_cache(const struct nnc_page_cache *cache) {
-    fprintf(stderr,
-            "cold: %" PRIu64 " files of %.1f MB dropped from the page cache, %.1f MB of "
-            "them are still in memory\n",
-            cache->files, (double)cache->bytes * 1e-6, (double)cache->resident_bytes * 1e-6);
+static void print_cache(const struct nnc_page_cache *cache, bool quiet) {
+    if (!quiet) {
+        fprintf(stderr,
+                "cold: %" PRIu64 " files of %.1f MB dropped from the page cache, %.1f MB of "
+                "them are still in memory\n",
+                cache->files, (double)cache->bytes * 1e-6, (double)cache->resident_bytes * 1e-6);
+    }
     if (cache->resident_bytes > cache->bytes / 10) {
         fprintf(stderr, "the file system keeps them there (tmpfs has no other place): these are "
                         "figures of a warm cache\n");
@@ -165,6 +169,23 @@ static void print_contention(const struct outcome *outcome) {
     }
 }
 
+/* So short a time is made of its ends, and a ring's worth of images may have lain ready. */
+static void print_brevity(const struct outcome *outcome) {
+    const struct nnc_run_result *run = &outcome->run;
+    uint64_t ring = (uint64_t)config_of(outcome)->ring_depth * run->plan.schedule.batch *
+                    (run->plan.ranks != 0 ? run->plan.ranks : 1);
+    if (outcome->seconds >= BRIEF_S && run->images >= ring) {
+        return;
+    }
+    fprintf(stderr,
+            "measured too little to say much: %" PRIu64 " images in %.2f s, and the ring holds "
+            "%" PRIu64 "; %s\n",
+            run->images, outcome->seconds, ring,
+            config_of(outcome)->cache == NNC_CACHE_COLD
+                ? "take a larger data set, of which one pass takes longer"
+                : "give more --bench-epochs or --bench-steps, or neither");
+}
+
 /* Bad images cost less than good ones: the figures are not those of the set that was meant. */
 static void print_bad(const struct outcome *outcome) {
     if (outcome->run.bad_samples != 0) {
@@ -177,37 +198,51 @@ static void print_bad(const struct outcome *outcome) {
 
 static const char *reader_name(const struct outcome *outcome) {
     bool none = config_of(outcome)->io == NNC_IO_NULL;
-    return none ? "null" : outcome->run.uses_uring ? "io_uring" : "pread";
+    return none ? "no reading" : outcome->run.uses_uring ? "io_uring" : "pread";
+}
+
+/* What the time went into. Of a device that was not kept busy judge() tells it. */
+static void print_bound(const struct outcome *outcome) {
+    const struct nnc_config *config = config_of(outcome);
+    char shares[256];
+    format_shares(outcome, shares, sizeof(shares));
+    if (config->simulate_gpu <= 0.0 && !config->quiet) {
+        fprintf(stderr, "bound by %s: %s; %s\n", stages[outcome->bound].name, shares,
+                remedy(outcome));
+    }
+    if (config->simulate_gpu > 0.0 && outcome->passed && !config->quiet) {
+        fprintf(stderr, "the device is the limit: %s\n", shares);
+    }
+    if (config->simulate_gpu > 0.0 && outcome->passed) {
+        fprintf(stderr, "pass: the simulated device of %g images/s was busy %.1f %% of the time\n",
+                config->simulate_gpu, 100.0 * outcome->run.utilisation);
+    }
 }
 
 static void print_outcome(const struct outcome *outcome) {
     const struct nnc_run_result *run = &outcome->run;
     const struct nnc_config *config = config_of(outcome);
     bool cold = config->cache == NNC_CACHE_COLD;
-    char shares[256];
-    format_shares(outcome, shares, sizeof(shares));
     if (cold) {
-        print_cache(&outcome->cache);
+        print_cache(&outcome->cache, config->quiet);
     }
     fprintf(stderr,
             "%.0f images/s, %.1f MB/s read, %" PRIu32
-            " loaders (%s), %.2f CPU s per 1,000 images, %.1f MB beside the ring\n",
+            " loader%s (%s), %.2f CPU s per 1,000 images, %.1f MB beside the ring\n",
             outcome->images_per_s, outcome->bytes_per_s * 1e-6, run->plan.loaders,
-            reader_name(outcome), outcome->cpu_s_per_1000, (double)run->peak_memory_bytes * 1e-6);
-    fprintf(stderr,
-            "measured: %" PRIu64 " images (%.2f passes) in %.2f s after %" PRIu64
-            " of warm-up; cache %s, consumer %s\n",
-            run->images, outcome->epochs, outcome->seconds, run->warm_images,
-            cold ? "cold" : "warm", config->consumer == NNC_CONSUMER_FLOAT ? "float" : "none");
+            nnc_text_s(run->plan.loaders), reader_name(outcome), outcome->cpu_s_per_1000,
+            (double)run->peak_memory_bytes * 1e-6);
+    if (!config->quiet) {
+        fprintf(stderr,
+                "measured: %" PRIu64 " images (%.2f passes) in %.2f s after %" PRIu64
+                " of warm-up; cache %s, consumer %s\n",
+                run->images, outcome->epochs, outcome->seconds, run->warm_images,
+                cold ? "cold" : "warm", config->consumer == NNC_CONSUMER_FLOAT ? "float" : "none");
+    }
     print_bad(outcome);
     print_contention(outcome);
-    if (config->simulate_gpu > 0.0 && outcome->passed) {
-        fprintf(stderr, "the device is the limit: %s\n", shares);
-        fprintf(stderr, "pass: the simulated device of %g images/s was busy %.1f %% of the time\n",
-                config->simulate_gpu, 100.0 * run->utilisation);
-        return;
-    }
-    fprintf(stderr, "bound by %s: %s; %s\n", stages[outcome->bound].name, shares, remedy(outcome));
+    print_brevity(outcome);
+    print_bound(outcome);
 }
 
 static json_t *outcome_object(const struct outcome *outcome) {
@@ -265,7 +300,7 @@ int nnc_verb_bench_input(const struct nnc_verb_context *context) {
     enum nnc_phase phase = config->split == NNC_SPLIT_VAL ? NNC_PHASE_VAL : NNC_PHASE_TRAIN;
     struct outcome outcome = {.context = context};
     struct nnc_dataset *dataset = NULL;
-    int code = nnc_dataset_open_config(config, 1u << phase, &dataset);
+    int code = nnc_dataset_open_config(config, 1u << phase | NNC_DATASET_PARTIAL, &dataset);
     if (code < 0) {
         return code;
     }

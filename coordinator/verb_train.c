@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/model_dir.h"
+#include "base/text.h"
 #include "coordinator/run.h"
 
 #include <inttypes.h>
@@ -21,10 +22,11 @@ static void print_header(const struct nnc_verb_context *context,
     bool limited = context->machine.cpus < context->machine.cpus_online;
     nnc_log(NNC_LOG_INFO,
             "%s: %" PRIu64 " training and %" PRIu64 " validation images, %" PRIu32
-            " classes; model %s; %" PRIu32 " CPUs%s%s",
+            " %s; model %s; %" PRIu32 " CPU%s%s%s",
             config->data, dataset->parts[NNC_PHASE_TRAIN].samples,
-            dataset->parts[NNC_PHASE_VAL].samples, dataset->classes, config->model,
-            context->machine.cpus, limited ? " by " : "",
+            dataset->parts[NNC_PHASE_VAL].samples, dataset->classes,
+            dataset->classes == 1 ? "class" : "classes", config->model, context->machine.cpus,
+            nnc_text_s(context->machine.cpus), limited ? " by " : "",
             limited ? context->machine.cpus_limit : "");
 }
 
@@ -70,15 +72,18 @@ static void print_train(const struct nnc_run_result *result, const struct nnc_ru
     if (result->have_val) {
         fprintf(stderr,
                 "done: test accuracy %.2f %% (best %.2f %%), loss %.4f, %" PRIu32
-                " epochs, %" PRIu64 " steps, %.1f s\n",
+                " epoch%s, %" PRIu64 " step%s, %.1f s\n",
                 100.0 * nnc_sums_acc1(&result->val), 100.0 * result->best_acc1,
-                nnc_sums_loss(&result->val), result->epochs, result->steps, result->seconds);
+                nnc_sums_loss(&result->val), result->epochs, nnc_text_s(result->epochs),
+                result->steps, nnc_text_s(result->steps), result->seconds);
     } else if (!result->have_train) {
-        fprintf(stderr, "nothing left to do: %" PRIu32 " epochs are done; --epochs asks for more\n",
-                result->epochs);
+        fprintf(stderr, "nothing left to do after %" PRIu32 " epoch%s; --epochs asks for more\n",
+                result->epochs, nnc_text_s(result->epochs));
     } else {
-        fprintf(stderr, "done: training loss %.4f, %" PRIu32 " epochs, %" PRIu64 " steps, %.1f s\n",
-                nnc_sums_loss(&result->train), result->epochs, result->steps, result->seconds);
+        fprintf(stderr,
+                "done: training loss %.4f, %" PRIu32 " epoch%s, %" PRIu64 " step%s, %.1f s\n",
+                nnc_sums_loss(&result->train), result->epochs, nnc_text_s(result->epochs),
+                result->steps, nnc_text_s(result->steps), result->seconds);
     }
     fprintf(stderr, "files of this run: %s\n", rundir->path);
 }
@@ -93,12 +98,6 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
                                     .mode = NNC_MODE_TRAIN,
                                     .machine = &context->machine,
                                     .rundir = &rundir};
-    if (config->output[0] != '\0') {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--output names the file of `nncoord show`; the directory of "
-                        "a training run is --output-dir %s",
-                        config->output);
-    }
     if (strcmp(config->resume, "auto") == 0 && config->output_dir[0] == '\0') {
         return nnc_fail(-NNC_E_USAGE, "--resume auto looks in --output-dir, which is not given; or "
                                       "name the run: --resume runs/NAME");
@@ -112,6 +111,11 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
         goto out;
     }
     print_header(context, dataset);
+    if (dataset->parts[NNC_PHASE_VAL].samples == 0) {
+        nnc_log(NNC_LOG_INFO,
+                "no validation set: nothing will tell how well other images are classified; "
+                "--val-data DIR names one");
+    }
     params.dataset = dataset;
     /* What auto means here goes into the run's record: other images shall not change it. */
     effective.channels = nnc_dataset_channels(dataset, config->channels);

@@ -50,6 +50,7 @@ struct pack {
     uint64_t start_ns;
     bool on_terminal;
     _Atomic uint64_t done, bad, bytes_before, bytes_after, skipped;
+    _Atomic uint64_t shards_done;
     _Atomic uint64_t next_line_ns; /* of the progress line; whoever moves it prints */
 };
 
@@ -98,10 +99,11 @@ static int check_budget(const struct pack *pack) {
     if (bad <= budget) {
         return 0;
     }
+    const char *more = (double)bad < 0.05 * (double)pack->samples ? "0.05" : "1";
     return nnc_fail(-NNC_E_DATA_BUDGET,
                     "%" PRIu64 " bad images are more than --max-bad %g of %" PRIu64
-                    " allows; `nncoord check` lists them all",
-                    bad, pack->config->max_bad, pack->samples);
+                    " allows: remove them (`nncoord check` lists them all) or pass --max-bad %s",
+                    bad, pack->config->max_bad, pack->samples, more);
 }
 
 /* Shard i of both parts in a row. */
@@ -125,7 +127,11 @@ static int pack_shard(void *context, size_t i) {
                                          .on_step = note_progress,
                                          .context = pack};
     code = code < 0 ? code : nnc_pack_shard_make(&shard);
-    return code < 0 ? code : check_budget(pack);
+    if (code < 0) {
+        return code;
+    }
+    atomic_fetch_add_explicit(&pack->shards_done, 1, memory_order_relaxed);
+    return check_budget(pack);
 }
 
 static int run(struct pack *pack) {
@@ -148,7 +154,11 @@ static int run(struct pack *pack) {
 /* ---- around it ---- */
 
 static int open_pack(struct pack *pack, const struct nnc_config *config, const char *to) {
-    int code = nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL, &pack->dataset);
+    int code = nnc_pack_dir_check(config->data, to);
+    code = code < 0 ? code : nnc_pack_dir_check(config->val_data, to);
+    code = code < 0 ? code
+                    : nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL,
+                                              &pack->dataset);
     if (code < 0) {
         return code;
     }
@@ -172,18 +182,22 @@ static json_t *result_object(const struct pack *pack, const char *to) {
 }
 
 static void report(const struct pack *pack, const char *to) {
-    char before[16], after[16];
+    char before[16], after[16], there[48] = "";
+    uint64_t shards = pack->shards[0] + pack->shards[1];
+    if (pack->skipped != 0) {
+        snprintf(there, sizeof(there), " (%" PRIu64 " were there)", pack->skipped);
+    }
     nnc_text_bytes(pack->bytes_before, before, sizeof(before));
     nnc_text_bytes(pack->bytes_after, after, sizeof(after));
     double share = pack->bytes_before == 0
                        ? 0
                        : 100.0 * (double)pack->bytes_after / (double)pack->bytes_before;
     nnc_log(NNC_LOG_INFO,
-            "%" PRIu64 " images in %" PRIu64 " shards in %s: %s before, %s after (%.1f %%)%s, "
+            "%" PRIu64 " image%s%s in %" PRIu64 " shard%s in %s: %s before, %s after (%.1f %%)%s, "
             "%" PRIu64 " bad left out, %.1f s",
-            pack->done - pack->bad, pack->shards[0] + pack->shards[1], to, before, after, share,
-            pack->config->verify ? ", verified" : "", pack->bad,
-            (double)(nnc_clock_ns() - pack->start_ns) * 1e-9);
+            pack->done - pack->bad, nnc_text_s(pack->done - pack->bad), there, shards,
+            nnc_text_s(shards), to, before, after, share, pack->config->verify ? ", verified" : "",
+            pack->bad, (double)(nnc_clock_ns() - pack->start_ns) * 1e-9);
 }
 
 int nnc_data_pack(const struct nnc_command *command, json_t **ret_result) {
@@ -205,7 +219,10 @@ int nnc_data_pack(const struct nnc_command *command, json_t **ret_result) {
         report(&pack, to);
         *ret_result = result_object(&pack, to);
     } else if (code == -NNC_E_STOPPED) {
-        nnc_fail_in(code, "finished shards stay, the same command goes on");
+        nnc_fail(code,
+                 "interrupted: %" PRIu64 " of %" PRIu64
+                 " shards are done; run the same command to continue",
+                 pack.shards_done, pack.shards[0] + pack.shards[1]);
     }
     nnc_pack_dir_close(pack.dir);
     nnc_dataset_close(pack.dataset);

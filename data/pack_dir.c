@@ -3,6 +3,8 @@
  *
  *   {"format": 1, "kind": ..., "max_side": ..., "quality": ..., "channels": ...,
  *    "shard_samples": ..., "train": {"samples": N, "hash": "..."}, "val": ...}
+ *   quality is that of JPEG which is encoded anew, null where nothing is; older records have there
+ *   what --quality said, 0 for nothing.
  *
  * 1. It is written before the first shard. A directory with files and without it is not ours.
  * 2. The hash of a part covers names, sizes and labels of its samples, so a data set that was moved
@@ -16,16 +18,19 @@
 #include "base/output.h"
 #include "base/vfs.h"
 #include "coordinator/dataset_classes.h"
+#include "data/pack_image.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -63,13 +68,17 @@ static json_t *describe_part(const struct nnc_dataset_part *part) {
 }
 
 static json_t *describe(const struct nnc_dataset *dataset, const struct nnc_config *config) {
-    return json_pack("{s:i, s:s, s:i, s:i, s:i, s:i, s:o, s:o}", "format", FORMAT, "kind",
-                     config->kind == NNC_PACK_RAW ? "raw" : "jpeg", "max_side",
-                     (int)config->max_side, "quality", (int)config->quality, "channels",
-                     (int)nnc_dataset_channels(dataset, config->channels), "shard_samples",
-                     (int)config->shard_samples, "train",
-                     describe_part(&dataset->parts[NNC_PHASE_TRAIN]), "val",
-                     describe_part(&dataset->parts[NNC_PHASE_VAL]));
+    const struct nnc_pack_recipe recipe = {.kind = (enum nnc_pack_kind)config->kind,
+                                           .max_side = config->max_side,
+                                           .quality = config->quality};
+    uint32_t quality = nnc_pack_recipe_quality(&recipe);
+    return json_pack(
+        "{s:i, s:s, s:i, s:o, s:i, s:i, s:o, s:o}", "format", FORMAT, "kind",
+        recipe.kind == NNC_PACK_RAW ? "raw" : "jpeg", "max_side", (int)config->max_side, "quality",
+        quality != 0 ? json_integer((json_int_t)quality) : json_null(), "channels",
+        (int)nnc_dataset_channels(dataset, config->channels), "shard_samples",
+        (int)config->shard_samples, "train", describe_part(&dataset->parts[NNC_PHASE_TRAIN]), "val",
+        describe_part(&dataset->parts[NNC_PHASE_VAL]));
 }
 
 /* ---- the files ---- */
@@ -147,18 +156,72 @@ static int remove_temporary(void *context, const char *name) {
     return 0;
 }
 
+/* A record of before: the quality that was given becomes the one that was taken. */
+static void renew_quality(json_t *there) {
+    const char *kind = json_string_value(json_object_get(there, "kind"));
+    json_t *quality = json_object_get(there, "quality");
+    if (kind == NULL || !json_is_integer(quality) || json_integer_value(quality) != 0) {
+        return;
+    }
+    const struct nnc_pack_recipe recipe = {
+        .kind = strcmp(kind, "raw") == 0 ? NNC_PACK_RAW : NNC_PACK_JPEG,
+        .max_side = (uint32_t)json_integer_value(json_object_get(there, "max_side"))};
+    uint32_t taken = nnc_pack_recipe_quality(&recipe);
+    json_object_set_new(there, "quality",
+                        taken != 0 ? json_integer((json_int_t)taken) : json_null());
+}
+
+/* A value of the record as people give it: none for null and 0. */
+static void show_value(const json_t *record, const char *key, char ret_text[32]) {
+    const json_t *value = json_object_get(record, key);
+    bool is_none = !json_is_string(value) && json_integer_value(value) == 0;
+    snprintf(ret_text, 32, is_none ? "none" : "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    if (json_is_string(value)) {
+        snprintf(ret_text, 32, "%.31s", json_string_value(value));
+    }
+}
+
+/* Name what differs between the record that is there and the one that would be written. */
+static int fail_other(const struct nnc_pack_dir *dir, const json_t *there, const json_t *record) {
+    static const struct {
+        const char *key, *option;
+    } options[] = {{"kind", "--kind"},
+                   {"max_side", "--max-side"},
+                   {"quality", "--quality"},
+                   {"channels", "--channels"},
+                   {"shard_samples", "--shard-samples"}};
+    char was[32], now[32];
+    for (size_t i = 0; json_is_object(there) && i < sizeof(options) / sizeof(options[0]); i++) {
+        if (json_equal(json_object_get(there, options[i].key),
+                       json_object_get(record, options[i].key))) {
+            continue;
+        }
+        show_value(there, options[i].key, was);
+        show_value(record, options[i].key, now);
+        return nnc_fail(-NNC_E_USAGE,
+                        "%s was packed with %s %s, not %s: give the options of then or another "
+                        "directory",
+                        dir->path, options[i].option, was, now);
+    }
+    bool is_data = json_is_object(there) &&
+                   json_equal(json_object_get(there, "format"), json_object_get(record, "format"));
+    return nnc_fail(-NNC_E_USAGE,
+                    is_data ? "%s was packed from another data set, or from this one before its "
+                              "images changed (names, sizes or labels): give another directory"
+                            : "%s has a pack.json that is damaged or of another version: give "
+                              "another directory",
+                    dir->path);
+}
+
 /* Is the record that is there the one that would be written? */
 static int compare_record(const struct nnc_pack_dir *dir, const json_t *record) {
     char path[NNC_PATH_MAX + 32];
     snprintf(path, sizeof(path), "%s/pack.json", dir->path);
     json_t *there = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
-    bool same = json_equal(there, record);
+    renew_quality(there);
+    int code = json_equal(there, record) ? 0 : fail_other(dir, there, record);
     json_decref(there);
-    return same ? 0
-                : nnc_fail(-NNC_E_USAGE,
-                           "%s was packed from another data set or with other options (see "
-                           "pack.json there); give another directory",
-                           dir->path);
+    return code;
 }
 
 static int take_over(const struct nnc_pack_dir *dir, const json_t *record) {
@@ -180,6 +243,52 @@ static int take_over(const struct nnc_pack_dir *dir, const json_t *record) {
     }
     vfs->ops->list(vfs, dir->path, remove_temporary, &contents);
     return write_record(dir, record);
+}
+
+/* ---- the place ---- */
+
+/* The nearest directory above path, or path itself, that exists, without links. False: none. */
+static bool find_existing(const char *path, char ret_real[PATH_MAX]) {
+    char above[NNC_PATH_MAX];
+    if (snprintf(above, sizeof(above), "%s%s", path[0] == '/' ? "" : "./", path) >=
+        (int)sizeof(above)) {
+        return false;
+    }
+    while (realpath(above, ret_real) == NULL) {
+        char *slash = strrchr(above, '/');
+        if (slash == NULL || slash == above) {
+            return false;
+        }
+        *slash = '\0';
+    }
+    return true;
+}
+
+/* Is path the directory, or beneath it? Both without links. */
+static bool is_beneath(const char *path, const char *directory) {
+    size_t length = strcmp(directory, "/") == 0 ? 0 : strlen(directory);
+    return strncmp(path, directory, length) == 0 && (path[length] == '/' || path[length] == '\0');
+}
+
+int nnc_pack_dir_check(const char *from, const char *to) {
+    char source[PATH_MAX], place[PATH_MAX], target[PATH_MAX];
+    struct stat status;
+    if (from[0] == '\0' || realpath(from, source) == NULL || stat(source, &status) < 0 ||
+        !find_existing(to, place)) {
+        return 0; /* who opens them says what is wrong */
+    }
+    if (S_ISDIR(status.st_mode) && is_beneath(place, source)) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "%s lies in the data set %s and would become a part of it: give a "
+                        "directory elsewhere",
+                        to, from);
+    }
+    if (realpath(to, target) != NULL && is_beneath(source, target)) {
+        return nnc_fail(
+            -NNC_E_USAGE,
+            "the data set %s lies in %s: give a directory of its own for what is packed", from, to);
+    }
+    return 0;
 }
 
 /* ---- life ---- */

@@ -11,6 +11,11 @@
 
 struct nnc_pack_dir;
 
+/* Whether the directory `to`, which need not exist, and the data set `from` lie apart: shards among
+ * class folders would be taken for all of the set. A path that is not there is left to others.
+ * Errors: -NNC_E_USAGE one lies in the other. */
+int nnc_pack_dir_check(const char *from, const char *to);
+
 /* Make or go on with the directory: lock it, compare DST/pack.json with this data set and recipe or
  * write it, write DST/classes.txt, remove what a killed run left half-written.
  * Errors: -NNC_E_USAGE the directory holds something else, belongs to another data set or recipe,

@@ -9,7 +9,8 @@
  * 1. Pixels are made by the loader's decoder and resizer, so that a packed image differs from the
  *    original by the reduction and by JPEG alone.
  * 2. A bad image is found by decoding it whole, as nncoord check does.
- * 3. The proof decodes the member as a loader would: once whole, once as a slice.
+ * 3. The proof decodes the member as a loader would: once whole, once as a slice. Where pixels may
+ *    differ from the original's, the member must have the bytes that the recipe makes of it again.
  *
  * Does not: read or write files. */
 #include "data/pack_image.h"
@@ -48,6 +49,13 @@ struct nnc_packer {
     struct nnc_jpeg_writer *writer;
     struct raster made, member, part;
 };
+
+uint32_t nnc_pack_recipe_quality(const struct nnc_pack_recipe *recipe) {
+    if (recipe->kind != NNC_PACK_JPEG) {
+        return 0;
+    }
+    return recipe->quality == 0 && recipe->max_side != 0 ? QUALITY_DEFAULT : recipe->quality;
+}
 
 int nnc_packer_create(const struct nnc_pack_recipe *recipe, struct nnc_packer **ret_packer) {
     struct nnc_packer *packer = calloc(1, sizeof(*packer));
@@ -195,8 +203,12 @@ static struct target made_target(struct nnc_packer *packer) {
 
 /* Can the source be kept without decoding it to pixels? */
 static bool is_lossless(const struct nnc_packer *packer) {
-    const struct nnc_pack_recipe *recipe = &packer->recipe;
-    return recipe->kind == NNC_PACK_JPEG && recipe->max_side == 0 && recipe->quality == 0;
+    return packer->recipe.kind == NNC_PACK_JPEG && nnc_pack_recipe_quality(&packer->recipe) == 0;
+}
+
+/* Do the pixels of members differ from those they are made of? */
+static bool is_lossy(const struct nnc_packer *packer) {
+    return nnc_pack_recipe_quality(&packer->recipe) != 0;
 }
 
 static int make_pnm(struct nnc_packer *packer, struct nnc_pack_member *ret_member) {
@@ -210,12 +222,12 @@ static int make_pnm(struct nnc_packer *packer, struct nnc_pack_member *ret_membe
 
 static int make_jpeg(struct nnc_packer *packer, struct nnc_pack_member *ret_member) {
     const struct raster *made = &packer->made;
-    uint32_t quality = packer->recipe.quality != 0 ? packer->recipe.quality : QUALITY_DEFAULT;
     const struct nnc_jpeg_pixels pixels = {.pixels = made->bytes + made->header,
                                            .width = made->width,
                                            .height = made->height,
                                            .channels = made->channels,
-                                           .quality = (int)quality};
+                                           .quality =
+                                               (int)nnc_pack_recipe_quality(&packer->recipe)};
     struct nnc_jpeg_file file;
     int code = nnc_jpeg_encode(packer->writer, &pixels, &file);
     if (code >= 0) {
@@ -258,11 +270,24 @@ int nnc_packer_make(struct nnc_packer *packer, const struct nnc_pack_source *sou
             .extension = "png", .bytes = source->bytes, .size = source->size};
         return 0;
     }
-    bool pixels = lossless || packer->recipe.kind == NNC_PACK_RAW;
-    return pixels ? make_pnm(packer, ret_member) : make_jpeg(packer, ret_member);
+    return is_lossy(packer) ? make_jpeg(packer, ret_member) : make_pnm(packer, ret_member);
 }
 
 /* ---- proving ---- */
+
+/* JPEG loses something, so the pixels cannot tell. The encoder makes the same bytes of the same
+ * pixels each time. */
+static int compare_encoded(struct nnc_packer *packer, const struct nnc_pack_source *member) {
+    struct nnc_pack_member wanted;
+    int code = make_jpeg(packer, &wanted);
+    if (code < 0) {
+        return code;
+    }
+    return wanted.size == member->size && memcmp(wanted.bytes, member->bytes, wanted.size) == 0
+               ? 0
+               : nnc_fail(-NNC_E_FORMAT, "has other bytes than its original makes: it was changed, "
+                                         "or another version of libjpeg made it");
+}
 
 static int compare_whole(const struct nnc_packer *packer) {
     const struct raster *made = &packer->made, *member = &packer->member;
@@ -272,9 +297,9 @@ static int compare_whole(const struct nnc_packer *packer) {
                         member->width, member->height, member->channels, made->width, made->height,
                         made->channels);
     }
-    bool exact = is_lossless(packer) || packer->recipe.kind == NNC_PACK_RAW;
     size_t pixels = (size_t)made->width * made->height * made->channels;
-    if (exact && memcmp(made->bytes + made->header, member->bytes + member->header, pixels) != 0) {
+    if (!is_lossy(packer) &&
+        memcmp(made->bytes + made->header, member->bytes + member->header, pixels) != 0) {
         return nnc_fail(-NNC_E_FORMAT, "the packed pixels differ from the original's");
     }
     return 0;
@@ -340,6 +365,7 @@ int nnc_packer_verify(struct nnc_packer *packer, const struct nnc_pack_source *s
         .packer = packer, .raster = &packer->member, .channels = packer->made.channels};
     code = code < 0 ? code : decode(&whole, member, NULL);
     code = code < 0 ? code : compare_whole(packer);
+    code = code >= 0 && is_lossy(packer) ? compare_encoded(packer, member) : code;
     if (code >= 0) {
         struct nnc_box box = choose_box(&packer->member, number);
         code = decode_part(packer, member, &box);

@@ -18,6 +18,10 @@ struct nnc_pack_recipe {
     uint32_t channels; /* of pixels that are stored anew: 1 or 3 */
 };
 
+/* The quality that JPEGs are encoded anew with; 0: none is, pixels are stored or nothing is lost.
+ */
+uint32_t nnc_pack_recipe_quality(const struct nnc_pack_recipe *recipe);
+
 /* A file's bytes, or a member's. For IDX they are the pixels that the index's header describes. */
 struct nnc_pack_source {
     const struct nnc_index_header *header; /* NULL: an encoded image */
@@ -47,10 +51,10 @@ void nnc_packer_destroy(struct nnc_packer *packer);
 int nnc_packer_make(struct nnc_packer *packer, const struct nnc_pack_source *source,
                     struct nnc_pack_member *ret_member);
 
-/* Decode source and member whole and compare them: bit by bit where nothing may be lost, else their
- * sizes. Then decode a part of the member, chosen by `number`, from the slice that it needs, and
- * compare that with the whole.
- * Errors: -NNC_E_FORMAT they differ, or the member cannot be decoded; -ENOMEM. */
+/* Decode source and member whole and compare them: pixel by pixel where nothing may be lost; else
+ * make the member of the source again and compare the bytes. Then decode a part of the member,
+ * chosen by `number`, from the slice that it needs, and compare that with the whole. Errors:
+ * -NNC_E_FORMAT they differ, or the member cannot be decoded; -ENOMEM. */
 int nnc_packer_verify(struct nnc_packer *packer, const struct nnc_pack_source *source,
                       const struct nnc_pack_source *member, uint64_t number);
 

@@ -90,8 +90,8 @@ static struct nnc_schedule make_schedule(const struct nnc_samples_info *info) {
 static int open_all(struct nnc_samples *samples, const struct nnc_config *config) {
     bool val = config->split == NNC_SPLIT_VAL;
     struct nnc_samples_info *info = &samples->info;
-    int code = nnc_dataset_open_config(config, val ? NNC_DATASET_VAL : NNC_DATASET_TRAIN,
-                                       &samples->dataset);
+    unsigned phases = (val ? NNC_DATASET_VAL : NNC_DATASET_TRAIN) | NNC_DATASET_PARTIAL;
+    int code = nnc_dataset_open_config(config, phases, &samples->dataset);
     if (code < 0) {
         return code;
     }

@@ -36,6 +36,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum {
     COUNT_DEFAULT = 64,
@@ -55,13 +56,30 @@ struct show {
 
 /* ---- opening ---- */
 
+/* A name that promises another kind of picture would be a lie. */
+static int check_ending(const char *path) {
+    static const char *const others[] = {".jpg",  ".jpeg", ".gif", ".bmp", ".webp", ".tif",
+                                         ".tiff", ".ppm",  ".svg", ".pdf", ".npy"};
+    const char *dot = strrchr(path, '.');
+    for (size_t i = 0; dot != NULL && i < sizeof(others) / sizeof(others[0]); i++) {
+        if (strcasecmp(dot, others[i]) == 0) {
+            return nnc_fail(-NNC_E_USAGE,
+                            "--output %s: the picture is a PNG, give a name that ends in .png",
+                            path);
+        }
+    }
+    return 0;
+}
+
 static int open_picture(struct show *show) {
     struct nnc_sheet_layout layout;
     const char *path = show->config->output;
     if (path[0] == '\0' && show->config->npy[0] != '\0') {
         return 0;
     }
-    int code = nnc_sheet_lay_out(show->count, show->info.side, show->info.channels, &layout);
+    int code = check_ending(path);
+    code = code < 0 ? code
+                    : nnc_sheet_lay_out(show->count, show->info.side, show->info.channels, &layout);
     code = code < 0 ? code : nnc_sheet_create(&layout, &show->sheet);
     if (code < 0) {
         return code;
@@ -262,8 +280,9 @@ int nnc_data_show(const struct nnc_command *command, json_t **ret_result) {
     code = code < 0 ? code : show_all(&show, files);
     if (code >= 0) {
         nnc_log(NNC_LOG_INFO,
-                "%u samples, the first of %" PRIu64 " of %s: %" PRIu64 " replaced, %" PRIu64 " bad",
-                show.count, show.info.count,
+                "%u sample%s, the first of %" PRIu64 " of %s: %" PRIu64 " replaced, %" PRIu64
+                " bad",
+                show.count, nnc_text_s(show.count), show.info.count,
                 show.info.phase == NNC_PHASE_TRAIN ? "training" : "validation", show.replaced,
                 show.bad);
         *ret_result =

@@ -18,8 +18,8 @@ int nnc_data_show(const struct nnc_command *command, json_t **ret_result);
 int nnc_data_pack(const struct nnc_command *command, json_t **ret_result);
 
 /* `bench synth`: a data set of photo-like images. Owner as nnc_data_show().
- * Errors: -NNC_E_USAGE a directory that is not empty or cannot be made; -NNC_E_CHECKPOINT a full
- * device; -NNC_E_STOPPED. Images that are finished stay. */
+ * Errors: -NNC_E_USAGE a directory that holds something else or cannot be made; -NNC_E_CHECKPOINT a
+ * full device; -NNC_E_STOPPED. Images that are finished stay, and the same command goes on. */
 int nnc_data_synth(const struct nnc_command *command, json_t **ret_result);
 
 #endif

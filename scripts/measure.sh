@@ -12,6 +12,14 @@ nncoord=$PWD/build/nncoord
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
+# The section needs data of the user's.
+need() {
+    if [ -z "${!1-}" ]; then
+        echo "set $1=DIR, see the head of scripts/measure.sh" >&2
+        exit 2
+    fi
+}
+
 field() {
     sed -n "s/^ *\"$1\": \(.*[^,]\),*$/\1/p"
 }
@@ -28,6 +36,7 @@ mlp() {
 }
 
 resnet20() {
+    need CIFAR10
     local begin=$SECONDS
     "$nncoord" "$CIFAR10" --gpus 0 --config cifar10-resnet20 --quiet --json --output-dir "$out/resnet20" \
         >"$out/resnet20.json"
@@ -37,6 +46,7 @@ resnet20() {
 
 # Time from the command to the first batch taken, index warm, and memory beside the ring.
 first-batch() {
+    need CIFAR10
     local i
     for i in 1 2 3 4 5 6; do
         "$nncoord" "$CIFAR10" --gpus 0 --config cifar10-resnet20 --epochs 1 --limit-train-batches 2 \
@@ -49,6 +59,7 @@ first-batch() {
 # 50 photographs learnt by heart: accuracy and loss of the network in evaluation mode after the last epoch. The
 # networks without batch norm need many steps until they begin to learn, and no dropout to learn by heart.
 overfit() {
+    need IMAGES
     local model lr epochs dir arguments n=0
     mkdir -p "$out/fifty/train"
     for dir in $(find "$IMAGES" -mindepth 1 -maxdepth 1 -type d | sort | head -n 50); do
@@ -93,6 +104,7 @@ make_shards() {
 # One epoch and an evaluation of the large networks, from class folders and from shards of the same images: the
 # weights are the same.
 photographs() {
+    need IMAGES
     local model source run begin
     mkdir -p "$out/shards"
     make_shards "$IMAGES" "$out/shards"
@@ -128,11 +140,13 @@ alternate() {
 
 # One loader against two.
 loaders() {
+    need IMAGES
     alternate "1 and 2 loaders" "--workers 1" "--workers 2"
 }
 
 # Files in the page cache against files that were dropped from it.
 cold() {
+    need IMAGES
     alternate "warm and cold cache, 2 loaders" "--workers 2 --bench-epochs 1" "--workers 2 --cache cold"
 }
 

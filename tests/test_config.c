@@ -577,6 +577,22 @@ Test(config, wrong_lines_say_what_was_meant) {
         {"bench input d --cache tepid", "cold"},
         {"bench input d --simulate-gpu 0.01", "at least 0.1 images per second"},
         {"help trian", "did you mean train"},
+        {"pack s d --on-bad fail", "--on-bad is not an option of `nncoord pack`: bad images are "
+                                   "left out, and --max-bad"},
+        {"pack s d -j 2 --epochs 5", "--epochs is not an option of `nncoord pack`; it is one of "
+                                     "train"},
+        {"check d --split val", "--split is not an option of `nncoord check`: it reads training "
+                                "and validation images"},
+        {"check d --max-bad 0.5", "--max-bad is not an option of `nncoord check`"},
+        {"show d --max-side 30", "it is one of `nncoord pack`; the side of a sample is "
+                                 "--train-crop-size"},
+        {"./d --output x", "--output is not an option of `nncoord train`"},
+        {"eval d --resume r --img_size 30", "--img-size is not an option of `nncoord eval`: the "
+                                            "side of an evaluated image is --val-crop-size"},
+        {"bench input d --epochs 2", "`nncoord bench input`: measured passes are --bench-epochs"},
+        {"bench train --no-reindex", "--no-reindex is not an option of `nncoord bench train`"},
+        {"bench synth d -b 3", "--batch-size is not an option of `nncoord bench synth`"},
+        {"train d -j 0", "--workers: \"0\" is out of range; 1 to 1024 processes or auto"},
     };
     for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
         struct nnc_command command;
@@ -622,6 +638,31 @@ Test(config, line_beats_environment_beats_file_beats_default) {
     setenv("NNCOORD_CONFIG", path, 1);
     cr_assert_eq(parse("train d", &command), 0, "%s", nnc_error_text());
     cr_expect_eq(command.config.momentum, 0.2);
+    unlink(path);
+}
+
+Test(config, options_foreign_to_a_verb_are_ignored_in_file_and_environment) {
+    struct nnc_command command;
+    static const char text[] = "epochs: 2\non-bad: fail\nmax-side: 30\n";
+    static const char *const lines[] = {"check d", "show d", "pack s d", "bench input d",
+                                        "bench synth d"};
+    const char *path = write_text(text, strlen(text));
+    setenv("NNCOORD_CONFIG", path, 1);
+    setenv("NNCOORD_SPLIT", "val", 1);
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        cr_expect_eq(parse(lines[i], &command), 0, "%s: %s", lines[i], nnc_error_text());
+        cr_expect_eq(command.config.epochs, 2, "%s", lines[i]);
+    }
+    unsetenv("NNCOORD_CONFIG");
+    for (const struct nnc_verb *verb = nnc_config_verbs; verb->name != NULL; verb++) {
+        char line[128];
+        snprintf(line, sizeof(line), "%s %s %s --json", verb->name,
+                 verb->subverb != NULL ? verb->subverb : "",
+                 verb->words != NNC_WORDS_NONE ? "w" : "");
+        if (verb->mask != NNC_VERB_CONFIG) {
+            cr_expect_eq(parse(line, &command), 0, "%s: %s", line, nnc_error_text());
+        }
+    }
     unlink(path);
 }
 

@@ -697,3 +697,91 @@ Test(dataset_tar, sets_without_images_or_labels_are_refused) {
         cr_expect_not_null(strstr(nnc_error_text(), texts[i]), "%s", nnc_error_text());
     }
 }
+
+Test(dataset_tar, shards_that_pack_json_tells_of_must_all_be_there) {
+    static const char record[] = "{\"format\": 1, \"shard_samples\": 2, \"train\": {\"samples\": "
+                                 "5}, \"val\": {\"samples\": 2}}";
+    static const struct {
+        const char *missing;
+        unsigned phases;
+        const char *said; /* NULL: it is opened */
+    } rows[] = {
+        {NULL, NNC_DATASET_TRAIN | NNC_DATASET_VAL, NULL},
+        {"set/train-000002.tar", NNC_DATASET_TRAIN, "4 of 5 training samples"},
+        {"set/train-000000.tar", NNC_DATASET_TRAIN | NNC_DATASET_VAL, "in 2 of 3 shards"},
+        {"set/train-000000.tar", NNC_DATASET_TRAIN | NNC_DATASET_PARTIAL, NULL},
+        {"set/train-000000.tar", NNC_DATASET_VAL, NULL},
+        {"set/val-000000.tar", NNC_DATASET_VAL, "0 of 2 validation samples"},
+        {"set/val-000000.tar", NNC_DATASET_TRAIN | NNC_DATASET_VAL, "`nncoord pack` again"},
+        {"set/val-000000.tar", NNC_DATASET_TRAIN, NULL},
+    };
+    fixture_text("set/pack.json", record);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        put_sample("set/train-000000.tar", "a", "0");
+        put_sample("set/train-000001.tar", "b", "0");
+        put_sample("set/train-000002.tar", "c", "0");
+        put_sample("set/val-000000.tar", "d", "0");
+        if (rows[i].missing != NULL) {
+            cr_assert_eq(unlink(fixture_path(rows[i].missing)), 0);
+        }
+        struct nnc_dataset *dataset = NULL;
+        int code = open_path(fixture_path("set"), rows[i].phases, &dataset);
+        cr_expect_eq(code, rows[i].said == NULL ? 0 : -NNC_E_USAGE, "row %zu: %s", i,
+                     nnc_error_text());
+        cr_expect(rows[i].said == NULL || strstr(nnc_error_text(), rows[i].said) != NULL,
+                  "row %zu: %s", i, nnc_error_text());
+        nnc_dataset_close(dataset);
+    }
+    static const char *const others[] = {"no JSON", "[]", "{}",
+                                         "{\"format\": 1, \"shard_samples\": -1}",
+                                         "{\"format\": 1, \"shard_samples\": 2, \"train\": 5}"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        fixture_text("set/pack.json", others[i]);
+        nnc_dataset_close(open_good("set"));
+    }
+    fixture_text("set/pack.json", record);
+    nnc_dataset_close(open_good("set/train-{000000..000001}.tar")); /* these alone were wanted */
+}
+
+Test(dataset_tar, a_set_whose_labels_reach_no_image_names_the_first_and_says_why) {
+    static const struct {
+        const char *members[8]; /* name, text */
+        const char *said;
+    } rows[] = {
+        {{"a.jpg", "x", "b.jpg", "x", "a.cls", "1", "b.cls", "0"},
+         "s.tar: a.cls has no image next to it: the members of a sample must follow each other"},
+        {{"a.jpg", "x", "a.cls", "dog\n"}, "s.tar: a.cls holds \"dog\", no whole number"},
+        {{"a.jpg", "x", "a.cls", "-1"}, "a.cls holds \"-1\""},
+        {{"a.jpg", "x", "a.json", "{\"labels\": 1}"}, "a.json has none of \"label\", \"cls\" and"},
+        {{"a.jpg", "x", "a.json", "{\"label\": \"dog\"}"}, "a.json has a label that is no whole"},
+        {{"a.jpg", "x", "a.json", "1}"}, "a.json is no JSON"},
+        {{"u1.img.jpg", "x", "u1.cls", "1"},
+         "s.tar: u1.img.jpg is not the image of u1.cls: a key ends at the first dot"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct tar_image tar = {0};
+        struct nnc_dataset *dataset = NULL;
+        for (size_t k = 0; k < 8 && rows[i].members[k] != NULL; k += 2) {
+            tar_text(&tar, rows[i].members[k], rows[i].members[k + 1]);
+        }
+        put_tar(&tar, "s.tar");
+        int code = open_path(fixture_path("s.tar"), NNC_DATASET_TRAIN, &dataset);
+        cr_expect_eq(code, -NNC_E_FORMAT, "row %zu", i);
+        cr_expect_not_null(strstr(nnc_error_text(), rows[i].said), "row %zu: %s", i,
+                           nnc_error_text());
+    }
+}
+
+Test(dataset_tar, json_may_call_the_label_label_cls_or_class) {
+    struct tar_image tar = {0};
+    tar_text(&tar, "a.jpg", "x");
+    tar_text(&tar, "a.json", "{\"class\": 1}");
+    tar_text(&tar, "b.jpg", "x");
+    tar_text(&tar, "b.json", "{\"class\": 1, \"cls\": 2}");
+    tar_text(&tar, "c.jpg", "x");
+    tar_text(&tar, "c.json", "{\"class\": \"dog\", \"cls\": 2, \"label\": 0}");
+    put_tar(&tar, "s.tar");
+    struct nnc_dataset *dataset = open_good("s.tar");
+    expect_part(dataset, NNC_PHASE_TRAIN, "s.tar/a.jpg 1 1\ns.tar/b.jpg 2 1\ns.tar/c.jpg 0 1\n");
+    nnc_dataset_close(dataset);
+}

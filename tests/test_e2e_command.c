@@ -5,6 +5,7 @@
 
 #include <criterion/criterion.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,6 +148,81 @@ Test(command, bench_input_shares_sum_to_one_hundred_percent, .init = set_up, .fi
     }
     cr_assert(sum >= 97 && sum <= 103, "%g %% after rounding: %s", sum, bench.err);
     command_free(&bench);
+}
+
+Test(command, a_bench_without_reading_is_not_told_of_io_uring, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct command bench =
+        bench_input((const char *[]){"--io", "null", "--bench-epochs", "1", NULL});
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_expect_null(strstr(bench.err, "io_uring"), "%s", bench.err);
+    cr_expect_not_null(strstr(bench.err, "2 loaders (no reading)"), "%s", bench.err);
+    command_free(&bench);
+}
+
+static unsigned count_words(const char *text, const char *word) {
+    unsigned count = 0;
+    for (const char *at = text; (at = strstr(at, word)) != NULL; at++) {
+        count++;
+    }
+    return count;
+}
+
+Test(command, a_bench_that_measured_too_little_says_so, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    static const struct {
+        const char *added[3];
+        bool is_brief;
+    } rows[] = {{{"--bench-steps", "3", NULL}, true}, {{NULL}, false}};
+    for (size_t i = 0; i < 2; i++) {
+        struct command bench = bench_input(rows[i].added);
+        cr_assert_eq(bench.status, 0, "%s", bench.err);
+        cr_expect_eq(count_words(bench.err, "measured too little"), rows[i].is_brief, "%s",
+                     bench.err);
+        command_free(&bench);
+    }
+}
+
+Test(command, a_quiet_bench_prints_one_line_and_a_failed_one_tells_the_reason_once, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    struct command quiet = bench_input((const char *[]){"-q", NULL});
+    cr_assert_eq(quiet.status, 0, "%s", quiet.err);
+    cr_expect_eq(count_words(quiet.err, "images/s"), 1, "%s", quiet.err);
+    cr_expect_eq(count_words(quiet.err, "measured"), 0, "%s", quiet.err);
+    cr_expect_eq(count_words(quiet.err, "bound by"), 0, "%s", quiet.err);
+    struct command failed =
+        bench_input((const char *[]){"--simulate-gpu", "1e9", "--bench-epochs", "1", NULL});
+    cr_assert_eq(failed.status, 1, "%s", failed.err);
+    cr_expect_eq(count_words(failed.err, "bound by"), 1, "%s", failed.err);
+    cr_expect_eq(count_words(failed.err, "transform "), 1, "%s", failed.err);
+    command_free(&quiet);
+    command_free(&failed);
+}
+
+/* Wait until the command's loaders run, then stop it. */
+static void stop_running(struct command *command, int number) {
+    pid_t child;
+    for (int i = 0; i < 5000 && find_descendants(command->pid, "loader", &child, 1) == 0; i++) {
+        usleep(1000);
+    }
+    usleep(20000);
+    kill(command->pid, number);
+    command_wait(command);
+}
+
+Test(command, a_verb_without_a_checkpoint_ends_as_the_signal_that_stopped_it, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    static const int signals[] = {SIGINT, SIGTERM};
+    const char *const arguments[] = {"bench", "input",     jpeg_path, "--simulate-gpu",
+                                     "1",     "--workers", "1",       "--bench-epochs",
+                                     "9",     NULL};
+    for (size_t i = 0; i < 2; i++) {
+        struct command bench = command_start(scratch, false, arguments);
+        stop_running(&bench, signals[i]);
+        cr_expect_eq(bench.status, 128 + signals[i], "exit %d: %s", bench.status, bench.err);
+        cr_expect_not_null(strstr(bench.err, "nncoord: stopped by "), "%s", bench.err);
+        command_free(&bench);
+    }
 }
 
 Test(command, a_cold_bench_drops_the_files_and_reads_each_once, .init = set_up, .fini = tear_down,
@@ -358,7 +434,23 @@ Test(command, check_names_what_cannot_be_read, .init = set_up, .fini = tear_down
     cr_assert_eq(bad.status, 3, "%s", bad.err);
     cr_assert_eq(json_number(bad.out, "bad"), 1);
     cr_assert_not_null(strstr(bad.err, "c00/0002.jpg"), "%s", bad.err);
+    json_t *object = json_loads(bad.out, 0, NULL);
+    const json_t *file = json_array_get(json_object_get(object, "bad_files"), 0);
+    cr_expect_eq(json_array_size(json_object_get(object, "bad_files")), 1);
+    cr_expect_str_eq(json_string_value(json_object_get(file, "path")), "val/c00/0002.jpg");
+    cr_expect_not_null(strstr(json_string_value(json_object_get(file, "reason")), "JPEG"));
+    json_decref(object);
     command_free(&good);
+    command_free(&bad);
+}
+
+Test(command, check_names_more_bad_images_than_a_training_would, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    spoil("c01", 12);
+    struct command bad = command_run(scratch, "check", jpeg_path, "--json", NULL);
+    cr_assert_eq(bad.status, 3, "%s", bad.err);
+    cr_expect_eq(count_words(bad.err, "bad sample "), 12, "%s", bad.err);
+    cr_expect_eq(count_words(bad.out, "\"reason\""), 12, "%s", bad.out);
     command_free(&bad);
 }
 

@@ -419,6 +419,35 @@ Test(e2e_pack, training_warns_of_a_shard_that_was_cut_between_members) {
     command_free(&command);
 }
 
+Test(e2e_pack, a_half_packed_set_is_refused_by_training_and_check_and_told_of_by_the_others) {
+    static const struct {
+        const char *arguments[8];
+        int status;
+    } rows[] = {
+        {{"train", "packed", "--model", "tiny.nn", NULL}, 2},
+        {{"check", "packed", NULL}, 2},
+        {{"pack", "packed", "again", NULL}, 2},
+        {{"bench", "input", "packed", "--bench-steps", "1", "--batch-size", "4", NULL}, 0},
+        {{"show", "packed", "--count", "1", NULL}, 0},
+    };
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    cr_assert_eq(unlink(in_scratch("packed/train-000001.tar")), 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command = command_start(scratch, false, rows[i].arguments);
+        command_wait(&command);
+        cr_expect_eq(command.status, rows[i].status, "row %zu: exit %d: %s", i, command.status,
+                     command.err);
+        cr_expect_not_null(strstr(command.err, "packed: 7 of 12 training samples"), "row %zu: %s",
+                           i, command.err);
+        command_free(&command);
+    }
+    pack("photos", "packed", "jpeg");
+    struct command whole = command_run(scratch, "check", "packed", NULL);
+    cr_assert_eq(whole.status, 0, "%s", whole.err);
+    command_free(&whole);
+}
+
 Test(e2e_pack, sizes_before_and_after_are_the_same_when_all_was_there) {
     static const char *const keys[] = {"bytes_before", "bytes_after", "images", "bad"};
     double numbers[2][4];
@@ -471,9 +500,35 @@ Test(e2e_pack, a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves) {
     command_wait(&rest);
     cr_assert_eq(rest.status, 0, "%s", rest.err);
     cr_assert_eq(json_number(rest.out, "images"), json_number(whole.out, "images"));
+    struct command again =
+        command_run(scratch, "pack", "photos", "whole", "--shard-samples", "5", NULL);
+    cr_assert_not_null(strstr(again.err, "18 images (18 were there) in 5 shards"), "%s", again.err);
+    command_free(&again);
     cr_assert_eq(assert_same_files("whole", "killed"), 2 + 2 * 5);
     command_free(&rest);
     command_free(&whole);
+}
+
+Test(e2e_pack, an_interrupted_pack_says_how_far_it_came_and_ends_as_the_signal_does) {
+    make_photos();
+    unsigned stops = 0;
+    for (unsigned wait_us = 4000; wait_us < 400000 && stops == 0; wait_us += 4000) {
+        struct command command = command_start(scratch, false, pack_arguments);
+        usleep(wait_us);
+        kill(command.pid, SIGINT);
+        command_wait(&command);
+        if (strstr(command.err, "interrupted: ") != NULL) {
+            unsigned done = 9;
+            const char *at = strstr(command.err, "interrupted: ");
+            cr_assert_eq(sscanf(at, "interrupted: %u of 5 shards are done", &done), 1, "%s", at);
+            cr_assert_lt(done, 5);
+            cr_assert_not_null(strstr(at, "run the same command to continue"), "%s", at);
+            cr_assert_eq(command.status, 128 + SIGINT, "exit %d", command.status);
+            stops++;
+        }
+        command_free(&command);
+    }
+    cr_assert_gt(stops, 0, "no signal came in time");
 }
 
 Test(e2e_pack, a_second_packer_is_told_that_the_directory_is_in_use) {
@@ -498,27 +553,75 @@ Test(e2e_pack, another_recipe_or_data_set_in_the_same_directory_is_refused) {
     make_photos();
     pack("photos", "packed", "jpeg");
     dataset_make_jpeg(in_scratch("others"), 3, 4, 2, 30);
-    static const char *const rows[][6] = {
-        {"photos", "--shard-samples", "5", "--kind", "raw", NULL},
-        {"photos", "--shard-samples", "5", "--max-side", "100", NULL},
-        {"photos", "--shard-samples", "5", "--quality", "80", NULL},
-        {"photos", "--shard-samples", "6", NULL},
-        {"others", "--shard-samples", "5", NULL},
+    static const struct {
+        const char *words[6], *said;
+    } rows[] = {
+        {{"photos", "--shard-samples", "5", "--kind", "raw", NULL}, "with --kind jpeg, not raw"},
+        {{"photos", "--shard-samples", "5", "--max-side", "100", NULL},
+         "with --max-side none, not 100"},
+        {{"photos", "--shard-samples", "5", "--quality", "80", NULL}, "--quality none, not 80"},
+        {{"photos", "--shard-samples", "6", NULL}, "with --shard-samples 5, not 6"},
+        {{"others", "--shard-samples", "5", NULL}, "from another data set"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-
-        const char *const arguments[] = {"pack",     rows[i][0], "packed",   rows[i][1],
-                                         rows[i][2], rows[i][3], rows[i][4], NULL};
+        const char *const *words = rows[i].words;
+        const char *const arguments[] = {"pack",   words[0], "packed", words[1],
+                                         words[2], words[3], words[4], NULL};
         struct command command = command_start(scratch, false, arguments);
         command_wait(&command);
         cr_assert_eq(command.status, 2, "row %zu: %d %s", i, command.status, command.err);
-        cr_assert_not_null(strstr(command.err, "packed"), "row %zu: %s", i, command.err);
+        cr_assert_not_null(strstr(command.err, rows[i].said), "row %zu: %s", i, command.err);
         command_free(&command);
     }
     struct command foreign = command_run(scratch, "pack", "photos", "others", NULL);
     cr_assert_eq(foreign.status, 2, "%s", foreign.err);
     cr_assert_not_null(strstr(foreign.err, "not made by pack"), "%s", foreign.err);
     command_free(&foreign);
+}
+
+/* Replace the first `from` in pack.json. */
+static void edit_record(const char *folder, const char *from, const char *to) {
+    char path[1200], text[4096];
+    snprintf(path, sizeof(path), "%s/%s/pack.json", scratch, folder);
+    struct fixture_file file = read_whole(folder, "pack.json");
+    char *at = memmem(file.bytes, file.size, from, strlen(from));
+    cr_assert_not_null(at, "no %s", from);
+    int length = snprintf(
+        text, sizeof(text), "%.*s%s%.*s", (int)(at - (char *)file.bytes), (char *)file.bytes, to,
+        (int)((char *)file.bytes + file.size - at - strlen(from)), at + strlen(from));
+    FILE *out = fopen(path, "w");
+    cr_assert_eq(fwrite(text, 1, (size_t)length, out), (size_t)length);
+    fclose(out);
+    fixture_free(&file);
+}
+
+static struct command pack_with(const char *to, const char *side, const char *quality) {
+    return command_run(scratch, "pack", "photos", to, "--max-side", side, "--quality", quality,
+                       NULL);
+}
+
+Test(e2e_pack, the_quality_that_max_side_implies_is_recorded_and_may_be_given_too) {
+    static const char *const both[] = {"90", "lossless"};
+    make_photos();
+    for (size_t i = 0; i < 4; i++) {
+        struct command command = pack_with("packed", "200", both[i % 2]);
+        cr_assert_eq(command.status, 0, "turn %zu: %s", i, command.err);
+        command_free(&command);
+        if (i == 1) { /* as it was written before */
+            edit_record("packed", "\"quality\": 90", "\"quality\": 0");
+        }
+    }
+    struct command other = pack_with("packed", "200", "80");
+    cr_assert_eq(other.status, 2, "%s", other.err);
+    cr_assert_not_null(strstr(other.err, "packed with --quality 90, not 80"), "%s", other.err);
+    command_free(&other);
+    other = pack_with("plain", "none", "lossless");
+    cr_assert_eq(other.status, 0, "%s", other.err);
+    command_free(&other);
+    edit_record("plain", "\"quality\": null", "\"quality\": 0");
+    other = pack_with("plain", "none", "lossless");
+    cr_assert_eq(other.status, 0, "%s", other.err);
+    command_free(&other);
 }
 
 /* --- bad images and bad places --------------------------------------------------------------- */
@@ -547,6 +650,7 @@ Test(e2e_pack, bad_images_are_left_out_and_counted_until_the_budget_ends) {
     for (int turn = 0; turn < 3; turn++) {
         command = pack_budget("budget", "0.01");
         cr_assert_eq(command.status, 3, "turn %d: exit %d: %s", turn, command.status, command.err);
+        cr_assert_not_null(strstr(command.err, "or pass --max-bad 1"), "%s", command.err);
         command_free(&command);
     }
     command = train("packed", "run");
@@ -579,6 +683,27 @@ Test(e2e_pack, a_set_of_one_bad_image_is_not_packed) {
     struct command command = pack_budget("packed", "0.001");
     cr_assert_eq(command.status, 3, "exit %d: %s", command.status, command.err);
     command_free(&command);
+}
+
+Test(e2e_pack, a_place_in_the_data_set_or_around_it_is_refused) {
+    static const char *const rows[][3] = {
+        {"photos", "photos/packed", "photos/packed lies in the data set photos"},
+        {"photos", "link/new/packed", "lies in the data set photos"},
+        {"photos", "photos", "lies in the data set photos"},
+        {"photos/train", "photos", "the data set photos/train lies in photos"},
+        {"photos/train", "elsewhere/../photos/train/c00/deep", "lies in the data set"},
+    };
+    make_photos();
+    make_folder("elsewhere");
+    cr_assert_eq(symlink("photos/val", in_scratch("link")), 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command = command_run(scratch, "pack", rows[i][0], rows[i][1], NULL);
+        cr_expect_eq(command.status, 2, "row %zu: %d %s", i, command.status, command.err);
+        cr_expect_not_null(strstr(command.err, rows[i][2]), "row %zu: %s", i, command.err);
+        command_free(&command);
+    }
+    pack("photos/train", "photos-train", "jpeg"); /* a name that only begins alike */
+    cr_expect_neq(access(in_scratch("photos/packed"), F_OK), 0);
 }
 
 Test(e2e_pack, a_place_that_cannot_be_written_ends_with_status_2) {

@@ -133,6 +133,25 @@ Test(runs, resuming_what_is_no_run_makes_nothing_there, .init = set_up, .fini = 
     cr_assert_neq(access(path, F_OK), 0, "a run was begun");
 }
 
+Test(runs, a_start_that_is_refused_leaves_nothing_behind, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    char path[400], kept[400];
+    snprintf(kept, sizeof(kept), "%s/empty", scratch);
+    cr_assert_eq(mkdir(kept, 0700), 0);
+    static const char *const rows[][3] = {
+        {NULL, "runs", NULL}, {"deep/er/run", "deep", NULL}, {"empty", "empty/run.lock", NULL}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct command command = command_run(
+            scratch, "train", "small", "--model", "cnn", "--model-args", "num_classes=2",
+            rows[i][0] != NULL ? "--output-dir" : NULL, rows[i][0], NULL);
+        cr_expect_eq(command.status, 2, "row %zu: %d: %s", i, command.status, command.err);
+        snprintf(path, sizeof(path), "%s/%s", scratch, rows[i][1]);
+        cr_expect_neq(access(path, F_OK), 0, "%s stays", rows[i][1]);
+        command_free(&command);
+    }
+    cr_expect_eq(access(kept, F_OK), 0, "it was there before");
+}
+
 Test(runs, eval_and_predict_adopt_network_and_input_and_nothing_else, .init = set_up,
      .fini = tear_down, .timeout = 120) {
     train_well("small", "run",
@@ -190,7 +209,7 @@ Test(runs, a_finished_run_says_what_it_has_and_invents_nothing, .init = set_up, 
     cr_assert_eq(first.status, 0, "%s", first.err);
     struct command again = train("small", "run", (const char *[]){"--resume", "auto", NULL});
     cr_assert_eq(again.status, 0, "%s", again.err);
-    cr_assert_not_null(strstr(again.err, "nothing left to do: 1 epochs are done"), "%s", again.err);
+    cr_assert_not_null(strstr(again.err, "nothing left to do after 1 epoch;"), "%s", again.err);
     static const char *const same[] = {"epochs", "steps", "best_acc1"};
     for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
         cr_assert_eq(json_number(again.out, same[i]), json_number(first.out, same[i]), "%s: %s",
@@ -243,9 +262,10 @@ static int shell(const char *words) {
     return WEXITSTATUS(status);
 }
 
-#define SMALL                                                                                      \
-    "small --model cnn --train-crop-size 28 --val-resize-size 32 --val-crop-size 28 --epochs 1 "   \
+#define OPTIONS                                                                                    \
+    "--model cnn --train-crop-size 28 --val-resize-size 32 --val-crop-size 28 --epochs 1 "         \
     "--limit-train-batches 1 "
+#define SMALL "small " OPTIONS
 
 Test(runs, an_output_that_cannot_be_written_ends_with_74, .init = set_up, .fini = tear_down,
      .timeout = 120) {
@@ -368,4 +388,40 @@ Test(runs, weights_of_a_checkpoint_directory_evaluate_as_the_run_does, .init = s
     cr_assert_float_eq(json_number(eval.out, "acc1"), json_number(first.out, "acc1"), 1e-9);
     command_free(&first);
     command_free(&eval);
+}
+
+Test(runs, what_is_seldom_meant_of_a_data_set_is_said_in_one_line, .init = set_up,
+     .fini = tear_down, .timeout = 90) {
+    static const struct {
+        const char *words, *said;
+        bool is_said;
+    } rows[] = {
+        {"check small", "small: 48 training and 24 validation images, 3 classes", true},
+        {"check small", "has 1 class", false},
+        {"check big", "big has 1 class, small: did you mean big/small?", true},
+        {"check big", "72 training and 0 validation images, 1 class", true},
+        {"check single", "single has 1 class, c00\n", true},
+        {"train small/train " OPTIONS, "no validation set: ", true},
+        {"train " SMALL, "no validation set: ", false},
+        {"train small/train --val-data small/val " OPTIONS, "no validation set", false},
+        {"eval small/train --resume run", "small/train has no validation set beside", true},
+        {"eval small --resume run", "has no validation set", false},
+        {"eval small/train --val-data small/val --resume run", "has no validation set", false},
+        {"show small/train --split val --count 1", "has no validation set beside", true},
+        {"show small/train --count 1", "has no validation set", false},
+    };
+    char line[1200];
+    snprintf(line, sizeof(line),
+             "cd %s && mkdir big single && cp -r small big/ && cp -r small/train/c00 single/",
+             scratch);
+    cr_assert_eq(system(line), 0);
+    cr_assert_eq(shell("train " SMALL "--output-dir run"), 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        int status = shell(rows[i].words);
+        char *text = read_text("err.txt");
+        cr_expect_eq(status, 0, "%s: %d: %s", rows[i].words, status, text);
+        cr_expect_eq(strstr(text, rows[i].said) != NULL, rows[i].is_said, "%s: %s", rows[i].words,
+                     text);
+        free(text);
+    }
 }

@@ -24,3 +24,11 @@ Test(err, each_kind_of_failure_has_its_exit_status) {
     cr_assert_eq(nnc_error_exit_status(-NNC_E_STOPPED), NNC_EXIT_STOPPED);
     cr_assert_eq(nnc_error_exit_status(-NNC_E_CHECKPOINT), NNC_EXIT_CHECKPOINT);
 }
+
+Test(err, a_signal_keeps_its_number_in_code_and_exit_status) {
+    cr_assert_eq(nnc_error_exit_status(-(NNC_E_SIGNAL + 15)), 143);
+    cr_assert_eq(nnc_error_signal(-(NNC_E_SIGNAL + 2)), 2);
+    cr_assert_eq(nnc_error_signal(-NNC_E_SIGNAL), 0);
+    cr_assert_eq(nnc_error_signal(-NNC_E_STOPPED), 0);
+    cr_assert_eq(nnc_error_signal(0), 0);
+}

@@ -247,6 +247,34 @@ Test(pack, the_proof_fails_for_a_changed_pixel_of_any_kind) {
     fixture_free(&file);
 }
 
+Test(pack, the_proof_fails_for_bytes_overwritten_anywhere_in_a_lossy_member) {
+    static const struct nnc_pack_recipe recipes[] = {
+        {.kind = NNC_PACK_JPEG, .max_side = 120, .channels = 3},
+        {.kind = NNC_PACK_JPEG, .quality = 80, .channels = 3},
+    };
+    const struct fixture_jpeg how = {400, 300, FIXTURE_YCC, 2, 2, false, 0};
+    struct fixture_file file = fixture_jpeg_write(&how);
+    for (size_t i = 0; i < 2; i++) {
+        struct nnc_packer *packer = create(&recipes[i]);
+        char extension[8];
+        struct fixture_file member = make(packer, &file, extension);
+        struct nnc_pack_source source = source_of(&file), packed = source_of(&member);
+        for (size_t place = 1; place < 8; place++) {
+            uint8_t kept[16], *at = member.bytes + member.size * place / 8 - sizeof(kept);
+            cr_assert_eq(nnc_packer_verify(packer, &source, &packed, place), 0, "%s",
+                         nnc_error_text());
+            memcpy(kept, at, sizeof(kept));
+            memset(at, 0x55, sizeof(kept));
+            cr_assert_eq(nnc_packer_verify(packer, &source, &packed, place), -NNC_E_FORMAT,
+                         "recipe %zu, %zu eighths", i, place);
+            memcpy(at, kept, sizeof(kept));
+        }
+        fixture_free(&member);
+        nnc_packer_destroy(packer);
+    }
+    fixture_free(&file);
+}
+
 /* --- shards ---------------------------------------------------------------------------------- */
 
 enum {

@@ -305,10 +305,11 @@ Test(show, mistakes_exit_with_2_and_a_remedy, .init = set_up, .fini = tear_down)
         {{"show", folder, "--npy", "no/such/x.npy", NULL}, "give another place"},
         {{"show", folder, "--output", ".", NULL}, "is a directory: give the name of a file"},
         {{"show", folder, "--output", "x", "--npy", "x", NULL}, "give two names"},
+        {{"show", folder, "--output", "x.JPG", NULL}, "a name that ends in .png"},
         {{"show", folder, "--output", "x.jsonl", "--npy", "x", NULL}, "give two names"},
         {{"show", folder, "--split", "test", NULL}, "none of train, val"},
         {{"show", folder, "--train-crop-size", "8192", "--count", "60", NULL}, "give --count"},
-        {{"train", folder, "--output", "x", NULL}, "--output-dir x"},
+        {{"train", folder, "--output", "x", NULL}, "is --output-dir"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct command command = command_start(scratch, false, rows[i].arguments);

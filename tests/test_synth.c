@@ -163,7 +163,7 @@ Test(synth, the_same_seed_gives_the_same_files, .init = set_up, .fini = tear_dow
         cr_assert_eq(synth.status, 0, "%s", synth.err);
         look(name);
         cr_assert_eq(found.jpegs, 12);
-        cr_assert_eq(found.others, 0);
+        cr_assert_eq(found.others, 1, "synth.json");
         hashes[i] = found.hash;
         cr_expect_eq(json_number(synth.out, "images"), 12);
         cr_expect_gt(json_number(synth.out, "bytes"), 12 * 5000);
@@ -195,21 +195,58 @@ Test(synth, the_set_is_one_that_check_and_bench_input_read, .init = set_up, .fin
     command_free(&bench);
 }
 
-Test(synth, a_directory_that_holds_something_is_refused, .init = set_up, .fini = tear_down) {
+static void expect_refused(const char *directory, const char *seed, const char *count,
+                           const char *said) {
+    look(directory);
+    uint64_t before = found.hash;
+    struct command command =
+        command_run(scratch, "bench", "synth", directory, "--count", count, "--seed", seed, NULL);
+    cr_expect_eq(command.status, 2, "%s", command.err);
+    cr_expect_not_null(strstr(command.err, said), "%s", command.err);
+    look(directory);
+    cr_expect_eq(found.hash, before);
+    command_free(&command);
+}
+
+Test(synth, a_directory_that_holds_something_else_is_refused, .init = set_up, .fini = tear_down) {
+    char record[400];
     struct command first = command_run(scratch, "bench", "synth", "d", "--count", "2", NULL);
     cr_assert_eq(first.status, 0, "%s", first.err);
-    look("d");
-    uint64_t before = found.hash;
-    struct command second =
-        command_run(scratch, "bench", "synth", "d", "--count", "3", "--seed", "1", NULL);
-    cr_expect_eq(second.status, 2);
-    cr_expect_not_null(strstr(second.err, "d already holds train: give a new or empty directory"),
-                       "%s", second.err);
-    look("d");
-    cr_expect_eq(found.jpegs, 2);
-    cr_expect_eq(found.hash, before);
+    expect_refused("d", "1", "3", "with --seed 0 --classes 100 --count 2: the same command");
+    expect_refused("d", "0", "1", "--count 2");
+    snprintf(record, sizeof(record), "%s/d/synth.json", scratch);
+    cr_assert_eq(truncate(record, 5), 0);
+    expect_refused("d", "0", "2", "synth.json is damaged: `rm -r d`");
+    cr_assert_eq(unlink(record), 0);
+    expect_refused("d", "0", "2", "d already holds train: give a new or empty directory");
     command_free(&first);
-    command_free(&second);
+}
+
+Test(synth, the_same_command_makes_what_is_missing_or_not_whole, .init = set_up,
+     .fini = tear_down) {
+    char path[3][400];
+    uint64_t whole = 0;
+    static const char *const names[] = {"c000/000002.jpg", "c001/000001.jpg",
+                                        "c000/000004.jpg.7.tmp"};
+    for (int turn = 0; turn < 2; turn++) {
+        struct command synth = command_run(scratch, "bench", "synth", "d", "--count", "5",
+                                           "--classes", "2", "--json", NULL);
+        cr_assert_eq(synth.status, 0, "%s", synth.err);
+        cr_expect_eq(json_number(synth.out, "images"), 5);
+        cr_expect_eq(strstr(synth.err, "3 images were there") != NULL, turn == 1, "%s", synth.err);
+        look("d");
+        cr_expect_eq(found.jpegs, 5);
+        cr_expect_eq(found.others, 1, "synth.json");
+        cr_expect(turn == 0 || found.hash == whole);
+        whole = found.hash;
+        for (int i = 0; i < 3; i++) {
+            snprintf(path[i], sizeof(path[i]), "%s/d/train/%s", scratch, names[i]);
+        }
+        cr_assert_eq(truncate(path[0], 2000), 0);
+        cr_assert_eq(unlink(path[1]), 0);
+        fclose(fopen(path[2], "w"));
+        command_free(&synth);
+    }
 }
 
 Test(synth, mistakes_exit_with_2_and_a_remedy, .init = set_up, .fini = tear_down) {
@@ -249,10 +286,11 @@ Test(synth, an_interrupted_one_leaves_only_whole_files, .init = set_up, .fini = 
     cr_assert_eq(kill(synth.pid, SIGINT), 0);
     command_wait(&synth);
     cr_expect_eq(synth.status, 128 + SIGINT, "%s", synth.err);
-    cr_expect_not_null(strstr(synth.err, "images are in d"), "%s", synth.err);
+    cr_expect_not_null(strstr(synth.err, "images are in d; run the same command to continue"), "%s",
+                       synth.err);
     look("d");
     cr_expect_geq(found.jpegs, 3);
-    cr_expect_eq(found.others, 0);
+    cr_expect_eq(found.others, 1, "synth.json");
     struct command check = command_run(scratch, "check", "d", NULL);
     cr_expect_eq(check.status, 0, "%s", check.err);
     command_free(&synth);

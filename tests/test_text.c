@@ -138,3 +138,9 @@ Test(sha256, the_standards_examples_come_out) {
     nnc_sha256_destroy(hash);
     nnc_sha256_destroy(NULL);
 }
+
+Test(text, one_of_a_thing_has_no_plural) {
+    cr_expect_str_eq(nnc_text_s(0), "s");
+    cr_expect_str_eq(nnc_text_s(1), "");
+    cr_expect_str_eq(nnc_text_s(2), "s");
+}

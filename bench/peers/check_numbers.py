@@ -66,7 +66,7 @@ def run(command):
 def common(name, channels, side, extra, weights):
     arguments = f"num_classes={CLASSES}" + ("," + extra if extra else "")
     return ["--model", name, "--model-args", arguments, "--weights", weights, "--channels", str(channels),
-            "--train-crop-size", str(side), "--val-crop-size", str(side), "--val-resize-size", str(side)]
+            "--val-crop-size", str(side), "--val-resize-size", str(side)]
 
 
 def check_logits(nncoord, root, images, model, options):
@@ -80,11 +80,11 @@ def check_logits(nncoord, root, images, model, options):
     return difference(ours, theirs)
 
 
-def check_steps(nncoord, root, images, model, options, batch):
+def check_steps(nncoord, root, images, model, options, side, batch):
     audit, out = os.path.join(root, "audit"), os.path.join(root, "run")
-    run([nncoord, "train", root, *options, "--batch-size", str(batch), "--epochs", "1", "--lr", "0.0001",
-         "--lr-scheduler", "constant", "--momentum", "0.9", "--nesterov", "--weight-decay", "1e-4",
-         "--train-transform", "eval", "--hflip-prob", "0", "--audit", audit, "--output-dir", out,
+    run([nncoord, "train", root, *options, "--train-crop-size", str(side), "--batch-size", str(batch),
+         "--epochs", "1", "--lr", "0.0001", "--lr-scheduler", "constant", "--momentum", "0.9", "--nesterov",
+         "--weight-decay", "1e-4", "--train-transform", "eval", "--hflip-prob", "0", "--audit", audit, "--output-dir", out,
          "--quiet"])
     order = sorted((line.split() for line in open(audit) if line.startswith("train")),
                    key=lambda f: (int(f[2]), int(f[4])))
@@ -142,7 +142,7 @@ def main():
             save_file(model.state_dict(), weights)
             options = common(name, channels, side, extra, weights)
             logits = check_logits(nncoord, root, images, model, options)
-            steps, own, worst, noise = check_steps(nncoord, root, images, model, options, batch)
+            steps, own, worst, noise = check_steps(nncoord, root, images, model, options, side, batch)
         bad = logits > 1e-4 or steps > 1e-3
         failed |= bad
         print(f"{name:10} {logits:10.2e} {steps:10.2e} {own:11.2e} {worst:13.2e} {noise:11.2e}"
