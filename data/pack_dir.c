@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/output.h"
+#include "base/regular.h"
 #include "base/vfs.h"
 #include "coordinator/dataset_classes.h"
 
@@ -151,7 +152,13 @@ static int remove_temporary(void *context, const char *name) {
 static int compare_record(const struct nnc_pack_dir *dir, const json_t *record) {
     char path[NNC_PATH_MAX + 32];
     snprintf(path, sizeof(path), "%s/pack.json", dir->path);
-    json_t *there = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    int fd;
+    int code = nnc_regular_open(path, &fd);
+    if (code < 0) {
+        return nnc_fail_in(-NNC_E_USAGE, "%s cannot be gone on with", dir->path);
+    }
+    json_t *there = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL);
+    close(fd);
     bool same = json_equal(there, record);
     json_decref(there);
     return same ? 0

@@ -18,6 +18,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/regular.h"
 #include "base/text.h"
 #include "coordinator/dataset_tar_reader.h"
 #include "data/shard_write.h"
@@ -312,15 +313,21 @@ static int verify(struct work *work, const char *path) {
     if (work->seen == NULL) {
         return nnc_fail(-ENOMEM, "%s: no memory to verify it", path);
     }
-    struct archive archive = {.fd = open(path, O_RDONLY | O_CLOEXEC)};
+    struct archive archive = {.fd = -1};
     struct stat status;
-    if (archive.fd < 0 || fstat(archive.fd, &status) < 0) {
-        return nnc_fail_errno("%s", path);
+    int code = nnc_regular_open(path, &archive.fd);
+    if (code < 0) {
+        return code;
+    }
+    if (fstat(archive.fd, &status) < 0) {
+        code = nnc_fail_errno("%s", path);
+        close(archive.fd);
+        return code;
     }
     const struct nnc_tar_source source = {
         .name = path, .size = (uint64_t)status.st_size, .read = read_archive, .context = &archive};
     struct nnc_tar_member member;
-    int code = nnc_tar_open(&source, &archive.reader);
+    code = nnc_tar_open(&source, &archive.reader);
     while (code >= 0 && (code = nnc_tar_next(archive.reader, &member)) > 0) {
         code = verify_member(work, &archive, &member);
     }

@@ -12,6 +12,7 @@
 #include "data/shard_write.h"
 
 #include "base/err.h"
+#include "base/regular.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -149,9 +150,10 @@ int nnc_shard_index_read(const char *path, struct nnc_shard_summary *ret_summary
     char name[NNC_PATH_MAX + 8], line[LINE_ROOM];
     uint64_t samples = 0;
     snprintf(name, sizeof(name), "%s.idx", path);
-    FILE *file = fopen(name, "re");
-    if (file == NULL) {
-        return nnc_fail_errno("%s", name);
+    FILE *file = NULL;
+    int code = nnc_regular_open_stream(name, &file);
+    if (code < 0) {
+        return code;
     }
     bool good =
         fgets(line, sizeof(line), file) != NULL && sscanf(line, "v1.2 %" SCNu64, &samples) == 1;

@@ -39,7 +39,7 @@ int nnc_shard_writer_finish(struct nnc_shard_writer *writer);
 int nnc_shard_writer_commit(struct nnc_shard_writer *writer);
 
 /* Read PATH.idx as a writer left it.
- * Errors: of opening it; -NNC_E_FORMAT it is cut or is none of ours. Both name it. */
+ * Errors: of nnc_regular_open(); -NNC_E_FORMAT it is cut or is none of ours. Both name it. */
 int nnc_shard_index_read(const char *path, struct nnc_shard_summary *ret_summary);
 
 /* Remove what was written and free everything; does nothing but freeing after a commit. */

@@ -637,6 +637,23 @@ Test(e2e_pack, a_place_that_cannot_be_written_ends_with_status_2) {
     }
 }
 
+Test(e2e_pack, a_pipe_among_the_files_of_a_pack_is_named_and_not_waited_for) {
+    static const char *const names[] = {"packed/pack.json", "packed/train-000001.idx",
+                                        "packed/train-000001.tar"};
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        cr_assert_eq(rename(in_scratch(names[i]), in_scratch("kept")), 0);
+        cr_assert_eq(mkfifo(in_scratch(names[i]), 0600), 0);
+        struct command command = command_run(scratch, "pack", "photos", "packed", "--shard-samples",
+                                             "5", "--verify", NULL);
+        cr_assert_eq(command.status, 2, "%s: %d %s", names[i], command.status, command.err);
+        cr_assert_not_null(strstr(command.err, names[i]), "%s", command.err);
+        cr_assert_eq(rename(in_scratch("kept"), in_scratch(names[i])), 0);
+        command_free(&command);
+    }
+}
+
 Test(e2e_pack, a_full_device_ends_with_status_74_and_nothing_half_written) {
     make_photos();
     make_folder("small");
