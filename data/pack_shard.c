@@ -13,6 +13,9 @@
  * 4. A shard got its name when it was whole. If it is no longer as long as its index says,
  * something else changed it; it is not ours to delete, so it is refused.
  *
+ * 5. Bad is what does not decode, or lies outside the data set. What the system refuses to read ends
+ * the run: it may be there tomorrow, and a finished shard is not made again.
+ *
  * Does not: decide where shards lie or which samples they have (pack.c). */
 #include "data/pack_shard.h"
 
@@ -103,6 +106,22 @@ static int read_source(struct work *work, uint64_t sample, struct nnc_pack_sourc
     return code;
 }
 
+/* Is the sample bad for good? Otherwise reading it failed for a reason that may pass. */
+static bool is_bad(int code) {
+    return code == -NNC_E_FORMAT || code == -EXDEV || code == -ELOOP;
+}
+
+/* End the run for a sample that could not be had. */
+static int fail_sample(const struct work *work, uint64_t sample, int code) {
+    char path[NNC_PATH_MAX], fault[512];
+    nnc_dataset_sample_path(work->shard->part, sample, path, sizeof(path));
+    snprintf(fault, sizeof(fault), "%s", nnc_error_text());
+    return nnc_fail(code,
+                    "%s cannot be read (%s), which does not make it a bad image; make it readable, "
+                    "or take it out of the data set and give --reindex, then pack again",
+                    path, fault);
+}
+
 static void tell_bad(const struct work *work, uint64_t sample) {
     char path[NNC_PATH_MAX];
     nnc_dataset_sample_path(work->shard->part, sample, path, sizeof(path));
@@ -149,8 +168,8 @@ static int add_sample(struct work *work, struct nnc_shard_writer *writer, uint64
     }
     code = read_source(work, sample, &source);
     code = code < 0 ? code : nnc_packer_make(work->packer, &source, &member);
-    if (code == -ENOMEM) {
-        return code;
+    if (code < 0 && !is_bad(code)) {
+        return fail_sample(work, sample, code);
     }
     if (code < 0) {
         tell_bad(work, sample);
@@ -229,7 +248,7 @@ static int compare_image(struct work *work, const struct nnc_tar_member *member,
     struct nnc_pack_source source;
     int code = read_source(work, sample, &source);
     if (code < 0) {
-        return code;
+        return is_bad(code) ? code : fail_sample(work, sample, code);
     }
     const struct nnc_pack_source packed = {.bytes = work->member, .size = (size_t)member->size};
     return nnc_packer_verify(work->packer, &source, &packed, sample);
@@ -280,7 +299,7 @@ static int verify_left_out(struct work *work, uint64_t sample) {
     code = read_source(work, sample, &source);
     code = code < 0 ? code : nnc_packer_make(work->packer, &source, &member);
     if (code < 0) {
-        return code == -ENOMEM ? code : 0;
+        return is_bad(code) ? 0 : fail_sample(work, sample, code);
     }
     char path[NNC_PATH_MAX];
     nnc_dataset_sample_path(work->shard->part, sample, path, sizeof(path));

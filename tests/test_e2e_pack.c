@@ -626,6 +626,36 @@ Test(e2e_pack, a_set_of_one_bad_image_is_not_packed) {
     command_free(&command);
 }
 
+/* Take a file away, or bring it back, so that the folder looks as it did. */
+static void move_unseen(const char *from, const char *to, const char *folder) {
+    struct stat before;
+    cr_assert_eq(stat(in_scratch(folder), &before), 0);
+    cr_assert_eq(rename(in_scratch(from), in_scratch(to)), 0);
+    const struct timespec times[2] = {before.st_atim, before.st_mtim};
+    cr_assert_eq(utimensat(AT_FDCWD, in_scratch(folder), times, 0), 0);
+}
+
+Test(e2e_pack, an_image_that_the_system_cannot_read_ends_the_run_and_is_packed_by_the_next) {
+    static const char name[] = "photos/train/c01/0002.jpg";
+    make_photos();
+    usleep(200000); /* the index of what changed just now is not kept */
+    pack("photos", "whole", "jpeg");
+    move_unseen(name, "kept.jpg", "photos/train/c01");
+    static const char *const places[] = {"packed", "whole"};
+    for (size_t i = 0; i < 2; i++) {
+        struct command command =
+            command_run(scratch, "pack", "photos", places[i], "--shard-samples", "5", "--max-bad",
+                        "1", "--verify", "--json", NULL);
+        cr_assert_eq(command.status, 1, "exit %d: %s", command.status, command.err);
+        cr_assert_not_null(strstr(command.err, "train/c01/0002.jpg"), "%s", command.err);
+        cr_assert_not_null(strstr(command.err, "cannot be read"), "%s", command.err);
+        command_free(&command);
+    }
+    move_unseen("kept.jpg", name, "photos/train/c01");
+    pack("photos", "packed", "jpeg");
+    assert_same_files("whole", "packed");
+}
+
 Test(e2e_pack, a_place_that_cannot_be_written_ends_with_status_2) {
     make_photos();
     static const char *const places[] = {"/proc/nothing/here", "/dev/null", "tiny.nn", "tiny.nn/x"};
