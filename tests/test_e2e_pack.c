@@ -375,6 +375,8 @@ static void expect_found(const char *member) {
     cr_assert_neq(command.status, 0, "a damaged member passed");
     cr_assert_not_null(strstr(command.err, "packed/train-000001.tar"), "%s", command.err);
     cr_assert_not_null(strstr(command.err, member), "%s", command.err);
+    cr_assert_not_null(strstr(command.err, "`rm packed/train-000001.tar`, then pack again"), "%s",
+                       command.err);
     command_free(&command);
 }
 
@@ -421,6 +423,40 @@ Test(e2e_pack, verify_finds_a_sample_that_is_there_twice_or_not_at_all) {
     shift(shard, members[2].label_offset, 0, 'a' - '0', 10);
     expect_found("lacks the label of sample 7");
     shift(shard, members[2].label_offset, 0, '0' - 'a', 10);
+    pack("photos", "packed", "jpeg");
+}
+
+/* Replace a text in a small file by one of the same length. */
+static void put_instead(const char *name, const char *there, const char *instead) {
+    char text[4096] = "";
+    int fd = open(in_scratch(name), O_RDWR);
+    cr_assert(fd >= 0 && pread(fd, text, sizeof(text) - 1, 0) > 0);
+    const char *place = strstr(text, there);
+    cr_assert_not_null(place, "%s lacks %s", name, there);
+    cr_assert_eq(pwrite(fd, instead, strlen(instead), place - text), (ssize_t)strlen(instead));
+    close(fd);
+}
+
+Test(e2e_pack, verify_finds_an_index_that_does_not_tell_where_a_member_lies) {
+    static const char index[] = "packed/train-000001.idx";
+    struct member members[8];
+    char lines[3][2][200];
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    cr_assert_eq(read_index("packed/train-000001", members, 8), 5);
+    const struct member *member = &members[1];
+    for (int i = 0; i < 3; i++) { /* another offset, size, name */
+        for (int k = 0; k < 2; k++) {
+            snprintf(lines[i][k], sizeof(lines[i][k]), "jpg %" PRIu64 " %" PRIu64 " %s%.*s ",
+                     member->offset + (i == 0 && k == 1), member->size - (i == 1 && k == 1),
+                     i == 2 && k == 1 ? "1" : "0", (int)strlen(member->name) - 1,
+                     member->name + 1);
+        }
+        put_instead(index, lines[i][0], lines[i][1]);
+        expect_found("train-000001.idx does not tell where");
+        expect_found(member->name);
+        put_instead(index, lines[i][1], lines[i][0]);
+    }
     pack("photos", "packed", "jpeg");
 }
 
