@@ -135,8 +135,12 @@ static int run(struct pack *pack) {
         pack->shards[phase] = (samples + size - 1) / size;
         pack->samples += samples;
     }
+    int code = nnc_pack_dir_check(pack->dir, pack->part_name, pack->shards);
+    if (code < 0) {
+        return code;
+    }
     pack->start_ns = nnc_clock_ns();
-    int code = nnc_parallel_for(pack->shards[0] + pack->shards[1],
+    code = nnc_parallel_for(pack->shards[0] + pack->shards[1],
                                 nnc_scan_threads(pack->config->workers), pack_shard, pack);
     if (pack->on_terminal) {
         print_progress(pack, nnc_clock_ns());

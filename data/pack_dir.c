@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -236,6 +237,52 @@ int nnc_pack_dir_shard(const struct nnc_pack_dir *dir, const char *part, uint64_
     return length < 0 || length >= NNC_PATH_MAX - 40
                ? nnc_fail(-NNC_E_USAGE, "%s: the path is too long for a shard's name", dir->path)
                : 0;
+}
+
+/* Which shards there may be. */
+struct wanted {
+    const char *const *parts;
+    const uint64_t *counts;
+    char other[NAME_MAX + 1]; /* an archive that is none of them */
+};
+
+static bool is_shard(const struct wanted *wanted, const char *name) {
+    for (int i = 0; i < 2; i++) {
+        char same[NAME_MAX + 1];
+        const char *dash = strrchr(name, '-');
+        uint64_t number = dash != NULL ? strtoull(dash + 1, NULL, 10) : 0;
+        snprintf(same, sizeof(same), "%s-%06" PRIu64 ".tar", wanted->parts[i], number);
+        if (number < wanted->counts[i] && strcmp(same, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int find_other(void *context, const char *name) {
+    struct wanted *wanted = context;
+    if (ends_with(name, ".tar") && !is_shard(wanted, name)) {
+        snprintf(wanted->other, sizeof(wanted->other), "%s", name);
+        return 1;
+    }
+    return 0;
+}
+
+int nnc_pack_dir_check(const struct nnc_pack_dir *dir, const char *const parts[2],
+                       const uint64_t counts[2]) {
+    struct nnc_vfs *vfs = nnc_vfs_real();
+    struct wanted wanted = {.parts = parts, .counts = counts};
+    int code = vfs->ops->list(vfs, dir->path, find_other, &wanted);
+    if (code < 0) {
+        return nnc_fail(-NNC_E_USAGE, "%s: %s", dir->path, strerror(-code));
+    }
+    if (wanted.other[0] == '\0') {
+        return 0;
+    }
+    return nnc_fail(-NNC_E_USAGE,
+                    "%s/%s is no shard of this pack, but whoever reads %s would read it too; move "
+                    "it away, then pack again",
+                    dir->path, wanted.other, dir->path);
 }
 
 void nnc_pack_dir_close(struct nnc_pack_dir *dir) {

@@ -460,6 +460,23 @@ Test(e2e_pack, verify_finds_an_index_that_does_not_tell_where_a_member_lies) {
     pack("photos", "packed", "jpeg");
 }
 
+Test(e2e_pack, an_archive_that_is_no_shard_of_the_pack_is_refused) {
+    static const char *const names[] = {"packed/train-000003.tar", "packed/data-000000.tar",
+                                        "packed/train-1.tar", "packed/more.tar"};
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        cr_assert_eq(link(in_scratch("packed/train-000000.tar"), in_scratch(names[i])), 0);
+        struct command command =
+            command_run(scratch, "pack", "photos", "packed", "--shard-samples", "5", NULL);
+        cr_assert_eq(command.status, 2, "%s: %d %s", names[i], command.status, command.err);
+        cr_assert_not_null(strstr(command.err, names[i]), "%s", command.err);
+        command_free(&command);
+        cr_assert_eq(unlink(in_scratch(names[i])), 0);
+    }
+    pack("photos", "packed", "jpeg");
+}
+
 Test(e2e_pack, a_finished_shard_that_became_shorter_or_lost_its_index_is_refused_with_the_remedy) {
     struct member members[8];
     static const char *const options[] = {"--json", "--verify"};
