@@ -88,9 +88,10 @@ static void fill_outcome(struct outcome *outcome, uint64_t samples) {
     outcome->samples = samples;
     outcome->seconds = positive(run->trainer_seconds);
     outcome->images_per_s = (double)run->images / outcome->seconds;
-    /* Bytes and their time are both the coordinator's view. */
-    outcome->bytes_per_s = (double)run->measured.counter[NNC_COUNT_BYTES_READ] /
-                           positive((double)run->measured.at_ns * 1e-9);
+    /* Of the images taken, not of all that were made: some of these only filled the ring. */
+    double image_bytes =
+        made == 0 ? 0.0 : (double)run->measured.counter[NNC_COUNT_BYTES_READ] / (double)made;
+    outcome->bytes_per_s = image_bytes * outcome->images_per_s;
     outcome->epochs = samples == 0 ? 0.0 : (double)run->images / (double)samples;
     /* By the images that the loaders made meanwhile: that is what the time was spent on. */
     outcome->cpu_s_per_1000 = made == 0 ? 0.0 : 1000.0 * run->measured.cpu_seconds / (double)made;

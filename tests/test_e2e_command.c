@@ -193,6 +193,30 @@ Test(command, a_simulated_device_passes_when_it_is_slow_and_fails_when_nobody_co
     command_free(&fast);
 }
 
+/* Mean size of the training images' files. */
+static double mean_file_bytes(void) {
+    double sum = 0;
+    for (unsigned i = 0; i < 36; i++) {
+        char path[600];
+        struct stat status;
+        snprintf(path, sizeof(path), "%s/train/c%02u/%04u.jpg", jpeg_path, i / 12, i % 12);
+        cr_assert_eq(stat(path, &status), 0, "%s", path);
+        sum += (double)status.st_size;
+    }
+    return sum / 36;
+}
+
+Test(command, bytes_read_in_a_second_are_those_of_the_images_taken_not_of_filling_the_ring,
+     .init = set_up, .fini = tear_down, .timeout = 60) {
+    struct command bench =
+        bench_input((const char *[]){"--simulate-gpu", "20", "--bench-steps", "3", NULL});
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    double bytes = json_number(bench.out, "bytes_per_s") / json_number(bench.out, "images_per_s");
+    cr_assert(bytes > 0.9 * mean_file_bytes() && bytes < 1.1 * mean_file_bytes(),
+              "%.0f bytes an image: %s", bytes, bench.out);
+    command_free(&bench);
+}
+
 /* Make the first files of a class bad. */
 static void spoil(const char *folder, unsigned count) {
     for (unsigned i = 0; i < count; i++) {
