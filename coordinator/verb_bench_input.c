@@ -132,11 +132,23 @@ static void format_shares(const struct outcome *outcome, char *ret_text, size_t 
     }
 }
 
+/* Bytes of files of which the kernel tells what is in memory. */
+static uint64_t seen_bytes(const struct nnc_page_cache *cache) {
+    return cache->bytes - cache->hidden_bytes;
+}
+
+static bool is_all_hidden(const struct nnc_page_cache *cache) {
+    return cache->hidden_bytes != 0 && seen_bytes(cache) == 0;
+}
+
 static void print_cache(const struct nnc_page_cache *cache) {
-    fprintf(stderr,
-            "cold: %" PRIu64 " files of %.1f MB dropped from the page cache, %.1f MB of "
-            "them are still in memory\n",
-            cache->files, (double)cache->bytes * 1e-6, (double)cache->resident_bytes * 1e-6);
+    fprintf(stderr, "cold: %" PRIu64 " files of %.1f MB dropped from the page cache", cache->files,
+            (double)cache->bytes * 1e-6);
+    if (!is_all_hidden(cache)) {
+        fprintf(stderr, ", %.1f MB of them are still in memory",
+                (double)cache->resident_bytes * 1e-6);
+    }
+    fputc('\n', stderr);
     if (cache->resident_bytes > cache->bytes / 10) {
         fprintf(stderr, "the file system keeps them there (tmpfs has no other place): these are "
                         "figures of a warm cache\n");
@@ -211,6 +223,22 @@ static void print_outcome(const struct outcome *outcome) {
     fprintf(stderr, "bound by %s: %s; %s\n", stages[outcome->bound].name, shares, remedy(outcome));
 }
 
+static json_t *known_bytes(bool known, uint64_t bytes) {
+    return known ? json_integer((json_int_t)bytes) : json_null();
+}
+
+/* What print_cache() says. Pages are counted whole, so a little more may be in memory than files
+ * have. */
+static void add_cache(json_t *object, const struct nnc_page_cache *cache) {
+    bool known = !is_all_hidden(cache);
+    uint64_t seen = seen_bytes(cache), resident = cache->resident_bytes;
+    json_object_set_new(object, "dropped_bytes",
+                        known_bytes(known, resident < seen ? seen - resident : 0));
+    json_object_set_new(object, "resident_bytes", known_bytes(known, resident));
+    json_object_set_new(object, "hidden_bytes", known_bytes(true, cache->hidden_bytes));
+    json_object_set_new(object, "memory_bytes", known_bytes(true, cache->memory_bytes));
+}
+
 static json_t *outcome_object(const struct outcome *outcome) {
     const struct nnc_run_result *run = &outcome->run;
     const struct nnc_config *config = config_of(outcome);
@@ -236,8 +264,7 @@ static json_t *outcome_object(const struct outcome *outcome) {
     json_object_set_new(object, "bytes_read",
                         json_integer((json_int_t)run->measured.counter[NNC_COUNT_BYTES_READ]));
     if (cold) {
-        json_object_set_new(object, "resident_bytes",
-                            json_integer((json_int_t)outcome->cache.resident_bytes));
+        add_cache(object, &outcome->cache);
     }
     if (config->simulate_gpu > 0.0) {
         json_object_set_new(object, "au", json_real(run->utilisation));

@@ -159,7 +159,37 @@ Test(command, a_cold_bench_drops_the_files_and_reads_each_once, .init = set_up, 
     cr_assert_eq(json_number(bench.out, "warm_images"), 0);
     cr_assert_str_eq(json_text(bench.out, "cache", text, sizeof(text)), "cold");
     cr_assert_geq(json_number(bench.out, "resident_bytes"), 0);
+    cr_assert_geq(json_number(bench.out, "dropped_bytes"), 0);
+    cr_assert_eq(json_number(bench.out, "hidden_bytes"), 0, "the files are ours");
+    cr_assert_eq(json_number(bench.out, "memory_bytes"), 0);
     cr_assert_not_null(strstr(bench.err, "cold: 36 files of"), "%s", bench.err);
+    cr_assert_not_null(strstr(bench.err, "still in memory"), "%s", bench.err);
+    command_free(&bench);
+}
+
+Test(command, a_cold_bench_does_not_say_what_is_in_memory_of_files_that_do_not_let_it_see,
+     .init = set_up, .fini = tear_down, .timeout = 60) {
+    char opening[600];
+    if (geteuid() != 0) {
+        cr_skip_test("only root can leave files to somebody else");
+    }
+    snprintf(opening, sizeof(opening), "chmod -R a+rX %s && chmod a+w %s", scratch, scratch);
+    cr_assert_eq(system(opening), 0);
+    cr_assert_eq(setresuid(65534, 65534, 0), 0);
+    bool may_run = access(NNC_TEST_BUILD_DIR "/nncoord", X_OK) == 0;
+    struct command bench = {.pid = 0};
+    if (may_run) {
+        bench = bench_input((const char *[]){"--cache", "cold", NULL});
+    }
+    cr_assert_eq(setresuid(0, 0, 0), 0);
+    if (!may_run) {
+        cr_skip_test("nobody may not run the programs in this place");
+    }
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_not_null(strstr(bench.out, "\"resident_bytes\": null"), "%s", bench.out);
+    cr_assert_not_null(strstr(bench.out, "\"dropped_bytes\": null"), "%s", bench.out);
+    cr_assert_gt(json_number(bench.out, "hidden_bytes"), 0);
+    cr_assert_null(strstr(bench.err, "still in memory"), "%s", bench.err);
     command_free(&bench);
 }
 
