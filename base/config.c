@@ -649,7 +649,7 @@ const struct nnc_option nnc_config_options[] = {
      .help = "take batches as a device of this speed would; exit status 1 unless it is busy for "
              "more than 90 % of the time; 0 takes them as fast as they come",
      .group = NNC_GROUP_INSPECT, .check = check_bench, .verbs = BENCH_INPUT},
-    {.name = "count", .type = NNC_OPTION_U32, FIELD(count), .unit = "images", .min = 0,
+    {.name = "count", .type = NNC_OPTION_U32, FIELD(count), .unit = "images", .min = 1,
      .max = 100000000, .def = "auto", .choices = auto_choices,
      .help = "how many images; auto is 64 for show and 1000 for bench synth",
      .group = NNC_GROUP_INSPECT, .verbs = SHOW | SYNTH},

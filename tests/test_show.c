@@ -308,6 +308,7 @@ Test(show, mistakes_exit_with_2_and_a_remedy, .init = set_up, .fini = tear_down)
         {{"show", folder, "--output", "x.jsonl", "--npy", "x", NULL}, "give two names"},
         {{"show", folder, "--split", "test", NULL}, "none of train, val"},
         {{"show", folder, "--train-crop-size", "8192", "--count", "60", NULL}, "give --count"},
+        {{"show", folder, "--count", "0", NULL}, "1 to 100000000 images or auto expected"},
         {{"train", folder, "--output", "x", NULL}, "--output-dir x"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
