@@ -131,6 +131,15 @@ Test(command, bench_input_reports_rate_stages_and_what_bounds_it, .init = set_up
     command_free(&bench);
 }
 
+Test(command, loaders_that_ended_well_have_no_last_words, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct command bench = bench_input((const char *[]){"--bench-steps", "3", "-vv", NULL});
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_not_null(strstr(bench.err, "exited with status 0"), "%s", bench.err);
+    cr_assert_null(strstr(bench.err, "last words"), "%s", bench.err);
+    command_free(&bench);
+}
+
 Test(command, bench_input_shares_sum_to_one_hundred_percent, .init = set_up, .fini = tear_down,
      .timeout = 60) {
     struct command bench = bench_input((const char *[]){"--bench-epochs", "5", NULL});
