@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Indexes kept between runs, one file a source: DIR/HASH.index, DIR is $XDG_CACHE_HOME or ~/.cache,
  * then nncoord/index. An index is taken back only when every folder and shard in its watch table
- * still is what it was: a folder by its time, a file by its times, size and inode. A cache that cannot be read or written costs time, never an
- * error. */
+ * still is what it was: a folder by its time, a file by its times, size and inode. A cache that
+ * cannot be read or written costs time, never an error. */
 #ifndef NNC_COORDINATOR_DATASET_CACHE_H
 #define NNC_COORDINATOR_DATASET_CACHE_H
 

@@ -141,7 +141,7 @@ static int run(struct pack *pack) {
     }
     pack->start_ns = nnc_clock_ns();
     code = nnc_parallel_for(pack->shards[0] + pack->shards[1],
-                                nnc_scan_threads(pack->config->workers), pack_shard, pack);
+                            nnc_scan_threads(pack->config->workers), pack_shard, pack);
     if (pack->on_terminal) {
         print_progress(pack, nnc_clock_ns());
         fputc('\n', stderr);

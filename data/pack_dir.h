@@ -22,8 +22,8 @@ int nnc_pack_dir_open(const char *path, const struct nnc_dataset *dataset,
 int nnc_pack_dir_shard(const struct nnc_pack_dir *dir, const char *part, uint64_t number,
                        char ret_path[NNC_PATH_MAX]);
 
-/* Look for archives in the directory that are none of the pack's: shards 0..counts[i]-1 of parts[i].
- * Whoever reads the set would read them too. Errors: -NNC_E_USAGE naming one. */
+/* Look for archives in the directory that are none of the pack's: shards 0..counts[i]-1 of
+ * parts[i]. Whoever reads the set would read them too. Errors: -NNC_E_USAGE naming one. */
 int nnc_pack_dir_check(const struct nnc_pack_dir *dir, const char *const parts[2],
                        const uint64_t counts[2]);
 

@@ -13,9 +13,8 @@
  *    an undisturbed run does.
  * 4. A shard got its name when it was whole. If it is no longer as long as its index says,
  * something else changed it; it is not ours to delete, so it is refused with the remedy.
- *
- * 5. Bad is what does not decode, or lies outside the data set. What the system refuses to read ends
- * the run: it may be there tomorrow, and a finished shard is not made again.
+ * 5. Bad is what does not decode, or lies outside the data set. What the system refuses to read
+ * ends the run: it may be there tomorrow, and a finished shard is not made again.
  *
  * Does not: decide where shards lie or which samples they have (pack.c). */
 #include "data/pack_shard.h"

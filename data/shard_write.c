@@ -150,15 +150,13 @@ int nnc_shard_index_next(struct nnc_shard_index *index, struct nnc_shard_line *r
     struct nnc_shard_line line = {.places = 0};
     struct nnc_shard_place *image = &line.place[0], *label = &line.place[1];
     if (fgets(text, sizeof(text), index->file) == NULL) {
-        return index->lines == index->samples
-                   ? 0
-                   : nnc_fail(-NNC_E_FORMAT, "%s is cut", index->name);
+        return index->lines == index->samples ? 0
+                                              : nnc_fail(-NNC_E_FORMAT, "%s is cut", index->name);
     }
     /* Sizes that are no sizes wrap around: they fit no archive then. */
-    int fields =
-        sscanf(text, "%*31s %" SCNu64 " %" SCNu64 " %99s cls %" SCNu64 " %" SCNu64 " %99s",
-               &image->offset, &image->size, image->name, &label->offset, &label->size,
-               label->name);
+    int fields = sscanf(text, "%*31s %" SCNu64 " %" SCNu64 " %99s cls %" SCNu64 " %" SCNu64 " %99s",
+                        &image->offset, &image->size, image->name, &label->offset, &label->size,
+                        label->name);
     if ((fields != 3 && fields != 6) || text[strlen(text) - 1] != '\n' ||
         index->lines++ == index->samples) {
         return nnc_fail(-NNC_E_FORMAT, "%s is no index of a shard", index->name);

@@ -72,7 +72,8 @@ int nnc_shard_index_next(struct nnc_shard_index *index, struct nnc_shard_line *r
 void nnc_shard_index_close(struct nnc_shard_index *index);
 
 /* Read PATH.idx as a writer left it.
- * Errors: of nnc_regular_open_stream(); -NNC_E_FORMAT it is cut or is none of ours. Both name it. */
+ * Errors: of nnc_regular_open_stream(); -NNC_E_FORMAT it is cut or is none of ours. Both name it.
+ */
 int nnc_shard_index_read(const char *path, struct nnc_shard_summary *ret_summary);
 
 /* Remove what was written and free everything; does nothing but freeing after a commit. */

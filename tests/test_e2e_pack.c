@@ -449,8 +449,7 @@ Test(e2e_pack, verify_finds_an_index_that_does_not_tell_where_a_member_lies) {
         for (int k = 0; k < 2; k++) {
             snprintf(lines[i][k], sizeof(lines[i][k]), "jpg %" PRIu64 " %" PRIu64 " %s%.*s ",
                      member->offset + (i == 0 && k == 1), member->size - (i == 1 && k == 1),
-                     i == 2 && k == 1 ? "1" : "0", (int)strlen(member->name) - 1,
-                     member->name + 1);
+                     i == 2 && k == 1 ? "1" : "0", (int)strlen(member->name) - 1, member->name + 1);
         }
         put_instead(index, lines[i][0], lines[i][1]);
         expect_found("train-000001.idx does not tell where");
