@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Settings as the variable CUDA_FAKE has them, in its place; calls are counted anew. The arena keeps
- * its size once it was used. */
+/* Settings as the variable CUDA_FAKE has them, in its place; calls are counted anew. The arena
+ * keeps its size once it was used. */
 void fakecuda_configure(const char *settings);
 
 /* The host reads or writes these bytes now: a violation while an operation that is not known to be
