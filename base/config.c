@@ -659,7 +659,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "compare", .type = NNC_OPTION_BOOL, FIELD(compare), .unit = "", .def = "false",
      .help = "print beside a model's speed what others published for the same GPU",
      .group = NNC_GROUP_INSPECT, .verbs = BENCH_GPU},
-    {.name = "count", .type = NNC_OPTION_U32, FIELD(count), .unit = "images", .min = 0,
+    {.name = "count", .type = NNC_OPTION_U32, FIELD(count), .unit = "images", .min = 1,
      .max = 100000000, .def = "auto", .choices = auto_choices,
      .help = "how many images; auto is 64 for show and 1000 for bench synth",
      .group = NNC_GROUP_INSPECT, .verbs = SHOW | SYNTH},

@@ -15,17 +15,16 @@
 #include "base/config_table.h"
 
 #include "base/err.h"
+#include "base/regular.h"
 #include "base/text.h"
 
 #include <assert.h>
 #include <cyaml/cyaml.h>
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <yaml.h>
 
@@ -258,30 +257,12 @@ static int list_keys(struct source *source) {
 
 /* Loading */
 
-/* Open a regular file and nothing else: a pipe without a writer would be waited for. */
-static int open_regular(const char *path, FILE **ret_file) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        return nnc_fail(-NNC_E_USAGE, "%s: %s", path, strerror(errno));
-    }
-    struct stat status;
-    bool is_regular = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
-    FILE *file = is_regular ? fdopen(fd, "r") : NULL;
-    if (file == NULL) {
-        close(fd);
-        return is_regular ? nnc_fail(-ENOMEM, "%s: no memory to read it", path)
-                          : nnc_fail(-NNC_E_USAGE, "%s is not a regular file", path);
-    }
-    *ret_file = file;
-    return 0;
-}
-
 static int read_file(const char *path, struct source *ret_source) {
     struct source source = {.path = path};
     FILE *file = NULL;
-    int code = open_regular(path, &file);
+    int code = nnc_regular_open_stream(path, &file);
     if (code < 0) {
-        return code;
+        return code == -ENOMEM ? code : -NNC_E_USAGE;
     }
     source.text = malloc(FILE_BYTES_MAX + 1);
     if (source.text == NULL) {

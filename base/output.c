@@ -9,9 +9,14 @@
  * 3. rename puts a file in the place of whatever has the name. So a link is followed first, and
  * what is neither a file nor free (a directory, a device, a pipe) is refused at the beginning.
  *
+ * 4. A temporary file is locked (flock) while it is written. So one that can be locked is nobody's,
+ * and nnc_output_sweep() may remove it; who opens one just then finds it without a name and makes
+ * another. Where a file system has no locks, nothing is removed.
+ *
  * Does not: make directories. */
 #include "base/output.h"
 
+#include "base/clock.h"
 #include "base/err.h"
 
 #include <assert.h>
@@ -21,8 +26,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define LOCK_WAIT_NS 1000000ull
+
+enum {
+    LOCK_TRIES = 20, /* sweeping takes less than one wait */
+};
 
 /* The name to rename to: the path, or where it leads when it is a link. What stat cannot tell, such
  * as a missing directory, opening the file will. */
@@ -48,6 +60,36 @@ static int find_place(const char *path, char ret_place[NNC_PATH_MAX]) {
                : 0;
 }
 
+/* The directory that the file's name is in. */
+static void find_parent(const char *path, char ret_parent[NNC_PATH_MAX]) {
+    const char *slash = strrchr(path, '/');
+    int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
+    snprintf(ret_parent, NNC_PATH_MAX, "%.*s", length, slash == NULL ? "." : path);
+}
+
+/* Lock a new temporary file. False when it is being swept away: it is to be made again. */
+static bool lock(int fd) {
+    struct stat status;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        return errno != EWOULDBLOCK;
+    }
+    return fstat(fd, &status) < 0 || status.st_nlink > 0;
+}
+
+/* Make the temporary file. A lock that stays is another output's of this process with the same
+ * name, which nnc_output_is_same() tells. */
+static int make_temporary(const struct nnc_output *output) {
+    for (int try = 0;; try++) {
+        int fd =
+            output->vfs->ops->open(output->vfs, output->temp, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+        if (fd < 0 || lock(fd) || try == LOCK_TRIES) {
+            return fd;
+        }
+        output->vfs->ops->close(output->vfs, fd);
+        nnc_clock_sleep_until_ns(nnc_clock_ns() + LOCK_WAIT_NS);
+    }
+}
+
 int nnc_output_open(struct nnc_vfs *vfs, const char *path, struct nnc_output *ret_output) {
     struct nnc_output output = {.vfs = vfs};
     int code = find_place(path, output.path);
@@ -55,7 +97,7 @@ int nnc_output_open(struct nnc_vfs *vfs, const char *path, struct nnc_output *re
         return code;
     }
     snprintf(output.temp, sizeof(output.temp), "%s.%d.tmp", output.path, (int)getpid());
-    output.fd = vfs->ops->open(vfs, output.temp, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    output.fd = make_temporary(&output);
     if (output.fd < 0) {
         return nnc_fail(-NNC_E_USAGE, "%s cannot be written: %s; give another place", path,
                         strerror(-output.fd));
@@ -63,6 +105,58 @@ int nnc_output_open(struct nnc_vfs *vfs, const char *path, struct nnc_output *re
     output.is_open = true;
     *ret_output = output;
     return 0;
+}
+
+/* ---- sweeping ---- */
+
+/* Temporary files of one name. */
+struct sweep {
+    const char *name; /* without directories */
+    char parent[NNC_PATH_MAX];
+};
+
+/* NAME.DIGITS.tmp */
+static bool is_temporary(const char *found, const char *name) {
+    size_t length = strlen(name);
+    if (strncmp(found, name, length) != 0 || found[length] != '.') {
+        return false;
+    }
+    const char *digits = found + length + 1;
+    size_t count = strspn(digits, "0123456789");
+    return count > 0 && strcmp(digits + count, ".tmp") == 0;
+}
+
+static int sweep_one(void *context, const char *found) {
+    const struct sweep *sweep = context;
+    char path[NNC_PATH_MAX + NAME_MAX + 2];
+    struct stat status;
+    if (!is_temporary(found, sweep->name)) {
+        return 0;
+    }
+    snprintf(path, sizeof(path), "%s/%s", sweep->parent, found);
+    int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0) {
+        return 0;
+    }
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        unlink(path);
+    }
+    close(fd);
+    return 0;
+}
+
+void nnc_output_sweep(const char *path) {
+    struct nnc_vfs *vfs = nnc_vfs_real();
+    struct sweep sweep;
+    char place[NNC_PATH_MAX];
+    if (find_place(path, place) < 0) {
+        nnc_error_clear(); /* opening it will say so */
+        return;
+    }
+    find_parent(place, sweep.parent);
+    const char *slash = strrchr(place, '/');
+    sweep.name = slash != NULL ? slash + 1 : place;
+    vfs->ops->list(vfs, sweep.parent, sweep_one, &sweep);
 }
 
 bool nnc_output_is_same(const struct nnc_output *left, const struct nnc_output *right) {
@@ -81,13 +175,6 @@ int nnc_output_write(struct nnc_output *output, const void *data, size_t bytes) 
     }
     output->bytes += bytes;
     return 0;
-}
-
-/* The directory that the file's name is in. */
-static void find_parent(const char *path, char ret_parent[NNC_PATH_MAX]) {
-    const char *slash = strrchr(path, '/');
-    int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
-    snprintf(ret_parent, NNC_PATH_MAX, "%.*s", length, slash == NULL ? "." : path);
 }
 
 int nnc_output_commit(struct nnc_output *output, bool durable) {

@@ -33,6 +33,10 @@ struct nnc_output {
  * socket is there; *ret_output is closed then. */
 int nnc_output_open(struct nnc_vfs *vfs, const char *path, struct nnc_output *ret_output);
 
+/* Remove what killed processes left half-written of the file at path. What a living one writes,
+ * here or on another machine, stays: it holds a lock. Does what can be done, fails never. */
+void nnc_output_sweep(const char *path);
+
 /* True when both are open and write the same file, by whatever names. */
 bool nnc_output_is_same(const struct nnc_output *left, const struct nnc_output *right);
 

@@ -10,8 +10,8 @@
  * folder's time has the grain of the kernel's tick; a file added in the tick of the scan would not
  * move it.
  *
- * It does not notice a file rewritten in place in an unchanged folder: the loader meets another
- * size then and handles the sample as bad.
+ * It does not notice an image rewritten in place in an unchanged folder: the loader meets another
+ * size then and handles the sample as bad. A shard rewritten in place moves at least its ctime.
  * Source: git's "racy git" note has the same reasoning. */
 #include "coordinator/dataset_cache.h"
 
@@ -107,18 +107,32 @@ static bool read_file(const char *path, void **ret_bytes, size_t *ret_size) {
     return true;
 }
 
+static int64_t to_ns(struct timespec time) {
+    return time.tv_sec * SECOND_NS + time.tv_nsec;
+}
+
+struct nnc_index_watch nnc_cache_watch_file(const struct stat *status) {
+    return (struct nnc_index_watch){.mtime_ns = to_ns(status->st_mtim),
+                                    .ctime_ns = to_ns(status->st_ctim),
+                                    .inode = status->st_ino,
+                                    .size = (uint64_t)status->st_size};
+}
+
 static bool watch_holds(int root_fd, const char *name, const struct nnc_index_watch *watch) {
     struct stat status;
     int result = fstatat(root_fd, name[0] != '\0' ? name : ".", &status, AT_SYMLINK_NOFOLLOW);
     if (watch->size == NNC_INDEX_WATCH_ABSENT) {
         return result != 0 && errno == ENOENT;
     }
-    if (result != 0 ||
-        status.st_mtim.tv_sec * SECOND_NS + status.st_mtim.tv_nsec != watch->mtime_ns) {
+    if (result != 0) {
         return false;
     }
-    return S_ISDIR(status.st_mode) ||
-           (S_ISREG(status.st_mode) && (uint64_t)status.st_size == watch->size);
+    if (S_ISDIR(status.st_mode)) {
+        return to_ns(status.st_mtim) == watch->mtime_ns;
+    }
+    const struct nnc_index_watch now = nnc_cache_watch_file(&status);
+    return S_ISREG(status.st_mode) && now.mtime_ns == watch->mtime_ns &&
+           now.ctime_ns == watch->ctime_ns && now.inode == watch->inode && now.size == watch->size;
 }
 
 /* NULL when the index still describes what is in the root, else the name that changed. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Indexes kept between runs, one file a source: DIR/HASH.index, DIR is $XDG_CACHE_HOME or ~/.cache,
  * then nncoord/index. An index is taken back only when every folder and shard in its watch table
- * still has the time and size it had. A cache that cannot be read or written costs time, never an
- * error. */
+ * still is what it was: a folder by its time, a file by its times, size and inode. A cache that
+ * cannot be read or written costs time, never an error. */
 #ifndef NNC_COORDINATOR_DATASET_CACHE_H
 #define NNC_COORDINATOR_DATASET_CACHE_H
 
@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 /* Write the path of the source's cache file. wanted_dir: the directory, NULL = from the
  * environment,
@@ -23,6 +24,10 @@ bool nnc_cache_path(const char *wanted_dir, const struct nnc_data_source *source
  * Owner: *ret_bytes is the caller's, free() it. */
 bool nnc_cache_load(const char *path, const struct nnc_data_source *source, void **ret_bytes,
                     size_t *ret_size);
+
+/* What to watch of a regular file: all but its name. ctime moves also when somebody puts mtime back
+ * after rewriting the file, and the inode is another when a copy took its place. */
+struct nnc_index_watch nnc_cache_watch_file(const struct stat *status);
 
 /* Keep an index that was scanned from started_ns (CLOCK_REALTIME) on. Nothing is kept when a folder
  * or shard had changed just before, since a second change within the clock's grain would go unseen.

@@ -234,7 +234,7 @@ static void add_class_rows(struct nnc_index_builder *builder, const struct nnc_w
                            size_t label) {
     for (size_t i = 0; i < walk->dir_count; i++) {
         nnc_index_builder_add_watch(builder, nnc_pool_at(&walk->names, walk->dirs[i].name),
-                                    walk->dirs[i].mtime_ns, 0);
+                                    &(struct nnc_index_watch){.mtime_ns = walk->dirs[i].mtime_ns});
     }
     for (size_t i = 0; i < walk->file_count; i++) {
         nnc_index_builder_add_sample(
@@ -247,7 +247,8 @@ static void add_class_rows(struct nnc_index_builder *builder, const struct nnc_w
 
 static int build_index(const struct scan *scan, void **ret_bytes, size_t *ret_size) {
     struct nnc_index_builder *builder = nnc_index_builder_create(NNC_INDEX_FOLDER);
-    nnc_index_builder_add_watch(builder, scan->source->folder, scan->mtime_ns, 0);
+    nnc_index_builder_add_watch(builder, scan->source->folder,
+                                &(struct nnc_index_watch){.mtime_ns = scan->mtime_ns});
     for (size_t i = 0; i < scan->class_count; i++) {
         nnc_index_builder_add_class(builder, nnc_pool_at(&scan->names, scan->classes[i].name));
         add_class_rows(builder, &scan->classes[i].walk, i);

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "coordinator/dataset_cache.h"
 #include "coordinator/dataset_classes.h"
 #include "coordinator/dataset_parallel.h"
 #include "coordinator/dataset_shard.h"
@@ -29,8 +30,7 @@
 
 struct shard_file {
     struct nnc_shard shard;
-    uint64_t size;
-    int64_t mtime_ns;
+    struct nnc_index_watch state; /* when it was scanned */
 };
 
 struct scan {
@@ -108,10 +108,9 @@ static int scan_shard(void *context, size_t i) {
     }
     int code = S_ISREG(status.st_mode) ? 0 : nnc_fail(-NNC_E_FORMAT, "%s: not a file", path);
     if (code >= 0) {
-        file->size = (uint64_t)status.st_size;
-        file->mtime_ns = status.st_mtim.tv_sec * 1000000000ll + status.st_mtim.tv_nsec;
+        file->state = nnc_cache_watch_file(&status);
         const struct nnc_tar_source source = {
-            .name = path, .size = file->size, .read = read_fd, .context = &fd};
+            .name = path, .size = file->state.size, .read = read_fd, .context = &fd};
         code = nnc_shard_scan(&source, &file->shard);
     }
     close(fd);
@@ -315,12 +314,12 @@ static void add_classes(const struct scan *scan, struct nnc_index_builder *build
 
 /* A classes.txt that is changed, removed or added makes another index. */
 static void watch_names(const struct scan *scan, struct nnc_index_builder *builder) {
-    const struct stat *status = &scan->names_status;
     bool is_there = scan->names.text != NULL;
-    int64_t mtime_ns = status->st_mtim.tv_sec * 1000000000ll + status->st_mtim.tv_nsec;
+    const struct nnc_index_watch state =
+        is_there ? nnc_cache_watch_file(&scan->names_status)
+                 : (struct nnc_index_watch){.size = NNC_INDEX_WATCH_ABSENT};
     if (scan->is_labelled) {
-        nnc_index_builder_add_watch(builder, scan->names_path, is_there ? mtime_ns : 0,
-                                    is_there ? (uint64_t)status->st_size : NNC_INDEX_WATCH_ABSENT);
+        nnc_index_builder_add_watch(builder, scan->names_path, &state);
     }
 }
 
@@ -331,8 +330,8 @@ static int build_index(struct scan *scan, void **ret_bytes, size_t *ret_size) {
     for (size_t i = 0; i < scan->count; i++) {
         const struct shard_file *file = &scan->files[i];
         const char *name = nnc_data_source_name(scan->source, i);
-        nnc_index_builder_add_file(builder, name, file->size, file->mtime_ns);
-        nnc_index_builder_add_watch(builder, name, file->mtime_ns, file->size);
+        nnc_index_builder_add_file(builder, name, file->state.size, file->state.mtime_ns);
+        nnc_index_builder_add_watch(builder, name, &file->state);
         add_samples(scan, i, builder);
         if (file->shard.lacks_end) {
             nnc_log(NNC_LOG_WARN,

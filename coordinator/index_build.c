@@ -87,10 +87,10 @@ uint32_t nnc_index_builder_add_file(struct nnc_index_builder *builder, const cha
 }
 
 void nnc_index_builder_add_watch(struct nnc_index_builder *builder, const char *name,
-                                 int64_t mtime_ns, uint64_t size) {
+                                 const struct nnc_index_watch *state) {
     if (builder != NULL) {
-        struct nnc_index_watch row = {
-            .name = add_string(builder, name), .mtime_ns = mtime_ns, .size = size};
+        struct nnc_index_watch row = *state;
+        row.name = add_string(builder, name);
         table_append(builder, &builder->watched, &row, 1);
     }
 }

@@ -35,9 +35,9 @@ void nnc_index_builder_add_class(struct nnc_index_builder *builder, const char *
 uint32_t nnc_index_builder_add_file(struct nnc_index_builder *builder, const char *name,
                                     uint64_t size, int64_t mtime_ns);
 
-/* Append a directory (size 0) or file whose change voids the index. */
+/* Append a directory or file whose change voids the index. state: all but its name. */
 void nnc_index_builder_add_watch(struct nnc_index_builder *builder, const char *name,
-                                 int64_t mtime_ns, uint64_t size);
+                                 const struct nnc_index_watch *state);
 
 /* Append a sample. A name equal to the one before is stored once. */
 void nnc_index_builder_add_sample(struct nnc_index_builder *builder,

@@ -389,8 +389,9 @@ void nnc_process_describe_end(const struct nnc_process *process, const struct nn
         snprintf(ret_text, bytes, "was killed by signal %d (%s)%s%s", end->status,
                  strsignal(end->status), words[0] != '\0' ? "; its last words: " : "", words);
     } else {
+        bool failed = end->status != 0;
         snprintf(ret_text, bytes, "exited with status %d%s%s", end->status,
-                 words[0] != '\0' ? "; its last words: " : "", words);
+                 failed && words[0] != '\0' ? "; its last words: " : "", failed ? words : "");
     }
 }
 

@@ -75,7 +75,8 @@ bool nnc_process_read_log(struct nnc_process *process);
 /* Close descriptors and mappings; the process must have been reaped. */
 void nnc_process_finish(struct nnc_process *process);
 
-/* One sentence: "killed by signal 9 (Killed)", "exit status 2: text from its page". */
+/* One sentence: "was killed by signal 9 (Killed)", "failed: text from its page". Of a process that
+ * failed without leaving a text also the last line that it logged. */
 void nnc_process_describe_end(const struct nnc_process *process, const struct nnc_process_end *end,
                               char *ret_text, size_t bytes);
 

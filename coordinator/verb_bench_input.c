@@ -90,9 +90,10 @@ static void fill_outcome(struct outcome *outcome, uint64_t samples) {
     outcome->samples = samples;
     outcome->seconds = positive(run->trainer_seconds);
     outcome->images_per_s = (double)run->images / outcome->seconds;
-    /* Bytes and their time are both the coordinator's view. */
-    outcome->bytes_per_s = (double)run->measured.counter[NNC_COUNT_BYTES_READ] /
-                           positive((double)run->measured.at_ns * 1e-9);
+    /* Of the images taken, not of all that were made: some of these only filled the ring. */
+    double image_bytes =
+        made == 0 ? 0.0 : (double)run->measured.counter[NNC_COUNT_BYTES_READ] / (double)made;
+    outcome->bytes_per_s = image_bytes * outcome->images_per_s;
     outcome->epochs = samples == 0 ? 0.0 : (double)run->images / (double)samples;
     /* By the images that the loaders made meanwhile: that is what the time was spent on. */
     outcome->cpu_s_per_1000 = made == 0 ? 0.0 : 1000.0 * run->measured.cpu_seconds / (double)made;
@@ -133,12 +134,28 @@ static void format_shares(const struct outcome *outcome, char *ret_text, size_t 
     }
 }
 
+/* Bytes of files of which the kernel tells what is in memory. */
+static uint64_t seen_bytes(const struct nnc_page_cache *cache) {
+    return cache->bytes - cache->hidden_bytes;
+}
+
+static bool is_all_hidden(const struct nnc_page_cache *cache) {
+    return cache->hidden_bytes != 0 && seen_bytes(cache) == 0;
+}
+
+static void print_dropped(const struct nnc_page_cache *cache) {
+    fprintf(stderr, "cold: %" PRIu64 " files of %.1f MB dropped from the page cache", cache->files,
+            (double)cache->bytes * 1e-6);
+    if (!is_all_hidden(cache)) {
+        fprintf(stderr, ", %.1f MB of them are still in memory",
+                (double)cache->resident_bytes * 1e-6);
+    }
+    fputc('\n', stderr);
+}
+
 static void print_cache(const struct nnc_page_cache *cache, bool quiet) {
     if (!quiet) {
-        fprintf(stderr,
-                "cold: %" PRIu64 " files of %.1f MB dropped from the page cache, %.1f MB of "
-                "them are still in memory\n",
-                cache->files, (double)cache->bytes * 1e-6, (double)cache->resident_bytes * 1e-6);
+        print_dropped(cache);
     }
     if (cache->resident_bytes > cache->bytes / 10) {
         fprintf(stderr, "the file system keeps them there (tmpfs has no other place): these are "
@@ -245,6 +262,22 @@ static void print_outcome(const struct outcome *outcome) {
     print_bound(outcome);
 }
 
+static json_t *known_bytes(bool known, uint64_t bytes) {
+    return known ? json_integer((json_int_t)bytes) : json_null();
+}
+
+/* What print_cache() says. Pages are counted whole, so a little more may be in memory than files
+ * have. */
+static void add_cache(json_t *object, const struct nnc_page_cache *cache) {
+    bool known = !is_all_hidden(cache);
+    uint64_t seen = seen_bytes(cache), resident = cache->resident_bytes;
+    json_object_set_new(object, "dropped_bytes",
+                        known_bytes(known, resident < seen ? seen - resident : 0));
+    json_object_set_new(object, "resident_bytes", known_bytes(known, resident));
+    json_object_set_new(object, "hidden_bytes", known_bytes(true, cache->hidden_bytes));
+    json_object_set_new(object, "memory_bytes", known_bytes(true, cache->memory_bytes));
+}
+
 static json_t *outcome_object(const struct outcome *outcome) {
     const struct nnc_run_result *run = &outcome->run;
     const struct nnc_config *config = config_of(outcome);
@@ -270,8 +303,7 @@ static json_t *outcome_object(const struct outcome *outcome) {
     json_object_set_new(object, "bytes_read",
                         json_integer((json_int_t)run->measured.counter[NNC_COUNT_BYTES_READ]));
     if (cold) {
-        json_object_set_new(object, "resident_bytes",
-                            json_integer((json_int_t)outcome->cache.resident_bytes));
+        add_cache(object, &outcome->cache);
     }
     if (config->simulate_gpu > 0.0) {
         json_object_set_new(object, "au", json_real(run->utilisation));

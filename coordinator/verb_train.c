@@ -68,22 +68,32 @@ static json_t *train_object(const struct nnc_run_result *result, const struct nn
     return object;
 }
 
+/* The end of the line: how many images were not what the data set promises. */
+static void print_bad(const struct nnc_run_result *result) {
+    if (result->bad_samples != 0) {
+        fprintf(stderr, ", %" PRIu64 " bad images replaced or left out (bad-samples.jsonl)",
+                result->bad_samples);
+    }
+    fputc('\n', stderr);
+}
+
 static void print_train(const struct nnc_run_result *result, const struct nnc_rundir *rundir) {
     if (result->have_val) {
         fprintf(stderr,
                 "done: test accuracy %.2f %% (best %.2f %%), loss %.4f, %" PRIu32
-                " epoch%s, %" PRIu64 " step%s, %.1f s\n",
+                " epoch%s, %" PRIu64 " step%s, %.1f s",
                 100.0 * nnc_sums_acc1(&result->val), 100.0 * result->best_acc1,
                 nnc_sums_loss(&result->val), result->epochs, nnc_text_s(result->epochs),
                 result->steps, nnc_text_s(result->steps), result->seconds);
+        print_bad(result);
     } else if (!result->have_train) {
         fprintf(stderr, "nothing left to do after %" PRIu32 " epoch%s; --epochs asks for more\n",
                 result->epochs, nnc_text_s(result->epochs));
     } else {
-        fprintf(stderr,
-                "done: training loss %.4f, %" PRIu32 " epoch%s, %" PRIu64 " step%s, %.1f s\n",
+        fprintf(stderr, "done: training loss %.4f, %" PRIu32 " epoch%s, %" PRIu64 " step%s, %.1f s",
                 nnc_sums_loss(&result->train), result->epochs, nnc_text_s(result->epochs),
                 result->steps, nnc_text_s(result->steps), result->seconds);
+        print_bad(result);
     }
     fprintf(stderr, "files of this run: %s\n", rundir->path);
 }

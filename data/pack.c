@@ -141,9 +141,13 @@ static int run(struct pack *pack) {
         pack->shards[phase] = (samples + size - 1) / size;
         pack->samples += samples;
     }
+    int code = nnc_pack_dir_foreign(pack->dir, pack->part_name, pack->shards);
+    if (code < 0) {
+        return code;
+    }
     pack->start_ns = nnc_clock_ns();
-    int code = nnc_parallel_for(pack->shards[0] + pack->shards[1],
-                                nnc_scan_threads(pack->config->workers), pack_shard, pack);
+    code = nnc_parallel_for(pack->shards[0] + pack->shards[1],
+                            nnc_scan_threads(pack->config->workers), pack_shard, pack);
     if (pack->on_terminal) {
         print_progress(pack, nnc_clock_ns());
         fputc('\n', stderr);
@@ -154,8 +158,8 @@ static int run(struct pack *pack) {
 /* ---- around it ---- */
 
 static int open_pack(struct pack *pack, const struct nnc_config *config, const char *to) {
-    int code = nnc_pack_dir_check(config->data, to);
-    code = code < 0 ? code : nnc_pack_dir_check(config->val_data, to);
+    int code = nnc_pack_dir_apart(config->data, to);
+    code = code < 0 ? code : nnc_pack_dir_apart(config->val_data, to);
     code = code < 0 ? code
                     : nnc_dataset_open_config(config, NNC_DATASET_TRAIN | NNC_DATASET_VAL,
                                               &pack->dataset);

@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "base/output.h"
+#include "base/regular.h"
 #include "base/vfs.h"
 #include "coordinator/dataset_classes.h"
 #include "data/pack_image.h"
@@ -217,9 +218,15 @@ static int fail_other(const struct nnc_pack_dir *dir, const json_t *there, const
 static int compare_record(const struct nnc_pack_dir *dir, const json_t *record) {
     char path[NNC_PATH_MAX + 32];
     snprintf(path, sizeof(path), "%s/pack.json", dir->path);
-    json_t *there = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    int fd;
+    int code = nnc_regular_open(path, &fd);
+    if (code < 0) {
+        return nnc_fail_in(-NNC_E_USAGE, "%s cannot be gone on with", dir->path);
+    }
+    json_t *there = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL);
+    close(fd);
     renew_quality(there);
-    int code = json_equal(there, record) ? 0 : fail_other(dir, there, record);
+    code = json_equal(there, record) ? 0 : fail_other(dir, there, record);
     json_decref(there);
     return code;
 }
@@ -270,7 +277,7 @@ static bool is_beneath(const char *path, const char *directory) {
     return strncmp(path, directory, length) == 0 && (path[length] == '/' || path[length] == '\0');
 }
 
-int nnc_pack_dir_check(const char *from, const char *to) {
+int nnc_pack_dir_apart(const char *from, const char *to) {
     char source[PATH_MAX], place[PATH_MAX], target[PATH_MAX];
     struct stat status;
     if (from[0] == '\0' || realpath(from, source) == NULL || stat(source, &status) < 0 ||
@@ -338,6 +345,52 @@ int nnc_pack_dir_shard(const struct nnc_pack_dir *dir, const char *part, uint64_
     return length < 0 || length >= NNC_PATH_MAX - 40
                ? nnc_fail(-NNC_E_USAGE, "%s: the path is too long for a shard's name", dir->path)
                : 0;
+}
+
+/* Which shards there may be. */
+struct wanted {
+    const char *const *parts;
+    const uint64_t *counts;
+    char other[NAME_MAX + 1]; /* an archive that is none of them */
+};
+
+static bool is_shard(const struct wanted *wanted, const char *name) {
+    for (int i = 0; i < 2; i++) {
+        char same[NAME_MAX + 1];
+        const char *dash = strrchr(name, '-');
+        uint64_t number = dash != NULL ? strtoull(dash + 1, NULL, 10) : 0;
+        snprintf(same, sizeof(same), "%s-%06" PRIu64 ".tar", wanted->parts[i], number);
+        if (number < wanted->counts[i] && strcmp(same, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int find_other(void *context, const char *name) {
+    struct wanted *wanted = context;
+    if (ends_with(name, ".tar") && !is_shard(wanted, name)) {
+        snprintf(wanted->other, sizeof(wanted->other), "%s", name);
+        return 1;
+    }
+    return 0;
+}
+
+int nnc_pack_dir_foreign(const struct nnc_pack_dir *dir, const char *const parts[2],
+                         const uint64_t counts[2]) {
+    struct nnc_vfs *vfs = nnc_vfs_real();
+    struct wanted wanted = {.parts = parts, .counts = counts};
+    int code = vfs->ops->list(vfs, dir->path, find_other, &wanted);
+    if (code < 0) {
+        return nnc_fail(-NNC_E_USAGE, "%s: %s", dir->path, strerror(-code));
+    }
+    if (wanted.other[0] == '\0') {
+        return 0;
+    }
+    return nnc_fail(-NNC_E_USAGE,
+                    "%s/%s is no shard of this pack, but whoever reads %s would read it too; move "
+                    "it away, then pack again",
+                    dir->path, wanted.other, dir->path);
 }
 
 void nnc_pack_dir_close(struct nnc_pack_dir *dir) {

@@ -3,7 +3,8 @@
  *
  *   for each sample: read -> make the member -> append -> tell
  *   verifying: walk over the archive's members; an image's number says which sample it was made of;
- *   each sample must have come once, or its source be bad
+ *   each sample must have come once, or its source be bad; walk again beside the index, whose every
+ *   line must name the members that follow
  *
  * 1. All is done on the calling thread, with a source, a reader and a packer of its own, so shards
  *    can be made side by side without a lock.
@@ -11,13 +12,16 @@
  * 3. What an earlier run left out of a finished shard counts as bad again, so that going on ends as
  *    an undisturbed run does.
  * 4. A shard got its name when it was whole. If it is no longer as long as its index says,
- * something else changed it; it is not ours to delete, so it is refused.
+ * something else changed it; it is not ours to delete, so it is refused with the remedy.
+ * 5. Bad is what does not decode, or lies outside the data set. What the system refuses to read
+ * ends the run: it may be there tomorrow, and a finished shard is not made again.
  *
  * Does not: decide where shards lie or which samples they have (pack.c). */
 #include "data/pack_shard.h"
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/regular.h"
 #include "base/text.h"
 #include "coordinator/dataset_tar_reader.h"
 #include "data/shard_write.h"
@@ -102,6 +106,22 @@ static int read_source(struct work *work, uint64_t sample, struct nnc_pack_sourc
     return code;
 }
 
+/* Is the sample bad for good? Otherwise reading it failed for a reason that may pass. */
+static bool is_bad(int code) {
+    return code == -NNC_E_FORMAT || code == -EXDEV || code == -ELOOP;
+}
+
+/* End the run for a sample that could not be had. */
+static int fail_sample(const struct work *work, uint64_t sample, int code) {
+    char path[NNC_PATH_MAX], fault[512];
+    nnc_dataset_sample_path(work->shard->part, sample, path, sizeof(path));
+    snprintf(fault, sizeof(fault), "%s", nnc_error_text());
+    return nnc_fail(code,
+                    "%s cannot be read (%s), which does not make it a bad image; make it readable, "
+                    "or take it out of the data set and give --reindex, then pack again",
+                    path, fault);
+}
+
 static void tell_bad(const struct work *work, uint64_t sample) {
     char path[NNC_PATH_MAX];
     nnc_dataset_sample_path(work->shard->part, sample, path, sizeof(path));
@@ -148,8 +168,8 @@ static int add_sample(struct work *work, struct nnc_shard_writer *writer, uint64
     }
     code = read_source(work, sample, &source);
     code = code < 0 ? code : nnc_packer_make(work->packer, &source, &member);
-    if (code == -ENOMEM) {
-        return code;
+    if (code < 0 && !is_bad(code)) {
+        return fail_sample(work, sample, code);
     }
     if (code < 0) {
         tell_bad(work, sample);
@@ -228,7 +248,7 @@ static int compare_image(struct work *work, const struct nnc_tar_member *member,
     struct nnc_pack_source source;
     int code = read_source(work, sample, &source);
     if (code < 0) {
-        return code;
+        return is_bad(code) ? code : fail_sample(work, sample, code);
     }
     const struct nnc_pack_source packed = {.bytes = work->member, .size = (size_t)member->size};
     return nnc_packer_verify(work->packer, &source, &packed, sample);
@@ -279,12 +299,11 @@ static int verify_left_out(struct work *work, uint64_t sample) {
     code = read_source(work, sample, &source);
     code = code < 0 ? code : nnc_packer_make(work->packer, &source, &member);
     if (code < 0) {
-        return code == -ENOMEM ? code : 0;
+        return is_bad(code) ? 0 : fail_sample(work, sample, code);
     }
     char path[NNC_PATH_MAX];
     nnc_dataset_sample_path(work->shard->part, sample, path, sizeof(path));
-    return nnc_fail(-NNC_E_FORMAT, "%s.tar lacks the image %s; `rm %s.tar`, then pack again",
-                    work->shard->path, path, work->shard->path);
+    return nnc_fail(-NNC_E_FORMAT, "%s.tar lacks the image %s", work->shard->path, path);
 }
 
 static int verify_complete(struct work *work) {
@@ -295,10 +314,8 @@ static int verify_complete(struct work *work) {
         if ((work->seen[i] & SEEN_IMAGE) == 0) {
             code = verify_left_out(work, shard->first + i);
         } else if (has_label && (work->seen[i] & SEEN_LABEL) == 0) {
-            code = nnc_fail(-NNC_E_FORMAT,
-                            "%s.tar lacks the label of sample %" PRIu64
-                            "; `rm %s.tar`, then pack again",
-                            shard->path, shard->first + i, shard->path);
+            code = nnc_fail(-NNC_E_FORMAT, "%s.tar lacks the label of sample %" PRIu64, shard->path,
+                            shard->first + i);
         }
         if (code < 0) {
             return code;
@@ -307,26 +324,81 @@ static int verify_complete(struct work *work) {
     return 0;
 }
 
-static int verify(struct work *work, const char *path) {
+/* Open the archive's file; the caller closes archive->fd. */
+static int open_archive(const char *path, struct archive *archive, uint64_t *ret_size) {
+    struct stat status;
+    int code = nnc_regular_open(path, &archive->fd);
+    if (code >= 0 && fstat(archive->fd, &status) < 0) {
+        code = nnc_fail_errno("%s", path);
+    }
+    if (code < 0) {
+        return code;
+    }
+    *ret_size = (uint64_t)status.st_size;
+    return 0;
+}
+
+/* The archive's members in their order, each with its bytes and label. */
+static int verify_members(struct work *work, struct archive *archive,
+                          const struct nnc_tar_source *source) {
+    struct nnc_tar_member member;
+    int code = nnc_tar_open(source, &archive->reader);
+    while (code >= 0 && (code = nnc_tar_next(archive->reader, &member)) > 0) {
+        code = verify_member(work, archive, &member);
+    }
+    nnc_tar_close(archive->reader);
+    return code < 0 ? code : verify_complete(work);
+}
+
+/* The next member is the one that the index names here. */
+static int compare_place(struct archive *archive, const struct nnc_shard_place *place,
+                         const char *index) {
+    struct nnc_tar_member member;
+    int code = nnc_tar_next(archive->reader, &member);
+    if (code > 0 && strcmp(member.name, place->name) == 0 && member.offset == place->offset &&
+        member.size == place->size) {
+        return 0;
+    }
+    return code < 0 ? code
+                    : nnc_fail(-NNC_E_FORMAT, "%s does not tell where %s lies", index,
+                               code > 0 ? member.name : place->name);
+}
+
+/* The index names the archive's members, all and nothing else. */
+static int verify_index(struct archive *archive, const struct nnc_tar_source *source,
+                        const char *name) {
+    struct nnc_shard_index index = {.file = NULL};
+    struct nnc_shard_line line = {.places = 0};
+    struct nnc_tar_member rest;
+    archive->reader = NULL;
+    int code = nnc_tar_open(source, &archive->reader);
+    code = code < 0 ? code : nnc_shard_index_open(name, &index);
+    while (code >= 0 && (code = nnc_shard_index_next(&index, &line)) > 0) {
+        for (uint32_t i = 0; i < line.places && code >= 0; i++) {
+            code = compare_place(archive, &line.place[i], name);
+        }
+    }
+    if (code >= 0 && (code = nnc_tar_next(archive->reader, &rest)) > 0) {
+        code = nnc_fail(-NNC_E_FORMAT, "%s lacks the member %s", name, rest.name);
+    }
+    nnc_shard_index_close(&index);
+    nnc_tar_close(archive->reader);
+    return code;
+}
+
+static int verify(struct work *work, const char *path, const char *index) {
     work->seen = calloc(work->shard->count, 1);
     if (work->seen == NULL) {
         return nnc_fail(-ENOMEM, "%s: no memory to verify it", path);
     }
-    struct archive archive = {.fd = open(path, O_RDONLY | O_CLOEXEC)};
-    struct stat status;
-    if (archive.fd < 0 || fstat(archive.fd, &status) < 0) {
-        return nnc_fail_errno("%s", path);
+    struct archive archive = {.fd = -1};
+    struct nnc_tar_source source = {.name = path, .read = read_archive, .context = &archive};
+    int code = open_archive(path, &archive, &source.size);
+    code = code < 0 ? code : verify_members(work, &archive, &source);
+    code = code < 0 ? code : verify_index(&archive, &source, index);
+    if (archive.fd >= 0) {
+        close(archive.fd);
     }
-    const struct nnc_tar_source source = {
-        .name = path, .size = (uint64_t)status.st_size, .read = read_archive, .context = &archive};
-    struct nnc_tar_member member;
-    int code = nnc_tar_open(&source, &archive.reader);
-    while (code >= 0 && (code = nnc_tar_next(archive.reader, &member)) > 0) {
-        code = verify_member(work, &archive, &member);
-    }
-    code = code < 0 ? code : verify_complete(work);
-    nnc_tar_close(archive.reader);
-    close(archive.fd);
     return code;
 }
 
@@ -341,7 +413,7 @@ static int make(struct work *work) {
     }
     code = code < 0 ? code : nnc_shard_writer_finish(&writer);
     if (code >= 0 && shard->verify) {
-        code = verify(work, writer.tar.temp);
+        code = verify(work, writer.tar.temp, writer.idx.temp);
     }
     code = code < 0 ? code : nnc_shard_writer_commit(&writer);
     nnc_shard_writer_abandon(&writer);
@@ -368,11 +440,23 @@ static int check_there(const struct nnc_pack_shard *shard, uint64_t size,
                     shard->path, fault, shard->path);
 }
 
+/* Verify a shard that was there. What is wrong with it, making it again mends. */
+static int verify_there(struct work *work, const char *path) {
+    char index[NNC_PATH_MAX + 8], fault[NNC_ERROR_TEXT_MAX - 128];
+    snprintf(index, sizeof(index), "%s.idx", work->shard->path);
+    int code = verify(work, path, index);
+    if (code != -NNC_E_FORMAT) {
+        return code;
+    }
+    snprintf(fault, sizeof(fault), "%s", nnc_error_text());
+    return nnc_fail(code, "%s; `rm %s`, then pack again", fault, path);
+}
+
 static int go_over(struct work *work, const char *path, uint64_t size) {
     const struct nnc_pack_shard *shard = work->shard;
     struct nnc_shard_summary summary;
     int code = check_there(shard, size, &summary);
-    code = code >= 0 && shard->verify ? verify(work, path) : code;
+    code = code >= 0 && shard->verify ? verify_there(work, path) : code;
     if (code < 0) {
         return code;
     }

@@ -31,7 +31,8 @@ struct nnc_pack_shard {
 
 /* Make the shard, or leave it as it is when it is there, and verify it when asked to. Bad images
  * are logged and left out. A shard that was there must have the size that its index tells of.
- * Errors: of reading the source and writing the shard; -NNC_E_STOPPED; -NNC_E_FORMAT the shard that
+ * Errors: of reading the source, which end the run rather than make an image bad unless its bytes
+ * are what is wrong; of writing the shard; -NNC_E_STOPPED; -NNC_E_FORMAT the shard that
  * was there is damaged, with the remedy; it does not show what its sources show, or has not each
  * good one once, naming shard and member. Nothing half-written stays. */
 int nnc_pack_shard_make(const struct nnc_pack_shard *shard);

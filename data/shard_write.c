@@ -12,6 +12,7 @@
 #include "data/shard_write.h"
 
 #include "base/err.h"
+#include "base/regular.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -22,7 +23,7 @@
 
 enum {
     BLOCK = 512,
-    NAME_MAX_BYTES = 99,
+    NAME_MAX_BYTES = NNC_SHARD_NAME_MAX - 1,
     LINE_ROOM = 512,
     END_BYTES = 2 * BLOCK, /* behind the last member */
 };
@@ -127,40 +128,68 @@ static uint64_t padded(uint64_t size) {
     return (size + BLOCK - 1) / BLOCK * BLOCK;
 }
 
-/* Count a line in. Sizes that are no sizes wrap around: they fit no archive then. */
-static bool take_line(const char *line, struct nnc_shard_summary *summary) {
-    uint64_t offset, size, label_offset, label_size;
-    int fields =
-        sscanf(line, "%*31s %" SCNu64 " %" SCNu64 " %*99s cls %" SCNu64 " %" SCNu64 " %*99s",
-               &offset, &size, &label_offset, &label_size);
-    if ((fields != 2 && fields != 4) || line[strlen(line) - 1] != '\n') {
-        return false;
+int nnc_shard_index_open(const char *name, struct nnc_shard_index *ret_index) {
+    struct nnc_shard_index index = {.samples = 0};
+    char line[LINE_ROOM];
+    int code = nnc_regular_open_stream(name, &index.file);
+    if (code < 0) {
+        return code;
     }
-    summary->samples++;
-    summary->image_bytes += size;
-    /* Members follow each other, so the last one tells where the archive ends. */
-    summary->tar_bytes =
-        (fields == 4 ? label_offset + padded(label_size) : offset + padded(size)) + END_BYTES;
-    return true;
+    snprintf(index.name, sizeof(index.name), "%s", name);
+    if (fgets(line, sizeof(line), index.file) == NULL ||
+        sscanf(line, "v1.2 %" SCNu64, &index.samples) != 1) {
+        nnc_shard_index_close(&index);
+        return nnc_fail(-NNC_E_FORMAT, "%s is cut or is no index of a shard", name);
+    }
+    *ret_index = index;
+    return 0;
+}
+
+int nnc_shard_index_next(struct nnc_shard_index *index, struct nnc_shard_line *ret_line) {
+    char text[LINE_ROOM];
+    struct nnc_shard_line line = {.places = 0};
+    struct nnc_shard_place *image = &line.place[0], *label = &line.place[1];
+    if (fgets(text, sizeof(text), index->file) == NULL) {
+        return index->lines == index->samples ? 0
+                                              : nnc_fail(-NNC_E_FORMAT, "%s is cut", index->name);
+    }
+    /* Sizes that are no sizes wrap around: they fit no archive then. */
+    int fields = sscanf(text, "%*31s %" SCNu64 " %" SCNu64 " %99s cls %" SCNu64 " %" SCNu64 " %99s",
+                        &image->offset, &image->size, image->name, &label->offset, &label->size,
+                        label->name);
+    if ((fields != 3 && fields != 6) || text[strlen(text) - 1] != '\n' ||
+        index->lines++ == index->samples) {
+        return nnc_fail(-NNC_E_FORMAT, "%s is no index of a shard", index->name);
+    }
+    line.places = (uint32_t)fields / 3;
+    *ret_line = line;
+    return 1;
+}
+
+void nnc_shard_index_close(struct nnc_shard_index *index) {
+    if (index->file != NULL) {
+        fclose(index->file);
+        index->file = NULL;
+    }
 }
 
 int nnc_shard_index_read(const char *path, struct nnc_shard_summary *ret_summary) {
     struct nnc_shard_summary summary = {.tar_bytes = END_BYTES};
-    char name[NNC_PATH_MAX + 8], line[LINE_ROOM];
-    uint64_t samples = 0;
+    struct nnc_shard_index index = {.file = NULL};
+    struct nnc_shard_line line = {.places = 0};
+    char name[NNC_PATH_MAX + 8];
     snprintf(name, sizeof(name), "%s.idx", path);
-    FILE *file = fopen(name, "re");
-    if (file == NULL) {
-        return nnc_fail_errno("%s", name);
+    int code = nnc_shard_index_open(name, &index);
+    while (code >= 0 && (code = nnc_shard_index_next(&index, &line)) > 0) {
+        const struct nnc_shard_place *last = &line.place[line.places - 1];
+        summary.samples++;
+        summary.image_bytes += line.place[0].size;
+        /* Members follow each other, so the last one tells where the archive ends. */
+        summary.tar_bytes = last->offset + padded(last->size) + END_BYTES;
     }
-    bool good =
-        fgets(line, sizeof(line), file) != NULL && sscanf(line, "v1.2 %" SCNu64, &samples) == 1;
-    while (good && fgets(line, sizeof(line), file) != NULL) {
-        good = take_line(line, &summary);
-    }
-    fclose(file);
-    if (!good || summary.samples != samples) {
-        return nnc_fail(-NNC_E_FORMAT, "%s is cut or is no index of a shard", name);
+    nnc_shard_index_close(&index);
+    if (code < 0) {
+        return code;
     }
     *ret_summary = summary;
     return 0;

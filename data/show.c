@@ -17,7 +17,8 @@
  *   status      "ok", "replaced" or "bad"
  *
  * 1. Files that cannot be made are found out before the first sample is.
- * 2. Nothing gets its final name before everything is made.
+ * 2. Nothing gets its final name before everything is made. What a killed run left of the same
+ * files under other names goes.
  *
  * Does not: decide what a sample is (samples.c). */
 #include "data/verbs.h"
@@ -71,6 +72,12 @@ static int check_ending(const char *path) {
     return 0;
 }
 
+/* Begin a file, without what killed runs left of it. */
+static int open_output(const char *path, struct nnc_output *ret_output) {
+    nnc_output_sweep(path);
+    return nnc_output_open(nnc_vfs_real(), path, ret_output);
+}
+
 static int open_picture(struct show *show) {
     struct nnc_sheet_layout layout;
     const char *path = show->config->output;
@@ -84,7 +91,7 @@ static int open_picture(struct show *show) {
     if (code < 0) {
         return code;
     }
-    return nnc_output_open(nnc_vfs_real(), path[0] != '\0' ? path : "show.png", &show->png);
+    return open_output(path[0] != '\0' ? path : "show.png", &show->png);
 }
 
 static int open_array(struct show *show) {
@@ -99,8 +106,8 @@ static int open_array(struct show *show) {
         return nnc_fail(-NNC_E_USAGE, "--npy: the name is too long");
     }
     const uint64_t shape[4] = {show->count, show->info.side, show->info.side, show->info.channels};
-    int code = nnc_output_open(nnc_vfs_real(), path, &show->array);
-    code = code < 0 ? code : nnc_output_open(nnc_vfs_real(), lines_path, &show->lines);
+    int code = open_output(path, &show->array);
+    code = code < 0 ? code : open_output(lines_path, &show->lines);
     if (code >= 0 && (nnc_output_is_same(&show->array, &show->png) ||
                       nnc_output_is_same(&show->lines, &show->png) ||
                       nnc_output_is_same(&show->lines, &show->array))) {

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define NNC_INDEX_MAGIC   0x5844494343434e4eull /* "NNCCCIDX" */
-#define NNC_INDEX_VERSION 2u
+#define NNC_INDEX_VERSION 3u
 
 /* More classes than any data set has; larger numbers in labels are taken for damage. */
 #define NNC_INDEX_CLASSES_MAX (1u << 20)
@@ -65,6 +65,8 @@ struct nnc_index_file {
 struct nnc_index_watch {
     uint64_t name; /* relative to the root, "" is the root itself */
     int64_t mtime_ns;
+    int64_t ctime_ns; /* of a file; 0 for directories, which nobody rewrites in place */
+    uint64_t inode;   /* likewise */
     uint64_t size; /* of a file; 0 for directories; NNC_INDEX_WATCH_ABSENT: nothing of that name */
 };
 

@@ -44,7 +44,8 @@ struct nnc_image_sink {
      * 1, 2, 4 or 8. Its size is then divided by that and rounded up. NULL: by nothing. */
     uint32_t (*shrink)(void *context, uint32_t width, uint32_t height);
     /* The image has this size, reduced; put the rectangle that is needed into *ret_need, inside the
-     * image. Errors: negative ends the decoding with that code. */
+     * image. Called again, with the same size, when decoding begins anew: rows that came before
+     * count no more. Errors: negative ends the decoding with that code. */
     int (*begin)(void *context, uint32_t width, uint32_t height, struct nnc_box *ret_need);
     /* Rows [first, first + count) of the image, which lie inside the rectangle: pixels points at
      * the one in column need.left, u8 (count, need.width, channels), consecutive rows are stride
@@ -93,8 +94,9 @@ void nnc_image_destroy(struct nnc_image *image);
 /* Decode one image: JPEG, PNG, PNM (P5, P6) or BMP. The pixels equal those of PIL's
  * Image.open(...).convert("RGB" or "L"), save that 16-bit PNG keeps its high byte; EXIF is ignored.
  * When `whole` is false and the image is damaged outside the needed rectangle the damage may go
- * unseen. Errors: -NNC_E_FORMAT the image is bad (the text says why, without a path); -ENOMEM; or
- * what sink->begin said. Some rows may have been delivered before the error. */
+ * unseen. A restart index that does not fit the image makes a slice bad, but not the whole file.
+ * Errors: -NNC_E_FORMAT the image is bad (the text says why, without a path); -ENOMEM; or what
+ * sink->begin said. Some rows may have been delivered before the error. */
 int nnc_image_decode(struct nnc_image *image, const struct nnc_image_job *job,
                      struct nnc_image_report *ret_report);
 

@@ -4,8 +4,8 @@
  *
  *   header -> limits -> sink says what it needs -> start -> [skip rows above] -> rows -> stop below
  *
- * 1. libjpeg reports an error by longjmp out of error_exit. It lands in one place,
- * nnc_jpeg_decode(), which uses no local that changed after setjmp. Sinks never jump.
+ * 1. libjpeg reports an error by longjmp out of error_exit. It lands in one place, attempt(), which
+ * uses no local that changed after setjmp. Sinks never jump.
  * 2. libjpeg's own decoder is made anew for each image. It would keep Huffman and quantisation
  *    tables, and an image without its own would decode with those of whatever image came before.
  * 3. A file that ends early decodes to grey without an error in libjpeg. The two warnings that say
@@ -17,6 +17,8 @@
  * full decode.
  * 6. Of a restart-indexed file a small JPEG is put together (jpeg_restart.h) that stands in for the
  * whole one; its pixel (0, 0) is the image's (origin_left, origin_top).
+ * 7. An image is bad when it does not decode without its index: when the small JPEG is refused and
+ * the whole file is in hand, it is decoded once more as if it had none.
  *
  * Does not: read EXIF, apply ICC profiles, decode 12-bit samples.
  * Source: libjpeg.txt of libjpeg-turbo 2.1; reliability: dimension and scan bombs. */
@@ -53,6 +55,7 @@ struct nnc_jpeg {
     size_t rows_bytes;
     uint32_t first_column; /* of the decoded columns */
     uint32_t origin_top;
+    bool is_cut; /* the small JPEG stands in for the image in hand */
     struct nnc_jpeg_stitched stitched;
 };
 
@@ -320,6 +323,7 @@ static int begin_cut(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
     if (nnc_jpeg_restart_parse(job->bytes, job->size, total, &restart) == 0) {
         return 0;
     }
+    jpeg->is_cut = true;
     struct nnc_box need;
     struct nnc_jpeg_stitched *stitched = &jpeg->stitched;
     int code = nnc_image_check_size(restart.width, restart.height);
@@ -351,10 +355,10 @@ static int begin_cut(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
 }
 
 /* Everything that may jump. */
-static int decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job) {
+static int decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job, bool use_index) {
     struct jpeg_decompress_struct *cinfo = &jpeg->cinfo;
     struct nnc_box need;
-    int cut = job->whole ? 0 : begin_cut(jpeg, job, &need);
+    int cut = use_index ? begin_cut(jpeg, job, &need) : 0;
     int code = cut;
     if (cut == 0) {
         code = job->slice != NULL
@@ -390,8 +394,9 @@ static int decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job) {
     return code;
 }
 
-int nnc_jpeg_decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
-                    struct nnc_image_report *ret_report) {
+/* One attempt, with what jumps caught. */
+static int attempt(struct nnc_jpeg *jpeg, const struct nnc_image_job *job, bool use_index,
+                   struct nnc_image_report *ret_report) {
     int code;
     if (setjmp(jpeg->jump) != 0) {
         code = jpeg->code;
@@ -399,13 +404,23 @@ int nnc_jpeg_decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
         return code;
     }
     jpeg->errors.num_warnings = 0;
+    jpeg->is_cut = false;
     jpeg_destroy_decompress(&jpeg->cinfo);
     create_decoder(jpeg);
-    code = decode(jpeg, job);
+    code = decode(jpeg, job, use_index);
     if (code >= 0) {
         ret_report->warnings = (uint32_t)jpeg->errors.num_warnings;
     }
     jpeg_abort_decompress(&jpeg->cinfo);
+    return code;
+}
+
+int nnc_jpeg_decode(struct nnc_jpeg *jpeg, const struct nnc_image_job *job,
+                    struct nnc_image_report *ret_report) {
+    int code = attempt(jpeg, job, !job->whole, ret_report);
+    if (code == -NNC_E_FORMAT && jpeg->is_cut && job->slice == NULL) {
+        code = attempt(jpeg, job, false, ret_report);
+    }
     return code;
 }
 

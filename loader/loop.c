@@ -16,7 +16,8 @@
  *    recycling between is missed.
  * 5. A bad training sample gets a substitute, drawn for its place, so that all loaders agree; a bad
  *    validation sample is published without a label. Each failed delivery is one message. A sample
- *    in quarantine is a bad one that is not even read.
+ *    in quarantine is a bad one that is not even read. A slice that does not decode makes none: the
+ *    whole image is read then, since the index that told the slice may be what is wrong.
  * 6. STOP means this loader alone: it claims nothing more, publishes what it holds and ends. At the
  *    end of a run the slots are closed instead.
  *
@@ -147,6 +148,16 @@ static void submit(struct loop *loop, uint32_t tag) {
     nnc_reader_submit(loop->params->reader, &read);
 }
 
+/* Read all of a sample, whatever its head says. */
+static void submit_whole(struct loop *loop, uint32_t tag) {
+    struct work *work = &loop->work[tag];
+    work->head = 0;
+    work->slice_first = 0;
+    const struct nnc_read read = {
+        .tag = tag, .phase = work->place.phase, .sample = work->place.sample};
+    nnc_reader_submit(loop->params->reader, &read);
+}
+
 /* The head is there: read the slice that it asks for, or everything when it does not tell. */
 static void submit_rest(struct loop *loop, const struct nnc_read_done *done) {
     struct work *work = &loop->work[done->tag];
@@ -163,10 +174,10 @@ static void submit_rest(struct loop *loop, const struct nnc_read_done *done) {
         read.bytes = (uint32_t)range.bytes;
         read.keep = work->head;
         work->slice_first = range.first;
+        nnc_reader_submit(loop->params->reader, &read);
     } else {
-        work->head = 0;
+        submit_whole(loop, done->tag);
     }
-    nnc_reader_submit(loop->params->reader, &read);
 }
 
 static uint32_t free_tag(const struct loop *loop) {
@@ -327,6 +338,13 @@ static int finish_read(struct loop *loop, const struct nnc_read_done *done) {
         return 0;
     }
     int code = done->code < 0 ? done->code : make(loop, work, done);
+    if (code == -NNC_E_FORMAT && done->code >= 0 && work->head != 0) {
+        nnc_log(NNC_LOG_DEBUG, "sample %llu of phase %u: its slice is bad (%s), reading all of it",
+                (unsigned long long)work->place.sample, (unsigned)work->place.phase,
+                nnc_error_text());
+        submit_whole(loop, done->tag);
+        return 0;
+    }
     if (code < 0) {
         return replace_bad(loop, done->tag);
     }

@@ -18,7 +18,9 @@
  * reader.
  * 6. A folder's file that is to be fetched ahead is opened, advised and closed by linked entries
  * through a file slot of its own, since to open it here could take a round trip to a server. They
- * are silent but for the last, which comes whatever happened to the others and frees the slot.
+ * are silent but for the last, which frees the slot; advice that fails does not keep it from
+ * coming. An open that fails does: it silences the entries linked behind it, and frees the slot
+ * itself.
  *
  * Does not: register buffers (they grow; measured, it saves nothing: docs/loaders.md), use SQPOLL
  * (it would take a core). Source: io_uring_setup(2), io_uring_enter(2); liburing 2.3. */
@@ -39,7 +41,8 @@ enum operation {
     OP_READ,
     OP_CLOSE,
     OP_COUNT,
-    OP_ADVICE = OP_COUNT, /* told only when it failed, which nobody minds */
+    OP_ADVICE_OPEN = OP_COUNT, /* told only when it failed, and then nothing else is */
+    OP_ADVICE,                 /* told only when it failed, which nobody minds */
     OP_ADVICE_END,
 };
 
@@ -228,7 +231,7 @@ static void advise_file(struct reader_uring *reader, uint32_t place,
     const unsigned file = reader->base.params.depth + place;
     struct io_uring_sqe *sqe = get_entry(reader);
     io_uring_prep_openat2_direct(sqe, extent->fd, extent->path, &how_slot, file);
-    name_entry(sqe, place, OP_ADVICE, IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS);
+    name_entry(sqe, place, OP_ADVICE_OPEN, IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS);
     for (uint32_t i = 0; i < ADVICE_WINDOWS && i * NNC_READ_WINDOW < extent->bytes; i++) {
         sqe = get_entry(reader);
         io_uring_prep_fadvise(sqe, (int)file, i * NNC_READ_WINDOW, NNC_READ_WINDOW,
@@ -282,7 +285,7 @@ static void finish(struct reader_uring *reader, uint32_t tag) {
 static void complete(struct reader_uring *reader, const struct io_uring_cqe *cqe) {
     uint32_t tag = (uint32_t)(cqe->user_data >> 8);
     enum operation op = (enum operation)(cqe->user_data & 0xff);
-    if (op == OP_ADVICE || op == OP_ADVICE_END) {
+    if (op >= OP_ADVICE_OPEN) {
         assert(tag < ADVICE_MAX);
         reader->advising[tag] = reader->advising[tag] && op == OP_ADVICE;
         return;

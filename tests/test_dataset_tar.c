@@ -11,9 +11,12 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 TestSuite(dataset_tar, .init = fixture_begin, .fini = fixture_end);
 
@@ -640,6 +643,27 @@ Test(dataset_tar, shards_that_are_links_elsewhere_have_a_common_root) {
     fixture_link("../a/blob", "ab/2.tar");
     struct nnc_dataset *dataset = open_good("ab");
     expect_part(dataset, NNC_PHASE_TRAIN, "ab/1.tar/c.jpg 0 1\na/blob/a.jpg 0 1\n");
+    nnc_dataset_close(dataset);
+}
+
+Test(dataset_tar, the_cache_is_void_when_a_shard_changes_but_for_its_size_and_its_time) {
+    struct stat before;
+    put_sample("set/0.tar", "a", "1");
+    put_sample("set/1.tar", "b", "0");
+    fixture_age();
+    nnc_dataset_close(open_good("set"));
+    cr_assert_eq(stat(fixture_path("set/0.tar"), &before), 0);
+    usleep(50000); /* longer than the grain of the file system's clock */
+    struct stat folder;
+    cr_assert_eq(stat(fixture_path("set"), &folder), 0);
+    put_sample("set/0.tar", "a", "0");
+    const struct timespec times[2] = {before.st_atim, before.st_mtim};
+    const struct timespec folder_times[2] = {folder.st_atim, folder.st_mtim};
+    cr_assert_eq(utimensat(AT_FDCWD, fixture_path("set/0.tar"), times, 0), 0);
+    cr_assert_eq(utimensat(AT_FDCWD, fixture_path("set"), folder_times, 0), 0);
+    struct nnc_dataset *dataset = open_good("set");
+    cr_expect_not(dataset->parts[0].is_from_cache);
+    expect_part(dataset, NNC_PHASE_TRAIN, "0.tar/a.jpg 0 1\n1.tar/b.jpg 0 1\n");
     nnc_dataset_close(dataset);
 }
 

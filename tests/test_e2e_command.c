@@ -132,6 +132,15 @@ Test(command, bench_input_reports_rate_stages_and_what_bounds_it, .init = set_up
     command_free(&bench);
 }
 
+Test(command, loaders_that_ended_well_have_no_last_words, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct command bench = bench_input((const char *[]){"--bench-steps", "3", "-vv", NULL});
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_not_null(strstr(bench.err, "exited with status 0"), "%s", bench.err);
+    cr_assert_null(strstr(bench.err, "last words"), "%s", bench.err);
+    command_free(&bench);
+}
+
 Test(command, bench_input_shares_sum_to_one_hundred_percent, .init = set_up, .fini = tear_down,
      .timeout = 60) {
     struct command bench = bench_input((const char *[]){"--bench-epochs", "5", NULL});
@@ -235,7 +244,37 @@ Test(command, a_cold_bench_drops_the_files_and_reads_each_once, .init = set_up, 
     cr_assert_eq(json_number(bench.out, "warm_images"), 0);
     cr_assert_str_eq(json_text(bench.out, "cache", text, sizeof(text)), "cold");
     cr_assert_geq(json_number(bench.out, "resident_bytes"), 0);
+    cr_assert_geq(json_number(bench.out, "dropped_bytes"), 0);
+    cr_assert_eq(json_number(bench.out, "hidden_bytes"), 0, "the files are ours");
+    cr_assert_eq(json_number(bench.out, "memory_bytes"), 0);
     cr_assert_not_null(strstr(bench.err, "cold: 36 files of"), "%s", bench.err);
+    cr_assert_not_null(strstr(bench.err, "still in memory"), "%s", bench.err);
+    command_free(&bench);
+}
+
+Test(command, a_cold_bench_does_not_say_what_is_in_memory_of_files_that_do_not_let_it_see,
+     .init = set_up, .fini = tear_down, .timeout = 60) {
+    char opening[600];
+    if (geteuid() != 0) {
+        cr_skip_test("only root can leave files to somebody else");
+    }
+    snprintf(opening, sizeof(opening), "chmod -R a+rX %s && chmod a+w %s", scratch, scratch);
+    cr_assert_eq(system(opening), 0);
+    cr_assert_eq(setresuid(65534, 65534, 0), 0);
+    bool may_run = access(NNC_TEST_BUILD_DIR "/nncoord", X_OK) == 0;
+    struct command bench = {.pid = 0};
+    if (may_run) {
+        bench = bench_input((const char *[]){"--cache", "cold", NULL});
+    }
+    cr_assert_eq(setresuid(0, 0, 0), 0);
+    if (!may_run) {
+        cr_skip_test("nobody may not run the programs in this place");
+    }
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    cr_assert_not_null(strstr(bench.out, "\"resident_bytes\": null"), "%s", bench.out);
+    cr_assert_not_null(strstr(bench.out, "\"dropped_bytes\": null"), "%s", bench.out);
+    cr_assert_gt(json_number(bench.out, "hidden_bytes"), 0);
+    cr_assert_null(strstr(bench.err, "still in memory"), "%s", bench.err);
     command_free(&bench);
 }
 
@@ -267,6 +306,30 @@ Test(command, a_simulated_device_passes_when_it_is_slow_and_fails_when_nobody_co
     cr_assert_not_null(strstr(fast.err, "bound by"), "%s", fast.err);
     command_free(&slow);
     command_free(&fast);
+}
+
+/* Mean size of the training images' files. */
+static double mean_file_bytes(void) {
+    double sum = 0;
+    for (unsigned i = 0; i < 36; i++) {
+        char path[600];
+        struct stat status;
+        snprintf(path, sizeof(path), "%s/train/c%02u/%04u.jpg", jpeg_path, i / 12, i % 12);
+        cr_assert_eq(stat(path, &status), 0, "%s", path);
+        sum += (double)status.st_size;
+    }
+    return sum / 36;
+}
+
+Test(command, bytes_read_in_a_second_are_those_of_the_images_taken_not_of_filling_the_ring,
+     .init = set_up, .fini = tear_down, .timeout = 60) {
+    struct command bench =
+        bench_input((const char *[]){"--simulate-gpu", "20", "--bench-steps", "3", NULL});
+    cr_assert_eq(bench.status, 0, "%s", bench.err);
+    double bytes = json_number(bench.out, "bytes_per_s") / json_number(bench.out, "images_per_s");
+    cr_assert(bytes > 0.9 * mean_file_bytes() && bytes < 1.1 * mean_file_bytes(),
+              "%.0f bytes an image: %s", bytes, bench.out);
+    command_free(&bench);
 }
 
 /* Make the first files of a class bad. */

@@ -322,6 +322,51 @@ Test(e2e_pack, every_format_and_any_name_pack_and_train_the_same) {
     cr_assert_str_eq(packed, folder);
 }
 
+/* Turn the order of the sizes in a member's restart index round: their sum stays. */
+static void turn_index_round(const char *shard, const struct member *member) {
+    int fd = open(in_scratch(shard), O_RDWR);
+    uint8_t *bytes = malloc(member->size);
+    cr_assert(fd >= 0 && bytes != NULL);
+    cr_assert_eq(pread(fd, bytes, member->size, (off_t)member->offset), (ssize_t)member->size);
+    uint8_t *index = memmem(bytes, member->size, "nncrst1", 8);
+    cr_assert_not_null(index, "%s has no index", member->name);
+    size_t pieces = (size_t)index[18] << 8 | index[19];
+    for (size_t i = 0; i < pieces / 2; i++) {
+        uint8_t *left = index + 20 + 2 * i, *right = index + 20 + 2 * (pieces - 1 - i), kept[2];
+        memcpy(kept, left, 2);
+        memcpy(left, right, 2);
+        memcpy(right, kept, 2);
+    }
+    cr_assert_eq(pwrite(fd, bytes, member->size, (off_t)member->offset), (ssize_t)member->size);
+    free(bytes);
+    close(fd);
+}
+
+Test(e2e_pack, images_whose_restart_index_does_not_fit_are_good_to_check_show_and_training) {
+    static const char *const shards[] = {"packed/train-000000", "packed/train-000001"};
+    char folder_hash[65], hash[65], tar[64];
+    struct member members[8];
+    make_photos();
+    train_hash("photos", "folder", folder_hash);
+    pack("photos", "packed", "jpeg");
+    for (size_t s = 0; s < 2; s++) {
+        size_t count = read_index(shards[s], members, 8);
+        snprintf(tar, sizeof(tar), "%s.tar", shards[s]);
+        for (size_t i = 0; i < count; i++) {
+            turn_index_round(tar, &members[i]);
+        }
+    }
+    struct command check = command_run(scratch, "check", "packed", NULL);
+    cr_assert_eq(check.status, 0, "%s", check.err);
+    struct command show = command_run(scratch, "show", "packed", "--npy", "a.npy", "--json", NULL);
+    cr_assert_eq(show.status, 0, "%s", show.err);
+    cr_assert_eq(json_number(show.out, "replaced"), 0, "%s", show.err);
+    train_hash("packed", "from-shards", hash);
+    cr_assert_str_eq(hash, folder_hash);
+    command_free(&check);
+    command_free(&show);
+}
+
 /* --- the proof ------------------------------------------------------------------------------- */
 
 static void expect_found(const char *member) {
@@ -330,6 +375,8 @@ static void expect_found(const char *member) {
     cr_assert_neq(command.status, 0, "a damaged member passed");
     cr_assert_not_null(strstr(command.err, "packed/train-000001.tar"), "%s", command.err);
     cr_assert_not_null(strstr(command.err, member), "%s", command.err);
+    cr_assert_not_null(strstr(command.err, "`rm packed/train-000001.tar`, then pack again"), "%s",
+                       command.err);
     command_free(&command);
 }
 
@@ -376,6 +423,56 @@ Test(e2e_pack, verify_finds_a_sample_that_is_there_twice_or_not_at_all) {
     shift(shard, members[2].label_offset, 0, 'a' - '0', 10);
     expect_found("lacks the label of sample 7");
     shift(shard, members[2].label_offset, 0, '0' - 'a', 10);
+    pack("photos", "packed", "jpeg");
+}
+
+/* Replace a text in a small file by one of the same length. */
+static void put_instead(const char *name, const char *there, const char *instead) {
+    char text[4096] = "";
+    int fd = open(in_scratch(name), O_RDWR);
+    cr_assert(fd >= 0 && pread(fd, text, sizeof(text) - 1, 0) > 0);
+    const char *place = strstr(text, there);
+    cr_assert_not_null(place, "%s lacks %s", name, there);
+    cr_assert_eq(pwrite(fd, instead, strlen(instead), place - text), (ssize_t)strlen(instead));
+    close(fd);
+}
+
+Test(e2e_pack, verify_finds_an_index_that_does_not_tell_where_a_member_lies) {
+    static const char index[] = "packed/train-000001.idx";
+    struct member members[8];
+    char lines[3][2][200];
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    cr_assert_eq(read_index("packed/train-000001", members, 8), 5);
+    const struct member *member = &members[1];
+    for (int i = 0; i < 3; i++) { /* another offset, size, name */
+        for (int k = 0; k < 2; k++) {
+            snprintf(lines[i][k], sizeof(lines[i][k]), "jpg %" PRIu64 " %" PRIu64 " %s%.*s ",
+                     member->offset + (i == 0 && k == 1), member->size - (i == 1 && k == 1),
+                     i == 2 && k == 1 ? "1" : "0", (int)strlen(member->name) - 1, member->name + 1);
+        }
+        put_instead(index, lines[i][0], lines[i][1]);
+        expect_found("train-000001.idx does not tell where");
+        expect_found(member->name);
+        put_instead(index, lines[i][1], lines[i][0]);
+    }
+    pack("photos", "packed", "jpeg");
+}
+
+Test(e2e_pack, an_archive_that_is_no_shard_of_the_pack_is_refused) {
+    static const char *const names[] = {"packed/train-000003.tar", "packed/data-000000.tar",
+                                        "packed/train-1.tar", "packed/more.tar"};
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        cr_assert_eq(link(in_scratch("packed/train-000000.tar"), in_scratch(names[i])), 0);
+        struct command command =
+            command_run(scratch, "pack", "photos", "packed", "--shard-samples", "5", NULL);
+        cr_assert_eq(command.status, 2, "%s: %d %s", names[i], command.status, command.err);
+        cr_assert_not_null(strstr(command.err, names[i]), "%s", command.err);
+        command_free(&command);
+        cr_assert_eq(unlink(in_scratch(names[i])), 0);
+    }
     pack("photos", "packed", "jpeg");
 }
 
@@ -706,6 +803,36 @@ Test(e2e_pack, a_place_in_the_data_set_or_around_it_is_refused) {
     cr_expect_neq(access(in_scratch("photos/packed"), F_OK), 0);
 }
 
+/* Take a file away, or bring it back, so that the folder looks as it did. */
+static void move_unseen(const char *from, const char *to, const char *folder) {
+    struct stat before;
+    cr_assert_eq(stat(in_scratch(folder), &before), 0);
+    cr_assert_eq(rename(in_scratch(from), in_scratch(to)), 0);
+    const struct timespec times[2] = {before.st_atim, before.st_mtim};
+    cr_assert_eq(utimensat(AT_FDCWD, in_scratch(folder), times, 0), 0);
+}
+
+Test(e2e_pack, an_image_that_the_system_cannot_read_ends_the_run_and_is_packed_by_the_next) {
+    static const char name[] = "photos/train/c01/0002.jpg";
+    make_photos();
+    usleep(200000); /* the index of what changed just now is not kept */
+    pack("photos", "whole", "jpeg");
+    move_unseen(name, "kept.jpg", "photos/train/c01");
+    static const char *const places[] = {"packed", "whole"};
+    for (size_t i = 0; i < 2; i++) {
+        struct command command =
+            command_run(scratch, "pack", "photos", places[i], "--shard-samples", "5", "--max-bad",
+                        "1", "--verify", "--json", NULL);
+        cr_assert_eq(command.status, 1, "exit %d: %s", command.status, command.err);
+        cr_assert_not_null(strstr(command.err, "train/c01/0002.jpg"), "%s", command.err);
+        cr_assert_not_null(strstr(command.err, "cannot be read"), "%s", command.err);
+        command_free(&command);
+    }
+    move_unseen("kept.jpg", name, "photos/train/c01");
+    pack("photos", "packed", "jpeg");
+    assert_same_files("whole", "packed");
+}
+
 Test(e2e_pack, a_place_that_cannot_be_written_ends_with_status_2) {
     make_photos();
     static const char *const places[] = {"/proc/nothing/here", "/dev/null", "tiny.nn", "tiny.nn/x"};
@@ -713,6 +840,23 @@ Test(e2e_pack, a_place_that_cannot_be_written_ends_with_status_2) {
         struct command command = command_run(scratch, "pack", "photos", places[i], NULL);
         cr_assert_eq(command.status, 2, "%s: %d %s", places[i], command.status, command.err);
         cr_assert_not_null(strstr(command.err, places[i]), "%s: %s", places[i], command.err);
+        command_free(&command);
+    }
+}
+
+Test(e2e_pack, a_pipe_among_the_files_of_a_pack_is_named_and_not_waited_for) {
+    static const char *const names[] = {"packed/pack.json", "packed/train-000001.idx",
+                                        "packed/train-000001.tar"};
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        cr_assert_eq(rename(in_scratch(names[i]), in_scratch("kept")), 0);
+        cr_assert_eq(mkfifo(in_scratch(names[i]), 0600), 0);
+        struct command command = command_run(scratch, "pack", "photos", "packed", "--shard-samples",
+                                             "5", "--verify", NULL);
+        cr_assert_eq(command.status, 2, "%s: %d %s", names[i], command.status, command.err);
+        cr_assert_not_null(strstr(command.err, names[i]), "%s", command.err);
+        cr_assert_eq(rename(in_scratch("kept"), in_scratch(names[i])), 0);
         command_free(&command);
     }
 }

@@ -271,6 +271,7 @@ Test(survival, bad_images_are_replaced_and_listed_unless_the_budget_ends, .init 
     struct command command = run_damaged("replaced", "replace", "0.1");
     cr_assert_eq(command.status, 0, "%s", command.err);
     cr_assert_eq(json_number(command.out, "bad_samples"), 3);
+    cr_assert_not_null(strstr(strstr(command.err, "done: "), ", 3 bad images"), "%s", command.err);
     command_free(&command);
     snprintf(path, sizeof(path), "%s/replaced/bad-samples.jsonl", scratch);
     FILE *file = fopen(path, "r");

@@ -27,8 +27,8 @@ static struct blob folder_blob(void) {
     struct nnc_index_builder *builder = nnc_index_builder_create(NNC_INDEX_FOLDER);
     nnc_index_builder_add_class(builder, "cat");
     nnc_index_builder_add_class(builder, "dog");
-    nnc_index_builder_add_watch(builder, "", 5, 0);
-    nnc_index_builder_add_watch(builder, "cat", 6, 0);
+    nnc_index_builder_add_watch(builder, "", &(struct nnc_index_watch){.mtime_ns = 5});
+    nnc_index_builder_add_watch(builder, "cat", &(struct nnc_index_watch){.mtime_ns = 6});
     nnc_index_builder_add_sample(
         builder, &(struct nnc_index_entry){.name = "cat/a..b.jpg", .size = 10, .label = 0});
     nnc_index_builder_add_sample(

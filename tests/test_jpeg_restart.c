@@ -332,6 +332,35 @@ Test(jpeg_restart, an_index_that_does_not_fit_the_file_is_not_used) {
     fixture_free(&made);
 }
 
+/* Sizes of pieces in another order keep their sum, so only the data tells that they are wrong. */
+Test(jpeg_restart, an_image_whose_index_does_not_fit_its_data_decodes_as_if_it_had_none) {
+    struct fixture_file file = fixture_jpeg_write(&rows[2]);
+    uint32_t pieces;
+    struct fixture_file made = transcode(&file, &pieces);
+    struct nnc_jpeg_restart restart;
+    cr_assert_eq(nnc_jpeg_restart_parse(made.bytes, made.size, made.size, &restart), 1);
+    uint8_t *sizes = made.bytes + restart.segment_at + 4 + NNC_RESTART_FIXED;
+    for (uint32_t i = 0; i < pieces / 2; i++) {
+        uint32_t left = nnc_big16(sizes + 2 * (size_t)i);
+        uint32_t right = nnc_big16(sizes + 2 * (size_t)(pieces - 1 - i));
+        nnc_put_big16(sizes + 2 * (size_t)i, right);
+        nnc_put_big16(sizes + 2 * (size_t)(pieces - 1 - i), left);
+    }
+    cr_assert_eq(nnc_jpeg_restart_parse(made.bytes, made.size, made.size, &restart), 1);
+    const struct nnc_box box = {.left = 150, .top = 120, .width = 210, .height = 130};
+    struct fixture_pixels slice = {.box = box, .channels = 3}, part = slice;
+    struct fixture_pixels whole = {.channels = 3};
+    cr_assert_eq(decode_slice(&made, &slice), -NNC_E_FORMAT, "the slice alone cannot be right");
+    cr_assert_eq(fixture_decode(image, &made, false, &part), 0, "%s", nnc_error_text());
+    cr_assert_eq(fixture_decode(image, &file, true, &whole), 0);
+    cr_assert(equals(&part, &whole));
+    free(slice.data);
+    free(part.data);
+    free(whole.data);
+    fixture_free(&file);
+    fixture_free(&made);
+}
+
 /* Where libjpeg sees a marker alone and a parser sees a segment, they would read other frame
  * headers behind it. */
 Test(jpeg_restart, heads_that_could_be_read_in_two_ways_are_not_cut) {

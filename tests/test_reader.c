@@ -549,16 +549,29 @@ Test(reader, advice_past_the_page_cache_is_none) {
     }
 }
 
-Test(reader, advice_that_nobody_can_follow_is_forgotten) {
+Test(reader, advice_that_nobody_can_follow_is_forgotten_and_the_next_is_followed) {
     for (size_t i = 0; i < 4; i++) {
-        struct world world = make_advised(i / 2 == 1, false);
+        bool folder = i / 2 == 1;
+        struct world world = make_advised(folder, false);
+        const char *path = path_of(&world, "file");
         struct nnc_reader *reader = open_reader(&world, i % 2, 2);
-        for (int turn = 0; reader != NULL && turn < 100; turn++) {
+        for (int turn = 0; reader != NULL && turn < 40; turn++) {
             nnc_reader_advise(reader, NNC_PHASE_TRAIN, 2);
             read_other(reader);
+            usleep(1000);
+        }
+        bool drops = drop(path);
+        if (reader != NULL && drops) {
+            read_other(reader);
+            nnc_reader_advise(reader, NNC_PHASE_TRAIN, 0);
+            cr_expect(comes_into_memory(reader, path, folder ? 0 : ADVISED_OFFSET),
+                      "kind %zu, folder %d", i % 2, folder);
         }
         nnc_reader_close(reader);
         end(&world);
+        if (!drops) {
+            cr_skip_test("this file system keeps files in memory");
+        }
     }
 }
 

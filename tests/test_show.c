@@ -309,6 +309,7 @@ Test(show, mistakes_exit_with_2_and_a_remedy, .init = set_up, .fini = tear_down)
         {{"show", folder, "--output", "x.jsonl", "--npy", "x", NULL}, "give two names"},
         {{"show", folder, "--split", "test", NULL}, "none of train, val"},
         {{"show", folder, "--train-crop-size", "8192", "--count", "60", NULL}, "give --count"},
+        {{"show", folder, "--count", "0", NULL}, "1 to 100000000 images or auto expected"},
         {{"train", folder, "--output", "x", NULL}, "is --output-dir"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -406,6 +407,40 @@ Test(show, a_signal_leaves_no_file_behind, .init = set_up, .fini = tear_down) {
     cr_expect_null(result);
     cr_expect_eq(count_files(".npy") + count_files(".jsonl") + count_files(".png"), 0);
     cr_expect_eq(count_files(".tmp"), 0);
+}
+
+/* Kill a run that writes an array of some size. */
+static void kill_while_writing(const char *folder) {
+    const char *const arguments[] = {"show", folder, "--npy", "x.npy", "--train-crop-size",
+                                     "600",  NULL};
+    struct command command = command_start(scratch, false, arguments);
+    for (int i = 0; i < 5000 && count_files(".tmp") < 2; i++) {
+        usleep(1000);
+    }
+    pid_t child;
+    kill(find_descendants(command.pid, "", &child, 1) > 0 ? child : command.pid, SIGKILL);
+    kill(command.pid, SIGKILL);
+    command_wait(&command);
+    command_free(&command);
+}
+
+Test(show, what_a_killed_run_left_goes_with_the_next_and_what_another_one_writes_stays,
+     .init = set_up, .fini = tear_down) {
+    const char *folder = make_jpegs();
+    char path[400];
+    for (int i = 0; i < 20 && count_files(".tmp") < 2; i++) {
+        kill_while_writing(folder);
+    }
+    cr_assert_geq(count_files(".tmp"), 2, "no run was killed in time");
+    struct nnc_output writing;
+    snprintf(path, sizeof(path), "%s/x.npy", scratch);
+    cr_assert_eq(nnc_output_open(nnc_vfs_real(), path, &writing), 0);
+    struct command command =
+        command_run(scratch, "show", folder, "--npy", "x.npy", "--count", "3", NULL);
+    cr_assert_eq(command.status, 0, "%s", command.err);
+    cr_assert_eq(count_files(".tmp"), 1, "that of the output that is open");
+    cr_assert_eq(nnc_output_commit(&writing, false), 0, "%s", nnc_error_text());
+    command_free(&command);
 }
 
 Test(show, a_file_is_whole_or_not_there_whichever_call_fails, .init = set_up, .fini = tear_down) {
