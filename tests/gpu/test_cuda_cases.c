@@ -186,3 +186,72 @@ Test(cuda_cases, the_same_bits_in_every_order_and_with_graphs, .timeout = 600) {
         case_result_free(&wanted);
     }
 }
+
+/* Feed, step and update without waiting for anything. */
+static void queue_steps(struct nnc_case_model *model, uint64_t first, uint32_t count) {
+    const struct nnc_sgd sgd = {.lr = 0.01f, .momentum = 0.9f};
+    const struct nnc_feed feed = {model->images, model->sample_stride, model->labels};
+    struct nnc_executable *exe = model->executable[NNC_CASE_WHOLE];
+    for (uint64_t step = first; step < first + count; step++) {
+        const struct nnc_step_params params = {.step = step, .global_count = model->row->batch};
+        cr_assert_eq(model->ops->feed(exe, &feed), 0, "%s", nnc_error_text());
+        cr_assert_eq(model->ops->step(exe, &params), 0, "%s", nnc_error_text());
+        cr_assert_eq(model->ops->update(model->backend, &sgd), 0, "%s", nnc_error_text());
+    }
+}
+
+/* Compiling tries algorithms, which write weight gradients: none is left. */
+static void expect_no_gradients(struct nnc_case_model *model) {
+    for (uint32_t number = 0; number < model->graph->param_count; number++) {
+        const struct nnc_param *param = &model->graph->params[number];
+        float *values = calloc(param->count, sizeof(*values));
+        cr_assert_eq(model->ops->get(model->backend, NNC_STATE_GRADIENT, number, values), 0);
+        for (uint64_t place = 0; place < param->count; place++) {
+            cr_assert_eq(values[place], 0, "a gradient of %s is left", param->name);
+        }
+        free(values);
+    }
+}
+
+/* Steps, queued all at once; then a larger program is compiled, which moves the arena; then steps
+ * of the first program again. */
+static void run_with_larger_program(bool graphs, struct nnc_case_result *ret_result) {
+    cuda_case_configure("schedule=lazy", NNC_AMP_OFF);
+    case_device.graphs = graphs;
+    struct nnc_case_model model;
+    struct nnc_program *program = NULL;
+    struct nnc_executable *larger = NULL;
+    case_model_open(&nnc_backend_cuda, cuda_case_row("alexnet in small"), &model);
+    const struct nnc_program_params params = {model.graph, 4 * model.row->batch, true, 0};
+    *ret_result = (struct nnc_case_result){0};
+    cr_assert_eq(nnc_program_create(&params, &program), 0);
+    queue_steps(&model, 0, 4);
+    cr_assert_eq(model.ops->compile(model.backend, program, &larger), 0, "%s", nnc_error_text());
+    expect_no_gradients(&model);
+    queue_steps(&model, 4, 4);
+    struct nnc_metrics metrics;
+    cr_assert_eq(model.ops->device->finish(model.backend), 0, "%s", nnc_error_text());
+    cr_assert_eq(model.ops->poll(model.backend, &metrics), 0, "%s", nnc_error_text());
+    cr_expect_eq(metrics.count + metrics.left_out, 8 * model.row->batch);
+    *case_record(ret_result, 0, 1, "sum", "loss") = (float)metrics.loss_sum;
+    for (uint32_t number = 0; number < model.graph->param_count; number++) {
+        const struct nnc_param *param = &model.graph->params[number];
+        float *values = case_record(ret_result, 1, param->count, "trained", param->name);
+        cr_assert_eq(model.ops->get(model.backend, NNC_STATE_VALUE, number, values), 0);
+    }
+    model.ops->release(larger);
+    nnc_program_destroy(program);
+    case_model_close(&model);
+    cuda_case_expect_no_leak();
+}
+
+Test(cuda_cases, a_larger_program_may_be_compiled_while_steps_are_under_way, .timeout = 120) {
+    struct nnc_case_result wanted;
+    struct nnc_case_result got;
+    char text[400];
+    run_with_larger_program(false, &wanted);
+    run_with_larger_program(true, &got);
+    cr_expect(case_results_agree(&wanted, &got, 0, text, sizeof(text)), "%s", text);
+    case_result_free(&wanted);
+    case_result_free(&got);
+}

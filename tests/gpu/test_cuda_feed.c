@@ -120,22 +120,40 @@ Test(cuda_feed, a_batch_may_be_fed_before_the_last_one_is_done) {
     close_model();
 }
 
-/* Nobody waits between the batches: the device must order its own copies. */
-Test(cuda_feed, a_place_is_filled_again_only_when_it_was_read) {
-    static const char *const fakes[] = {"schedule=lazy", "schedule=random,seed=8"};
-    for (size_t number = 0; number < 2; number++) {
-        open_model(fakes[number]);
-        uint8_t *other = shifted_images(91);
-        cr_assert_eq(feed(model.images), 0);
-        float *wanted = evaluate();
-        for (int round = 0; round < 3; round++) {
-            cr_assert_eq(feed(other), 0);
-            cr_assert_eq(model.ops->evaluate(model.executable[NNC_CASE_EVAL]), 0);
+/* Metrics of the model's images with labels that begin at `first`; waited for where asked. */
+static void evaluate_labels(int32_t first, bool wait, struct nnc_metrics *ret_sum) {
+    uint8_t *images = shifted_images((uint8_t)(50 * first));
+    struct nnc_metrics metrics = {0};
+    for (uint32_t n = 0; n < model.row->batch; n++) {
+        model.labels[n] = (int32_t)((n + (uint32_t)first) % model.graph->classes);
+    }
+    cr_assert_eq(feed(images), 0, "%s", nnc_error_text());
+    cr_assert_eq(model.ops->evaluate(model.executable[NNC_CASE_EVAL]), 0, "%s", nnc_error_text());
+    if (wait) {
+        cr_assert_eq(model.ops->device->finish(model.backend), 0);
+        cr_assert_eq(model.ops->poll(model.backend, &metrics), 0);
+    }
+    ret_sum->loss_sum += metrics.loss_sum;
+    ret_sum->correct1 += metrics.correct1;
+    free(images);
+}
+
+Test(cuda_feed, a_place_is_filled_again_only_after_its_last_copy) {
+    static const char *const fakes[] = {"schedule=lazy", "schedule=random,seed=6"};
+    for (size_t which = 0; which < 2; which++) {
+        struct nnc_metrics wanted = {0};
+        struct nnc_metrics got = {0};
+        open_model(fakes[which]);
+        for (int32_t batch = 0; batch < 9; batch++) {
+            evaluate_labels(batch, true, &wanted);
         }
-        cr_assert_eq(feed(model.images), 0);
-        expect_logits(wanted);
-        free(wanted);
-        free(other);
+        for (int32_t batch = 0; batch < 9; batch++) {
+            evaluate_labels(batch, false, &got);
+        }
+        cr_assert_eq(model.ops->device->finish(model.backend), 0);
+        cr_assert_eq(model.ops->poll(model.backend, &got), 0);
+        cr_expect_float_eq(got.loss_sum, wanted.loss_sum, 1e-9 * wanted.loss_sum);
+        cr_expect_eq(got.correct1, wanted.correct1);
         close_model();
     }
 }

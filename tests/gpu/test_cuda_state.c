@@ -130,12 +130,12 @@ Test(cuda_state, padding_stays_zero_while_training) {
     }
 }
 
-/* Set the first trained parameter's gradient to infinity. */
-static void spoil_gradient(struct nnc_case_model *model) {
-    const struct nnc_param *param = &model->graph->params[0];
+/* Set a trained parameter's gradient to infinity. */
+static void spoil_gradient(struct nnc_case_model *model, uint32_t number) {
+    const struct nnc_param *param = &model->graph->params[number];
     float *values = calloc(param->count, sizeof(*values));
     values[param->count / 2] = INFINITY;
-    cr_assert_eq(model->ops->set(model->backend, NNC_STATE_GRADIENT, 0, values), 0);
+    cr_assert_eq(model->ops->set(model->backend, NNC_STATE_GRADIENT, number, values), 0);
     free(values);
 }
 
@@ -158,7 +158,7 @@ Test(cuda_state, an_overflow_in_fp16_skips_the_step_and_halves_the_scale) {
     cr_expect_eq(scale.scale, 65536);
     float before = first_value(&model);
     case_model_step(&model, NNC_CASE_WHOLE, 1);
-    spoil_gradient(&model);
+    spoil_gradient(&model, 0);
     cr_assert_eq(model.ops->update(model.backend, &sgd), 0);
     cr_assert_eq(device->finish(model.backend), 0);
     cr_assert_eq(device->get_scale(model.backend, &scale), 0);
@@ -175,6 +175,23 @@ Test(cuda_state, an_overflow_in_fp16_skips_the_step_and_halves_the_scale) {
     case_model_close(&model);
 }
 
+Test(cuda_state, an_overflow_in_any_parameter_skips_all_of_them) {
+    const struct nnc_sgd sgd = {.lr = 1, .weight_decay = {1, 1, 1}};
+    struct nnc_case_model model;
+    cuda_case_configure("schedule=lazy", NNC_AMP_FP16);
+    case_model_open(&nnc_backend_cuda, cuda_case_row(models[0]), &model);
+    float before = first_value(&model);
+    for (uint32_t param = 0; param < model.graph->param_count; param++) {
+        if (model.graph->params[param].kind != NNC_PARAM_BUFFER) {
+            cr_assert_eq(model.ops->zero_gradients(model.backend), 0);
+            spoil_gradient(&model, param);
+            cr_assert_eq(model.ops->update(model.backend, &sgd), 0);
+            cr_expect_eq(first_value(&model), before, "%s", model.graph->params[param].name);
+        }
+    }
+    case_model_close(&model);
+}
+
 Test(cuda_state, without_a_scale_a_gradient_that_is_not_finite_ends_the_run) {
     const struct nnc_sgd sgd = {.lr = 1};
     struct nnc_loss_scale scale = {.scale = 8};
@@ -185,7 +202,7 @@ Test(cuda_state, without_a_scale_a_gradient_that_is_not_finite_ends_the_run) {
     cr_assert_eq(model.ops->device->get_scale(model.backend, &scale), 0);
     cr_expect_eq(scale.scale, 1, "bf16 needs none");
     case_model_step(&model, NNC_CASE_WHOLE, 1);
-    spoil_gradient(&model);
+    spoil_gradient(&model, 0);
     float before = first_value(&model);
     cr_expect_eq(model.ops->update(model.backend, &sgd), 0, "it is only queued");
     cr_expect_eq(model.ops->device->finish(model.backend), -NNC_E_NUMERIC);

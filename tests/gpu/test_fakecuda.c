@@ -120,6 +120,7 @@ Test(fakecuda, legal_program_gives_equal_results_under_every_schedule) {
         OK(cudaMemcpyAsync(world.host, world.a, BYTES, cudaMemcpyDeviceToHost, world.compute));
         OK(cudaEventRecord(world.done, world.compute));
         while (cudaEventQuery(world.done) == cudaErrorNotReady) {
+            cudaGetLastError();
         }
         fakecuda_host_access(world.host, BYTES, false);
         for (int32_t k = 0; k < COUNT; k++) {
@@ -523,6 +524,21 @@ Test(fakecuda, hanging_operation_is_never_ready) {
     for (int i = 0; i < 100; i++) {
         cr_assert_eq(cudaEventQuery(world.done), cudaErrorNotReady);
     }
+    abandon_world(&world);
+}
+
+Test(fakecuda, not_ready_is_an_error_to_the_next_launch_until_it_is_read) {
+    struct world world;
+    open_world("schedule=eager,faults=scale:1:hang", &world);
+    fakecuda_record_violations(true);
+    launch(world.compute, world.a, world.b, "scale");
+    cr_assert_eq(cudaStreamQuery(world.compute), cudaErrorNotReady);
+    cr_expect_eq(cudaGetLastError(), cudaErrorNotReady);
+    launch(world.compute, world.a, world.b, "scale");
+    cr_assert_null(fakecuda_violation());
+    cr_assert_eq(cudaStreamQuery(world.compute), cudaErrorNotReady);
+    launch(world.compute, world.a, world.b, "scale");
+    assert_violation("scale: launched", "the last error is number 600");
     abandon_world(&world);
 }
 

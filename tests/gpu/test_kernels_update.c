@@ -14,7 +14,7 @@ enum {
 
 static const struct {
     uint32_t count, kind;
-} params[] = {{2 * NNC_GPU_CHUNK + 5, 0}, {1, 1}, {64, 2}, {13, 0}, {NNC_GPU_CHUNK, 0}, {300, 1}};
+} params[] = {{2 * NNC_GPU_CHUNK + 5, 0}, {1, 1}, {64, 2}, {15, 0}, {NNC_GPU_CHUNK, 0}, {300, 1}};
 
 enum {
     PARAM_COUNT = sizeof(params) / sizeof(params[0])

@@ -90,7 +90,7 @@ void fake_put_fault(enum fake_action action, int64_t ms) {
 cudaError_t fake_leave(cudaError_t code) {
     int64_t ms = 0;
     enum fake_action left = fake_take_fault(&ms);
-    if (code != cudaSuccess && code != cudaErrorNotReady) {
+    if (code != cudaSuccess) {
         last_error = code;
     }
     fake_unlock();
@@ -158,6 +158,13 @@ void fakecuda_host_access(const void *memory, size_t bytes, bool write) {
                        memory, bytes, user);
     }
     fake_unlock();
+}
+
+void fake_check_launch(const char *kernel) {
+    if (!sticky && last_error) {
+        fake_violation("%s: launched while the last error is number %d, which it takes for its own",
+                       kernel, (int)last_error);
+    }
 }
 
 cudaError_t fake_last_error(bool clear) {

@@ -248,6 +248,7 @@ void fakecuda_submit(void *stream, const struct fakecuda_range *ranges, size_t c
     const char *name = count ? ranges[0].kernel : "kernel";
     cudaStream_t real;
     cudaError_t code = enter_queueing(name, stream, &real);
+    fake_check_launch(name);
     struct fake_range *copy = calloc(count + 1, sizeof *copy);
     size_t kept = 0;
     for (size_t i = 0; i < count && copy; i++) {

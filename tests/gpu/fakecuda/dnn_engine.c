@@ -7,8 +7,9 @@
  *   2 not deterministic          5 does not finalise
  *                                6 deterministic, fp32 units only; the fallback list
  *
- * Engine 2 gives other bits each time; 3 and 4 differ from each other, so ranks that run different
- * engines show. Workspaces are overwritten with NaN, so two users of one at a time show. */
+ * To run engine 0 is a violation. Engine 2 gives other bits each time; 3 and 4 differ from each
+ * other, so ranks that run different engines show. Workspaces are overwritten with NaN, so two
+ * users of one at a time show. */
 #include "tests/gpu/fakecuda/dnn.h"
 #include "tests/gpu/fakecuda/fakecuda.h"
 
@@ -362,6 +363,10 @@ static cudnnStatus_t execute(cudnnHandle_t handle, const struct dnn_descriptor *
     execution->problem = plan->problem;
     execution->engine = &engines[plan->engine];
     cudnnStatus_t status = find_pointers(pack, execution);
+    if (status == CUDNN_STATUS_SUCCESS && engines[plan->engine].compiled) {
+        fake_violation("cudnnBackendExecute: engine %d compiles at run time, for seconds",
+                       (int)plan->engine);
+    }
     if (status == CUDNN_STATUS_SUCCESS && plan->engine == fake_settings()->failing_engine) {
         status = dnn_fail(CUDNN_STATUS_EXECUTION_FAILED, "engine %lld cannot run here",
                           (long long)plan->engine);

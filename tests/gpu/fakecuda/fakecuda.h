@@ -212,6 +212,10 @@ void fake_unlock(void);
 /* Remember the error for cudaGetLastError(), release the lock. */
 cudaError_t fake_leave(cudaError_t code);
 
+/* A launch of a kernel says what went wrong by cudaGetLastError(): an error that was left there,
+ * "not ready" too, is a violation. */
+void fake_check_launch(const char *kernel);
+
 /* The calling thread's last error, and forget it where asked. */
 cudaError_t fake_last_error(bool clear);
 
