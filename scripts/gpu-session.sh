@@ -224,9 +224,9 @@ steps() {
     step "doctor" 20 doctor.txt "$program" doctor
     step "selftest" 120 selftest.txt "$program" selftest --gpus all
     sanitize
-    step "bench gpu" 90 bench.txt "$program" bench gpu --compare
+    step "bench gpu" 90 bench.txt "$program" bench gpu --gpus 1 --model resnet50 --compare
     if [ "$gpus" -ge 2 ] || [ "$dry_run" = true ]; then
-        step "bench comm" 60 bench.txt "$program" bench comm
+        step "bench comm" 60 bench.txt "$program" bench comm --gpus all --model resnet50
     else
         skip "bench comm" "needs two GPUs, here is one"
     fi
