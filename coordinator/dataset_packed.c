@@ -13,6 +13,7 @@
 #include "base/config.h"
 #include "base/err.h"
 #include "coordinator/dataset.h"
+#include "coordinator/dataset_record.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -44,7 +45,11 @@ static bool read_record(const char *path, struct packed *ret_packed) {
     static const char *const names[] = {[NNC_PHASE_TRAIN] = "train", [NNC_PHASE_VAL] = "val"};
     char name[NNC_PATH_MAX + 16];
     snprintf(name, sizeof(name), "%s/pack.json", path);
-    json_t *record = json_load_file(name, JSON_REJECT_DUPLICATES, NULL);
+    json_t *record = NULL;
+    if (nnc_record_load(name, &record) < 0) {
+        nnc_error_clear();
+        return false;
+    }
     struct packed packed = {
         .shard_samples = (uint64_t)positive_integer(json_object_get(record, "shard_samples"))};
     bool known = packed.shard_samples != 0 && json_object_get(record, "format") != NULL;

@@ -16,9 +16,9 @@
 
 #include "base/err.h"
 #include "base/output.h"
-#include "base/regular.h"
 #include "base/vfs.h"
 #include "coordinator/dataset_classes.h"
+#include "coordinator/dataset_record.h"
 #include "data/pack_image.h"
 
 #include <errno.h>
@@ -218,13 +218,11 @@ static int fail_other(const struct nnc_pack_dir *dir, const json_t *there, const
 static int compare_record(const struct nnc_pack_dir *dir, const json_t *record) {
     char path[NNC_PATH_MAX + 32];
     snprintf(path, sizeof(path), "%s/pack.json", dir->path);
-    int fd;
-    int code = nnc_regular_open(path, &fd);
+    json_t *there;
+    int code = nnc_record_load(path, &there);
     if (code < 0) {
         return nnc_fail_in(-NNC_E_USAGE, "%s cannot be gone on with", dir->path);
     }
-    json_t *there = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL);
-    close(fd);
     renew_quality(there);
     code = json_equal(there, record) ? 0 : fail_other(dir, there, record);
     json_decref(there);

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/output.h"
 #include "base/text.h"
+#include "coordinator/dataset_record.h"
 #include "data/jpeg_write.h"
 #include "data/photo.h"
 #include "data/stop.h"
@@ -66,8 +67,12 @@ static int look_at(void *context, const char *name) {
 /* Does the record of an earlier run say the same, and no larger a set? */
 static int compare_record(const struct synth *synth, const char *path) {
     json_int_t seed = -1, classes = -1, count = -1;
-    json_t *there = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
-    int code =
+    json_t *there;
+    int code = nnc_record_load(path, &there);
+    if (code < 0) {
+        return nnc_fail_in(-NNC_E_USAGE, "%s cannot be gone on with", synth->directory);
+    }
+    code =
         json_unpack(there, "{s:I, s:I, s:I}", "seed", &seed, "classes", &classes, "count", &count);
     json_decref(there);
     if (code < 0) {

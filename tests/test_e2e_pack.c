@@ -861,6 +861,22 @@ Test(e2e_pack, a_pipe_among_the_files_of_a_pack_is_named_and_not_waited_for) {
     }
 }
 
+Test(e2e_pack, a_pipe_in_the_place_of_a_record_is_not_waited_for) {
+    make_photos();
+    pack("photos", "packed", "jpeg");
+    cr_assert_eq(unlink(in_scratch("packed/pack.json")), 0);
+    cr_assert_eq(mkfifo(in_scratch("packed/pack.json"), 0600), 0);
+    struct command command = command_run(scratch, "check", "packed", NULL);
+    cr_expect_eq(command.status, 0, "exit %d: %s", command.status, command.err);
+    command_free(&command);
+    make_folder("synth");
+    cr_assert_eq(mkfifo(in_scratch("synth/synth.json"), 0600), 0);
+    command = command_run(scratch, "bench", "synth", "synth", "--count", "1", NULL);
+    cr_expect_eq(command.status, 2, "exit %d: %s", command.status, command.err);
+    cr_expect_not_null(strstr(command.err, "not a regular file"), "%s", command.err);
+    command_free(&command);
+}
+
 Test(e2e_pack, a_full_device_ends_with_status_74_and_nothing_half_written) {
     make_photos();
     make_folder("small");
