@@ -158,7 +158,7 @@ static uint64_t gradient_bytes(const struct bench *bench) {
 }
 
 static int measure_all(struct bench *bench) {
-    const struct nnc_device_ops *device = nnc_engine_ops(bench->trainer->params.engine)->device;
+    const struct nnc_device_ops *device = trainer_device(bench->trainer);
     uint64_t bytes = gradient_bytes(bench);
     int code = device == NULL ? measure_sizes(bench) : 0;
     code = code < 0 ? code : measure(bench, NNC_COMM_ALONE, step_alone, 0);
@@ -172,7 +172,7 @@ static int measure_all(struct bench *bench) {
 int trainer_run_bench_comm(struct nnc_trainer *trainer) {
     struct trainer_synthetic batch;
     struct bench bench = {.trainer = trainer, .repeats = trainer->setup->config.bench_steps};
-    bool on_host = nnc_engine_ops(trainer->params.engine)->device == NULL;
+    bool on_host = trainer_device(trainer) == NULL;
     uint64_t began_ns = nnc_clock_ns();
     bench.repeats = bench.repeats == 0 ? REPEATS : bench.repeats;
     bench.repeats = bench.repeats < REPEATS_MAX ? bench.repeats : REPEATS_MAX;

@@ -67,11 +67,6 @@ static int write_audit(const struct nnc_trainer *trainer, const struct nnc_batch
     return 0;
 }
 
-static const struct nnc_device_ops *device_of(const struct nnc_trainer *trainer) {
-    const struct nnc_engine *engine = trainer->params.engine;
-    return engine == NULL ? NULL : nnc_engine_ops(engine)->device;
-}
-
 /* Give back the slots of batches that the device has copied. */
 static int give_back_copied(struct nnc_trainer *trainer) {
     uint64_t copied = 0;
@@ -79,7 +74,7 @@ static int give_back_copied(struct nnc_trainer *trainer) {
     if (trainer->held_count == 0) {
         return 0;
     }
-    int code = device_of(trainer)->fed(nnc_engine_backend(trainer->params.engine), &copied);
+    int code = trainer_device(trainer)->fed(nnc_engine_backend(trainer->params.engine), &copied);
     while (code == 0 && done < trainer->held_count && trainer->held[done].feed <= copied) {
         trainer_give_back(trainer, &trainer->held[done++].batch);
     }
@@ -165,7 +160,7 @@ void trainer_give_back(struct nnc_trainer *trainer, const struct nnc_batch *batc
 /* In the order of batches; feed 0: the batch was not fed. */
 static int give_back_fed(struct nnc_trainer *trainer, const struct nnc_batch *batch,
                          uint64_t feed) {
-    if (device_of(trainer) == NULL) {
+    if (trainer_device(trainer) == NULL) {
         trainer_give_back(trainer, batch);
         return 0;
     }
@@ -348,7 +343,7 @@ struct nnc_train_metrics trainer_training_sums(const struct nnc_trainer *trainer
 }
 
 int trainer_settle(struct nnc_trainer *trainer) {
-    const struct nnc_device_ops *device = device_of(trainer);
+    const struct nnc_device_ops *device = trainer_device(trainer);
     if (device == NULL) {
         return 0;
     }
@@ -639,7 +634,7 @@ void nnc_trainer_destroy(struct nnc_trainer *trainer) {
         return;
     }
     if (trainer->pinned != NULL) {
-        device_of(trainer)->unpin(nnc_engine_backend(trainer->params.engine), trainer->pinned);
+        trainer_device(trainer)->unpin(nnc_engine_backend(trainer->params.engine), trainer->pinned);
     }
     free(trainer->audit);
     free(trainer->logits);

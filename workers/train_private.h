@@ -70,6 +70,12 @@ static inline int trainer_send(struct nnc_trainer *trainer, enum nnc_message_typ
     return trainer->params.link.ops->send(trainer->params.link.context, type, body, bytes, NULL, 0);
 }
 
+/* The part of the backend's table that devices have; NULL on the CPU and without a model. */
+static inline const struct nnc_device_ops *trainer_device(const struct nnc_trainer *trainer) {
+    const struct nnc_engine *engine = trainer->params.engine;
+    return engine == NULL ? NULL : nnc_engine_ops(engine)->device;
+}
+
 /* ---- train.c ---- */
 
 /* Wait for the batch with number trainer->seq and write its audit lines; *ret_place says what it

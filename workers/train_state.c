@@ -221,7 +221,7 @@ static int find_place(struct nnc_trainer *trainer) {
 }
 
 static int restore_loss_scale(struct nnc_trainer *trainer) {
-    const struct nnc_device_ops *device = nnc_engine_ops(trainer->params.engine)->device;
+    const struct nnc_device_ops *device = trainer_device(trainer);
     const struct nnc_loss_scale scale = {.scale = trainer->state.loss_scale,
                                          .good_steps = trainer->state.loss_scale_steps};
     return device == NULL || scale.scale == 0
@@ -261,7 +261,7 @@ int trainer_join_devices(struct nnc_trainer *trainer, const struct nnc_device_op
 }
 
 static int prepare_device(struct nnc_trainer *trainer) {
-    const struct nnc_device_ops *device = nnc_engine_ops(trainer->params.engine)->device;
+    const struct nnc_device_ops *device = trainer_device(trainer);
     struct nnc_backend *backend = nnc_engine_backend(trainer->params.engine);
     if (device == NULL) {
         return 0;
@@ -326,7 +326,7 @@ bool trainer_is_stored(const struct nnc_trainer *trainer) {
 
 /* Loss scaling belongs to the state of a run on a device. */
 static int keep_loss_scale(struct nnc_trainer *trainer) {
-    const struct nnc_device_ops *device = nnc_engine_ops(trainer->params.engine)->device;
+    const struct nnc_device_ops *device = trainer_device(trainer);
     struct nnc_loss_scale scale;
     if (device == NULL) {
         return 0;
