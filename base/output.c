@@ -86,7 +86,7 @@ static int make_temporary(const struct nnc_output *output) {
             return fd;
         }
         output->vfs->ops->close(output->vfs, fd);
-        nnc_clock_sleep_until_ns(nnc_clock_ns() + LOCK_WAIT_NS);
+        nnc_clock_sleep_ns(LOCK_WAIT_NS);
     }
 }
 

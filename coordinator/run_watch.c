@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "ipc/gpus.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -141,16 +142,6 @@ void nnc_run_add_place(const struct nnc_run_state *run, uint32_t child, char *wo
     snprintf(words + used, bytes - used, " (%s)", place);
 }
 
-/* The plan chose among these devices. */
-static const struct nnc_device_info *device_of(const struct nnc_devices *devices, int32_t ordinal) {
-    uint32_t place = 0;
-    while (devices->item[place].ordinal != (uint32_t)ordinal) {
-        place++;
-        assert(place < devices->count);
-    }
-    return &devices->item[place];
-}
-
 void nnc_run_watch_gpus(struct nnc_run_state *run, const struct nnc_devices *devices) {
     if (run->plan.device[0] < 0) {
         return;
@@ -159,7 +150,8 @@ void nnc_run_watch_gpus(struct nnc_run_state *run, const struct nnc_devices *dev
         nnc_log(NNC_LOG_INFO, "load and memory of GPUs are not shown: %s", nnc_error_text());
     }
     for (uint32_t rank = 0; rank < run->plan.ranks; rank++) {
-        const struct nnc_device_info *device = device_of(devices, run->plan.device[rank]);
+        const struct nnc_device_info *device = nnc_gpus_find(devices, run->plan.device[rank]);
+        assert(device != NULL); /* the plan chose among these */
         run->peak_flops += device->peak_flops;
         if (run->nvml != NULL && nnc_nvml_watch(run->nvml, device->bus) < 0) {
             nnc_log(NNC_LOG_INFO, "not shown: %s", nnc_error_text());

@@ -68,12 +68,8 @@ static int take_listed(const struct nnc_devices *devices, const char *list, int3
     for (const char *at = list; *at != '\0'; at += *at == ',') {
         char *end;
         unsigned long number = strtoul(at, &end, 10);
-        bool there = false;
         assert(end != at && count < NNC_MAX_RANKS); /* the option's check saw to it */
-        for (uint32_t i = 0; i < devices->count; i++) {
-            there = there || devices->item[i].ordinal == number;
-        }
-        if (!there) {
+        if (nnc_gpus_find(devices, (int32_t)number) == NULL) {
             return nnc_fail(-NNC_E_USAGE,
                             "--gpus %s: there is no GPU %lu; this machine has 0 to %" PRIu32, list,
                             number, devices->count - 1);
@@ -100,6 +96,15 @@ int nnc_gpus_choose(const struct nnc_config *config, const struct nnc_devices *d
         return take_first(devices, (uint32_t)atoi(config->gpus), ret_ordinals);
     }
     return take_listed(devices, config->gpus, ret_ordinals);
+}
+
+const struct nnc_device_info *nnc_gpus_find(const struct nnc_devices *devices, int32_t ordinal) {
+    for (uint32_t i = 0; i < devices->count; i++) {
+        if ((int32_t)devices->item[i].ordinal == ordinal) {
+            return &devices->item[i];
+        }
+    }
+    return NULL;
 }
 
 void nnc_gpus_describe(const struct nnc_device_info *device, char *ret_text, size_t bytes) {

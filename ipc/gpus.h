@@ -19,6 +19,9 @@ bool nnc_gpus_wanted(const struct nnc_config *config);
 int nnc_gpus_choose(const struct nnc_config *config, const struct nnc_devices *devices,
                     int32_t *ret_ordinals);
 
+/* The device with this number, or NULL. It stays the list's. */
+const struct nnc_device_info *nnc_gpus_find(const struct nnc_devices *devices, int32_t ordinal);
+
 /* "NVIDIA H100 80GB HBM3, 79 GiB, sm_90": what people want to know of one. */
 void nnc_gpus_describe(const struct nnc_device_info *device, char *ret_text, size_t bytes);
 

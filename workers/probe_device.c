@@ -29,11 +29,7 @@ static int open_gpus(const struct nnc_config *config, struct nnc_probe *probe) {
     probe->count = probe->ranks = (uint32_t)count;
     for (uint32_t number = 0; number < probe->count; number++) {
         char words[80];
-        for (uint32_t i = 0; i < devices.count; i++) {
-            if (devices.item[i].ordinal == (uint32_t)ordinals[number]) {
-                probe->info[number] = devices.item[i];
-            }
-        }
+        probe->info[number] = *nnc_gpus_find(&devices, ordinals[number]);
         nnc_gpus_describe(&probe->info[number], words, sizeof(words));
         snprintf(probe->title[number], sizeof(probe->title[number]), "GPU %" PRId32 ": %s",
                  ordinals[number], words);

@@ -4,13 +4,13 @@
  * on samples of its own, and compares losses, weights and momentum.
  *
  * Samples lie in two slots as in the ring: a slot is written again when fed() has counted it. */
+#include "base/clock.h"
 #include "base/err.h"
 #include "workers/selftest_private.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum {
     STEPS = 6,
@@ -33,11 +33,10 @@ static void fill_slot(uint8_t *slot, size_t bytes, uint32_t step) {
 
 /* A slot whose samples the device has: the feed of SLOTS steps before is over. */
 static int wait_for_slot(const struct nnc_case_model *model, uint32_t step) {
-    const struct timespec pause = {.tv_nsec = 100000};
     uint64_t fed = 0;
     int code = model->ops->device->fed(model->backend, &fed);
     while (code >= 0 && step >= SLOTS && fed + SLOTS <= step) {
-        nanosleep(&pause, NULL);
+        nnc_clock_sleep_ns(100000);
         code = model->ops->device->fed(model->backend, &fed);
     }
     return code;

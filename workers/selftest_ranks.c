@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     PATIENCE_MS = 2000,  /* of a rank in the drill */
@@ -130,14 +129,13 @@ static int step_together(struct rank *rank) {
 }
 
 static int wait_until(const struct rank *rank, const atomic_uint *counter, uint32_t wanted) {
-    const struct timespec pause = {.tv_nsec = 1000000};
     uint64_t until_ns = nnc_clock_ns() + (uint64_t)(DEADLINE_MS + LEAVING_MS) * 1000000;
     /* Relaxed: only the number counts. */
     while (atomic_load_explicit(counter, memory_order_relaxed) < wanted) {
         if (nnc_clock_ns() > until_ns) {
             return nnc_fail(-NNC_E_COMM, "rank %u waited too long for the others", rank->number);
         }
-        nanosleep(&pause, NULL);
+        nnc_clock_sleep_ns(1000000);
     }
     return 0;
 }

@@ -34,12 +34,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
     WAIT_SLICE_MS = 100,
     COPY_SLICE_MS = 1, /* while a device is still copying batches */
+    COPY_PAUSE_NS = 200000,
     AUDIT_LINE_MAX = 128,
 };
 
@@ -87,8 +87,7 @@ static int give_back_copied(struct nnc_trainer *trainer) {
 static int free_slot(struct nnc_trainer *trainer) {
     int code = give_back_copied(trainer);
     while (code == 0 && trainer->held_count == trainer->setup->geometry.slots) {
-        const struct timespec pause = {.tv_nsec = 200000};
-        nanosleep(&pause, NULL);
+        nnc_clock_sleep_ns(COPY_PAUSE_NS);
         trainer_beat(trainer, NNC_DOING_DATA);
         code = give_back_copied(trainer);
     }
