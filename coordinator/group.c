@@ -175,7 +175,7 @@ void nnc_group_begin(struct nnc_group *group, const struct nnc_group_params *par
         bool loader = i >= params->trainers;
         group->child[i] = (struct nnc_group_child){
             .role = loader ? NNC_ROLE_LOADER : NNC_ROLE_TRAINER,
-            .number = loader ? i - params->trainers : i,
+            .number = loader ? i - params->trainers : params->first_rank + i,
             .wanted = i < params->trainers + params->loaders,
             .deadline_ns = UINT64_MAX,
             .respawn_ns = UINT64_MAX,

@@ -88,6 +88,7 @@ struct nnc_actions {
 
 struct nnc_group_params {
     uint32_t trainers, loaders;
+    uint32_t first_rank;  /* of the trainers; they are numbered over all machines */
     uint32_t loaders_max; /* places for loaders; 0: as many as loaders */
     uint32_t max_restarts;
     uint64_t grace_ns;

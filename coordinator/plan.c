@@ -153,6 +153,7 @@ static struct nnc_ring_geometry choose_geometry(const struct nnc_plan_input *inp
 int nnc_plan_make(const struct nnc_plan_input *input, struct nnc_plan *ret_plan) {
     assert(input->config != NULL && input->machine != NULL);
     assert(input->devices != NULL || !nnc_gpus_wanted(input->config));
+    assert(input->node < input->nodes);
     struct nnc_plan plan = {0};
     int result = refuse_null_reader(input);
     result = result < 0 ? result : choose_ranks(input, &plan);
@@ -160,8 +161,9 @@ int nnc_plan_make(const struct nnc_plan_input *input, struct nnc_plan *ret_plan)
     if (result < 0) {
         return result;
     }
-    plan.schedule.ranks = plan.ranks;
-    result = choose_batch(input->config, plan.ranks, &plan.schedule.batch);
+    plan.first_rank = input->node * plan.ranks;
+    plan.schedule.ranks = input->nodes * plan.ranks;
+    result = choose_batch(input->config, plan.schedule.ranks, &plan.schedule.batch);
     if (result < 0) {
         return result;
     }

@@ -20,16 +20,18 @@ struct nnc_plan_input {
     const struct nnc_machine *machine;
     const struct nnc_devices *devices; /* NULL where the configuration asks for no GPU */
     enum nnc_mode mode;
-    uint64_t samples[2];            /* by enum nnc_phase */
-    uint32_t channels;              /* of the samples in the ring */
+    uint32_t nodes, node; /* machines of the run, all with as many ranks; this one's number */
+    uint64_t samples[2];  /* by enum nnc_phase */
+    uint32_t channels;    /* of the samples in the ring */
     uint32_t raw_height, raw_width; /* of raw samples; 0: encoded images */
 };
 
 struct nnc_plan {
-    uint32_t ranks, loaders, threads; /* threads: of each trainer */
+    uint32_t ranks, loaders, threads; /* of this machine; threads: of each trainer */
+    uint32_t first_rank;              /* of this machine; schedule.ranks are those of the run */
     uint32_t loaders_max;             /* that may come to run; = loaders when that never changes */
     bool loaders_adapt;               /* their number follows what is measured */
-    int32_t device[NNC_MAX_RANKS];    /* of each rank: the number of its GPU; -1: the CPU */
+    int32_t device[NNC_MAX_RANKS];    /* of each rank here: the number of its GPU; -1: the CPU */
     struct nnc_schedule schedule;
     struct nnc_ring_geometry geometry;
     size_t ring_bytes; /* of one rank: control and data */

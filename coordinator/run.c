@@ -659,6 +659,7 @@ int nnc_run(const struct nnc_run_params *params, uint64_t started_ns,
     if (result >= 0) {
         const struct nnc_group_params group = {
             .trainers = run->plan.ranks,
+            .first_rank = run->plan.first_rank,
             .loaders = run->plan.loaders,
             .loaders_max = run->plan.loaders_max,
             .max_restarts = params->mode == NNC_MODE_TRAIN ? params->config->max_restarts : 0,

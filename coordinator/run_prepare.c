@@ -36,6 +36,7 @@ static int make_plan(struct nnc_run_state *run) {
         .machine = run->params->machine,
         .devices = &devices,
         .mode = run->params->mode,
+        .nodes = 1,
         .channels = nnc_dataset_channels(run->params->dataset, run->params->config->channels)};
     for (int phase = 0; phase < 2; phase++) {
         const struct nnc_dataset_part *part = part_of(run, phase);
@@ -85,7 +86,9 @@ static void fill_data(struct nnc_run_state *run) {
 static void fill_setup(struct nnc_run_state *run) {
     struct nnc_setup *setup = &run->setup;
     setup->mode = run->params->mode;
-    setup->ranks = run->plan.ranks;
+    setup->ranks = run->plan.schedule.ranks;
+    setup->first_rank = run->plan.first_rank;
+    setup->local_ranks = run->plan.ranks;
     setup->loaders = run->plan.loaders;
     setup->threads = run->plan.threads;
     setup->device = run->plan.device[0];
@@ -293,8 +296,9 @@ void nnc_run_child_setup(struct nnc_run_state *run, const struct nnc_group_child
         }
         return;
     }
-    ret_setup->device = run->plan.device[child->number];
-    add_ring(run, child->number, ret_setup, ret_fds);
+    uint32_t rank = child->number - run->plan.first_rank;
+    ret_setup->device = run->plan.device[rank];
+    add_ring(run, rank, ret_setup, ret_fds);
     ret_setup->comm_fd = nnc_fd_list_add(ret_fds, run->comm_fd);
     ret_setup->snapshot_fd = nnc_fd_list_add(ret_fds, run->snapshot_fd);
 }

@@ -164,8 +164,21 @@ static int check_setup(const struct nnc_setup *setup, enum nnc_role role) {
         return nnc_fail(-NNC_E_FORMAT, "child: setup of role %" PRId32 " given to a %s",
                         setup->role, role_name(role));
     }
-    if (setup->ranks < 1 || setup->ranks > NNC_MAX_RANKS) {
-        return nnc_fail(-NNC_E_FORMAT, "child: setup with %" PRIu32 " ranks", setup->ranks);
+    bool fits = setup->ranks <= NNC_MAX_RANKS && setup->local_ranks >= 1 &&
+                setup->local_ranks <= setup->ranks &&
+                setup->first_rank <= setup->ranks - setup->local_ranks;
+    if (!fits) {
+        return nnc_fail(-NNC_E_FORMAT,
+                        "child: setup with %" PRIu32 " ranks, %" PRIu32
+                        " of them here from %" PRIu32 " on",
+                        setup->ranks, setup->local_ranks, setup->first_rank);
+    }
+    bool is_ours = setup->number >= setup->first_rank &&
+                   setup->number - setup->first_rank < setup->local_ranks;
+    if (setup->role == NNC_ROLE_TRAINER && !is_ours) {
+        return nnc_fail(-NNC_E_FORMAT,
+                        "child: setup of rank %" PRIu32 ", which is not of this machine",
+                        setup->number);
     }
     return 0;
 }

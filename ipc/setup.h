@@ -66,19 +66,22 @@ struct nnc_setup {
     char build_id[64];    /* as nnc_build_id(); must be equal in all processes */
     int32_t role;         /* enum nnc_role */
     int32_t mode;         /* enum nnc_mode */
-    uint32_t number;      /* loader number or rank */
+    uint32_t number;      /* loader number on this machine, or rank in the run */
     uint32_t incarnation; /* of a loader: non-zero, never used twice; 0 for others */
     uint32_t generation;  /* of the group: counts restarts, in every message */
-    uint32_t ranks;
-    uint32_t loaders;
+    uint32_t ranks;       /* of the run */
+    uint32_t first_rank;  /* this machine has ranks first_rank .. first_rank + local_ranks - 1 */
+    uint32_t local_ranks;
+    uint32_t loaders;   /* of this machine, as all below */
     uint32_t threads;   /* compute threads of this trainer */
     uint32_t classes;   /* of the model */
     int32_t parent_pid; /* the coordinator's: a child checks that it is not orphaned */
     struct nnc_config config;
     struct nnc_schedule schedule;
     struct nnc_ring_geometry geometry;
-    struct nnc_setup_data data[2];      /* by enum nnc_phase */
-    int32_t ring_ctl_fd[NNC_MAX_RANKS]; /* loader: all ranks; trainer: its own rank's; else -1 */
+    struct nnc_setup_data data[2]; /* by enum nnc_phase */
+    /* By rank - first_rank. Loader: all of this machine; trainer: its own rank's; else -1. */
+    int32_t ring_ctl_fd[NNC_MAX_RANKS];
     int32_t ring_data_fd[NNC_MAX_RANKS];
     int32_t comm_fd;       /* shared memory of the CPU all-reduce; -1: one rank */
     int32_t snapshot_fd;   /* -1: none */

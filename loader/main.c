@@ -35,7 +35,7 @@ static void tune_malloc(void) {
 
 static int attach_rings(struct process *process) {
     const struct nnc_setup *setup = nnc_child_setup(process->child);
-    for (uint32_t rank = 0; rank < setup->ranks; rank++) {
+    for (uint32_t rank = 0; rank < setup->local_ranks; rank++) {
         int code = nnc_ring_attach(&setup->geometry, NNC_RING_LOADER, setup->ring_ctl_fd[rank],
                                    setup->ring_data_fd[rank], setup->generation, setup->incarnation,
                                    &process->rings[rank]);
@@ -125,7 +125,8 @@ static int open_reader(struct process *process, uint32_t claims_max) {
 
 static int run(struct process *process) {
     const struct nnc_setup *setup = nnc_child_setup(process->child);
-    uint32_t claims_max = nnc_loop_claims_max(setup->geometry.batch, setup->ranks, setup->loaders);
+    uint32_t claims_max =
+        nnc_loop_claims_max(setup->geometry.batch, setup->local_ranks, setup->loaders);
     int code = attach_rings(process);
     if (code >= 0) {
         code = attach_sources(process);
@@ -151,9 +152,11 @@ static int run(struct process *process) {
     const struct nnc_loop_params params = {
         .child = process->child,
         .rings = process->rings,
-        .ranks = setup->ranks,
+        .ranks = setup->local_ranks,
         .sources = {process->sources[0], process->sources[1]},
-        .sampler = {.schedule = setup->schedule, .seed = setup->config.seed},
+        .sampler = {.schedule = setup->schedule,
+                    .first_rank = setup->first_rank,
+                    .seed = setup->config.seed},
         .maker = process->maker,
         .reader = process->reader,
         .quarantine = &process->quarantine,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* claim -> batch of the schedule -> position k -> sample.
  *
- * 1. No state: the whole input is (schedule, seed, rank, claim).
+ * 1. No state: the whole input is (schedule, seed, first rank, ring, claim).
  * 2. A claim comes from shared memory, so it is checked, not trusted.
  *
  * Does not: read, decode, or find out that a sample is bad. */
@@ -12,9 +12,10 @@
 
 #include <assert.h>
 
-int nnc_sampler_locate(const struct nnc_sampler *sampler, uint32_t rank,
+int nnc_sampler_locate(const struct nnc_sampler *sampler, uint32_t ring,
                        const struct nnc_claim *claim, struct nnc_sampler_place *ret_place) {
     struct nnc_batch_place batch;
+    uint32_t rank = sampler->first_rank + ring;
     int code = nnc_schedule_locate(&sampler->schedule, rank, claim->seq, &batch);
     if (code < 0 || claim->index >= batch.count) {
         return nnc_fail(-NNC_E_FORMAT, "rank %u has no sample %u in batch %llu", rank, claim->index,

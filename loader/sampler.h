@@ -15,6 +15,7 @@
 
 struct nnc_sampler {
     struct nnc_schedule schedule;
+    uint32_t first_rank; /* rank of this machine's first ring */
     uint64_t seed;
 };
 
@@ -26,10 +27,10 @@ struct nnc_sampler_place {
     uint64_t sample; /* number in the phase's index */
 };
 
-/* The place of a claim in the ring of a rank. Training samples are in the order of the epoch's
+/* The place of a claim in a ring of this machine. Training samples are in the order of the epoch's
  * permutation, validation samples in the order of the index. Errors: -NNC_E_FORMAT the claim is not
  * one of this schedule: the ring's memory is damaged. */
-int nnc_sampler_locate(const struct nnc_sampler *sampler, uint32_t rank,
+int nnc_sampler_locate(const struct nnc_sampler *sampler, uint32_t ring,
                        const struct nnc_claim *claim, struct nnc_sampler_place *ret_place);
 
 /* Put the next substitute into place->sample and count it in *attempt, which starts at 0. False

@@ -37,7 +37,9 @@ static struct nnc_setup good_setup(enum nnc_role role) {
         .number = 2,
         .incarnation = role == NNC_ROLE_LOADER ? 5 : 0,
         .generation = 3,
-        .ranks = 1,
+        .ranks = 4,
+        .first_rank = 2,
+        .local_ranks = 2,
         .parent_pid = getpid(),
     };
     snprintf(setup.build_id, sizeof(setup.build_id), "%s", nnc_build_id());
@@ -210,6 +212,12 @@ static void spoil(struct nnc_setup *setup, int row) {
     case 5:
         setup->ranks = NNC_MAX_RANKS + 1;
         break;
+    case 6:
+        setup->local_ranks = 3;
+        break;
+    case 7:
+        setup->number = 1;
+        break;
     default:
         setup->parent_pid = 1;
         break;
@@ -220,9 +228,14 @@ static const struct {
     const char *text;
     int exit_status;
 } refusals[] = {
-    {"holds no setup", NNC_EXIT_USAGE},     {"holds no setup", NNC_EXIT_USAGE},
-    {"holds no setup", NNC_EXIT_USAGE},     {"install both from one build", NNC_EXIT_USAGE},
-    {"given to a trainer", NNC_EXIT_USAGE}, {"65 ranks", NNC_EXIT_USAGE},
+    {"holds no setup", NNC_EXIT_USAGE},
+    {"holds no setup", NNC_EXIT_USAGE},
+    {"holds no setup", NNC_EXIT_USAGE},
+    {"install both from one build", NNC_EXIT_USAGE},
+    {"given to a trainer", NNC_EXIT_USAGE},
+    {"65 ranks", NNC_EXIT_USAGE},
+    {"3 of them here", NNC_EXIT_USAGE},
+    {"rank 1, which is not of this machine", NNC_EXIT_USAGE},
     {"(pid 1) is gone", NNC_EXIT_INTERNAL},
 };
 

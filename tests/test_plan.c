@@ -26,8 +26,12 @@ static struct nnc_config config_of(void) {
 static int plan_for(const struct nnc_config *config, uint32_t cpus, enum nnc_mode mode,
                     struct nnc_plan *ret_plan) {
     struct nnc_machine machine = machine_of(cpus);
-    const struct nnc_plan_input input = {
-        .config = config, .machine = &machine, .mode = mode, .samples = {1000, 100}, .channels = 3};
+    const struct nnc_plan_input input = {.config = config,
+                                         .machine = &machine,
+                                         .mode = mode,
+                                         .nodes = 1,
+                                         .samples = {1000, 100},
+                                         .channels = 3};
     return nnc_plan_make(&input, ret_plan);
 }
 
@@ -44,6 +48,26 @@ Test(plan, trainers_get_all_cpus_and_loaders_one_process_per_four) {
         cr_assert_eq(plan.ranks, rows[i].ranks, "row %zu", i);
         cr_assert_eq(plan.threads, rows[i].threads, "row %zu", i);
         cr_assert_eq(plan.loaders, rows[i].loaders, "row %zu", i);
+    }
+}
+
+Test(plan, machines_have_equal_shares_of_the_ranks_and_of_the_global_batch) {
+    struct nnc_config config = config_of();
+    struct nnc_machine machine = machine_of(8);
+    config.cpu_ranks = 2;
+    config.global_batch = 48;
+    for (uint32_t node = 0; node < 3; node++) {
+        struct nnc_plan plan;
+        const struct nnc_plan_input input = {.config = &config,
+                                             .machine = &machine,
+                                             .mode = NNC_MODE_TRAIN,
+                                             .nodes = 3,
+                                             .node = node,
+                                             .samples = {1000, 100},
+                                             .channels = 3};
+        cr_assert_eq(nnc_plan_make(&input, &plan), 0, "%s", nnc_error_text());
+        cr_expect(plan.ranks == 2 && plan.first_rank == 2 * node);
+        cr_expect(plan.schedule.ranks == 6 && plan.schedule.batch == 8);
     }
 }
 
@@ -90,6 +114,7 @@ static int plan_on(const char *gpus, int32_t backend, uint32_t count, struct nnc
                                          .machine = &machine,
                                          .devices = &devices,
                                          .mode = NNC_MODE_TRAIN,
+                                         .nodes = 1,
                                          .samples = {1000, 100},
                                          .channels = 3};
     return nnc_plan_make(&input, ret_plan);

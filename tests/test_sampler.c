@@ -47,6 +47,18 @@ Test(sampler, every_sample_comes_exactly_once_in_each_epoch_and_phase) {
     }
 }
 
+Test(sampler, a_ring_stands_for_the_rank_that_it_has_over_all_machines) {
+    struct nnc_sampler second = sampler;
+    second.first_rank = 1;
+    const struct nnc_claim claim = {.seq = 3, .index = 5};
+    struct nnc_sampler_place here, there;
+    cr_assert_eq(nnc_sampler_locate(&sampler, 1, &claim, &here), 0);
+    cr_assert_eq(nnc_sampler_locate(&second, 0, &claim, &there), 0);
+    cr_assert(here.k == there.k && here.sample == there.sample);
+    cr_assert_eq(nnc_sampler_locate(&sampler, 0, &claim, &there), 0);
+    cr_assert_neq(here.k, there.k);
+}
+
 Test(sampler, the_order_of_training_differs_between_epochs_and_validation_is_in_order) {
     uint32_t same = 0;
     uint64_t second = nnc_schedule_seq(&sampler.schedule, 1, 0);

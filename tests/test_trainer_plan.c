@@ -78,7 +78,7 @@ Test(trainer_plan, the_sizes_are_those_of_the_model) {
     cr_assert_lt(answer.best_acc1, 0);
     cr_assert_gt(answer.snapshot_bytes, 2 * 2 * answer.parameters * 4);
     cr_assert_gt(answer.device_bytes, 3 * answer.parameters * 4);
-    fixture.train.setup.ranks = 2;
+    fixture.train.setup.ranks = fixture.train.setup.local_ranks = 2;
     cr_assert_gt(ask(&fixture, "", NULL).comm_bytes, 0);
     teardown(&fixture);
 }

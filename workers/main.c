@@ -120,7 +120,8 @@ static bool has_model(const struct nnc_setup *setup) {
 
 static int attach_ring(struct process *process) {
     const struct nnc_setup *setup = process->setup;
-    int ctl_fd = setup->ring_ctl_fd[setup->number], data_fd = setup->ring_data_fd[setup->number];
+    uint32_t ring = setup->number - setup->first_rank;
+    int ctl_fd = setup->ring_ctl_fd[ring], data_fd = setup->ring_data_fd[ring];
     if (nnc_mode_is_synthetic(setup->mode)) {
         return 0;
     }

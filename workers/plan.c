@@ -41,7 +41,7 @@ static int fill_sizes(const struct nnc_setup *setup, const struct nnc_graph *gra
     answer->model_channels = graph->input.c;
     answer->parameters = nnc_graph_parameter_count(graph);
     answer->snapshot_bytes = snapshot_bytes;
-    answer->comm_bytes = nnc_comm_shm_bytes(setup->ranks);
+    answer->comm_bytes = nnc_comm_shm_bytes(setup->local_ranks);
     return 0;
 }
 

@@ -102,7 +102,7 @@ static void spawn(struct run *run, uint32_t number) {
     run->setup.number = number;
     run->setup.incarnation = ++run->next_incarnation;
     run->setup.generation = 1;
-    run->setup.ranks = run->params->ranks;
+    run->setup.ranks = run->setup.local_ranks = run->params->ranks;
     run->setup.loaders = run->params->loaders;
     run->setup.config = run->params->config;
     run->ready[number] = false;

@@ -47,7 +47,7 @@ void train_case_init(struct train_case *ret_case, const char *model) {
     config->batch_size = 16;
     config->save_every = 1;
     config->lr_scheduler = NNC_LR_COSINE;
-    setup->ranks = 1;
+    setup->ranks = setup->local_ranks = 1;
     setup->classes = 4;
     setup->threads = 1;
     setup->generation = 1;
