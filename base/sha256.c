@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SHA-256 over libcrypto's EVP interface, which uses the processor's SHA instructions; see
- * sha256.h. The only file that includes libcrypto, so that another library can take its place. */
+ * sha256.h. Only this file and hmac.c include libcrypto, so that another library can take its
+ * place. */
 #include "base/sha256.h"
 
 #include "base/err.h"
