@@ -41,9 +41,9 @@ struct nnc_claim {
 
 struct nnc_handshake;
 
-/* Begin. claim: the client's; NULL makes the server's side. fd is a connected stream socket that
- * the caller keeps (and made non-blocking). secret[NNC_SECRET_BYTES] is copied. Errors: -ENOMEM,
- * -EIO no random numbers. */
+/* Begin. claim: the client's, its texts ended and its kind known (assert); NULL makes the server's
+ * side. fd is a connected stream socket that the caller keeps. secret[NNC_SECRET_BYTES] is copied.
+ * Errors: -ENOMEM, -EIO no random numbers, -ENOTSUP no HMAC in libcrypto. */
 int nnc_handshake_create(int fd, const uint8_t *secret, const struct nnc_claim *claim,
                          struct nnc_handshake **ret_handshake);
 
@@ -53,10 +53,13 @@ void nnc_handshake_destroy(struct nnc_handshake *handshake);
 /* What to poll the socket for next: POLLIN or POLLOUT. */
 short nnc_handshake_events(const struct nnc_handshake *handshake);
 
-/* Go on as far as the socket allows. Returns 1 when both sides are proved, with the client's claim
- * and this side's keys; 0 when more is to come. Reads no byte beyond the handshake.
+/* Go on as far as the socket allows. Returns 1 when the other side is proved and this side's proof
+ * is sent, with the client's claim and this side's keys, which the caller wipes; 0 when more is to
+ * come. Reads no byte beyond the handshake. How long it may take is the caller's to limit.
+ * The client's proof goes last: a server that does not take it closes after the client's 1.
  * Errors, after which only destroy is left: -EACCES the other side does not know the secret; -EPIPE
- * it closed; -NNC_E_FORMAT it speaks something else, or another version; -errno. */
+ * it closed, as a client does that finds the server's secret wrong; -NNC_E_FORMAT it speaks
+ * something else, or another version, or a text of its claim does not end; -EIO; -errno. */
 int nnc_handshake_work(struct nnc_handshake *handshake, struct nnc_claim *ret_claim,
                        struct nnc_wire_keys *ret_keys);
 
