@@ -60,7 +60,7 @@ thread_sanitizer() {
 
 fuzz() {
     bash scripts/fuzz.sh 60 jpeg png tar idx restart &&
-        bash scripts/fuzz.sh 15 classes index model safetensors transcode
+        bash scripts/fuzz.sh 15 classes index model safetensors transcode wire
 }
 
 step "packages" bash scripts/packages.sh build data check

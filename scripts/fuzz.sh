@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-all=(classes idx index jpeg model png restart safetensors tar transcode)
+all=(classes idx index jpeg model png restart safetensors tar transcode wire)
 targets=("$@")
 [ $# -gt 0 ] || targets=("${all[@]}")
 if ! [[ $seconds =~ ^[0-9]+$ ]]; then

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writes the first inputs of targets whose inputs are made, not found: usage: make_corpus FOLDER,
- * where FOLDER/restart, FOLDER/transcode and FOLDER/classes are made. What is in corpus/ of these
- * names came from here. */
+ * where FOLDER/restart, FOLDER/transcode, FOLDER/classes and FOLDER/wire are made. What is in
+ * corpus/ of these names came from here. */
 #include "data/jpeg_write.h"
+#include "ipc/handshake.h"
 #include "loader/jpeg_restart.h"
 #include "tests/support/image_fixture.h"
 
@@ -63,6 +64,24 @@ static void put_text(const char *target, const char *name, const void *head, siz
     fixture_free(&file);
 }
 
+/* A client's two messages, and frames; fuzz_wire.c says what the first two bytes are. */
+static void put_wire(void) {
+    struct {
+        char head[8];
+        struct nnc_claim claim;
+        char nonce[32], proof_head[8], proof_tag[32];
+    } words = {.head = "NNCH\1", .proof_head = "NNCP\1"};
+    words.claim = (struct nnc_claim){.node = 1, .nodes = 2, .job = "job", .build_id = "build"};
+    put_text("wire", "handshake", "\0\0", 2, (const char *)&words, sizeof(words));
+    put_text("wire", "handshake-in-pieces", "\1\7", 2, (const char *)&words, sizeof(words));
+    static const char stream[] = "\1\0\0\0\4\0\0\0\0\0\0\0\0\0\0\0body"
+                                 "no tag is ever right, this one neither.";
+    put_text("wire", "frame", "\2\0", 2, stream, sizeof(stream) - 1);
+    static const char frames[] = "\1\0\4body\2\0\0\3\0\1x and then what is no frame, \377\377";
+    put_text("wire", "frames", "\3\0", 2, frames, sizeof(frames) - 1);
+    put_text("wire", "frames-in-pieces", "\3\5", 2, frames, sizeof(frames) - 1);
+}
+
 int main(int argc, char **argv) {
     if (argc != 2) {
         fprintf(stderr, "usage: %s FOLDER\n", argv[0]);
@@ -80,5 +99,6 @@ int main(int argc, char **argv) {
     put_text("classes", "plain", "", 0, "cat\nno such class\n\xc3\xa4rger", 22);
     put_text("classes", "empty-line", "", 0, "a\n\nb\n", 5);
     put_text("classes", "not-text", "", 0, "a\n\xff\n", 4);
+    put_wire();
     return 0;
 }
