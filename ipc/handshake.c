@@ -3,7 +3,7 @@
  *
  *   all     0  4  magic      one for each message
  *           4  4  version
- *   hello   8  4  kind       of the claim, whose texts end with a zero inside their arrays
+ *   hello   8  4  kind       of the greeting, whose texts end with a zero inside their arrays
  *          12  4  node
  *          16  4  nodes
  *          20  4  generation
@@ -26,7 +26,7 @@
  * belongs to the wire.
  *   4. Claim and keys are handed out together, once the other side is proved.
  *
- * Does not judge the claim, and does not limit the time: its caller has a deadline for each
+ * Does not judge the greeting, and does not limit the time: its caller has a deadline for each
  * connection and a limit of connections that are not proved yet. */
 #include "ipc/handshake.h"
 
@@ -55,12 +55,12 @@ struct head {
 
 struct hello {
     struct head head;
-    struct nnc_claim claim;
+    struct nnc_greeting greeting;
     uint8_t nonce[NONCE_BYTES];
 };
 _Static_assert(sizeof(struct hello) == 184, "hello layout");
-_Static_assert(offsetof(struct hello, claim.job) == 24, "hello layout");
-_Static_assert(offsetof(struct hello, claim.build_id) == 88, "hello layout");
+_Static_assert(offsetof(struct hello, greeting.job) == 24, "hello layout");
+_Static_assert(offsetof(struct hello, greeting.build_id) == 88, "hello layout");
 _Static_assert(offsetof(struct hello, nonce) == 152, "hello layout");
 
 struct answer {
@@ -167,36 +167,36 @@ static bool is_ended(const char *text, size_t bytes) {
     return memchr(text, 0, bytes) != NULL;
 }
 
-/* Is it a claim at all? */
-static bool claim_is_sound(const struct nnc_claim *claim) {
-    return claim->kind < NNC_CLAIM_KINDS && is_ended(claim->job, sizeof(claim->job)) &&
-           is_ended(claim->build_id, sizeof(claim->build_id));
+/* Is it a greeting at all? */
+static bool greeting_is_sound(const struct nnc_greeting *greeting) {
+    return greeting->kind < NNC_GREETING_KINDS && is_ended(greeting->job, sizeof(greeting->job)) &&
+           is_ended(greeting->build_id, sizeof(greeting->build_id));
 }
 
 /* The client's first message. Behind the ends of the texts nothing of the caller's goes out. */
-static int fill_hello(struct hello *hello, const struct nnc_claim *claim) {
-    assert(claim_is_sound(claim));
+static int fill_hello(struct hello *hello, const struct nnc_greeting *greeting) {
+    assert(greeting_is_sound(greeting));
     hello->head = message_head(HELLO);
-    hello->claim = (struct nnc_claim){.kind = claim->kind,
-                                      .node = claim->node,
-                                      .nodes = claim->nodes,
-                                      .generation = claim->generation};
-    memcpy(hello->claim.job, claim->job, strlen(claim->job));
-    memcpy(hello->claim.build_id, claim->build_id, strlen(claim->build_id));
+    hello->greeting = (struct nnc_greeting){.kind = greeting->kind,
+                                            .node = greeting->node,
+                                            .nodes = greeting->nodes,
+                                            .generation = greeting->generation};
+    memcpy(hello->greeting.job, greeting->job, strlen(greeting->job));
+    memcpy(hello->greeting.build_id, greeting->build_id, strlen(greeting->build_id));
     return make_nonce(hello->nonce);
 }
 
-int nnc_handshake_create(int fd, const uint8_t *secret, const struct nnc_claim *claim,
+int nnc_handshake_create(int fd, const uint8_t *secret, const struct nnc_greeting *greeting,
                          struct nnc_handshake **ret_handshake) {
     struct nnc_handshake *handshake = calloc(1, sizeof(*handshake));
     if (handshake == NULL) {
         return nnc_fail(-ENOMEM, "handshake: no memory");
     }
     handshake->fd = fd;
-    handshake->is_client = claim != NULL;
+    handshake->is_client = greeting != NULL;
     int code = nnc_hmac_create(secret, &handshake->mac);
-    if (code >= 0 && claim != NULL) {
-        code = fill_hello(&handshake->hello, claim);
+    if (code >= 0 && greeting != NULL) {
+        code = fill_hello(&handshake->hello, greeting);
     }
     if (code < 0) {
         nnc_handshake_destroy(handshake);
@@ -287,8 +287,8 @@ static int check_message(struct nnc_handshake *handshake) {
     if (handshake->at == PROOF) {
         return check_tag(handshake, client_label, handshake->proof.tag);
     }
-    if (!claim_is_sound(&handshake->hello.claim)) {
-        return nnc_fail(-NNC_E_FORMAT, "handshake: the other side's claim makes no sense");
+    if (!greeting_is_sound(&handshake->hello.greeting)) {
+        return nnc_fail(-NNC_E_FORMAT, "handshake: the other side's greeting makes no sense");
     }
     return 0;
 }
@@ -304,7 +304,7 @@ static int end_message(struct nnc_handshake *handshake) {
     return handshake->at < MESSAGES && is_sender(handshake) ? make_message(handshake) : 0;
 }
 
-static int finish(struct nnc_handshake *handshake, struct nnc_claim *ret_claim,
+static int finish(struct nnc_handshake *handshake, struct nnc_greeting *ret_greeting,
                   struct nnc_wire_keys *ret_keys) {
     struct nnc_wire_keys keys;
     uint8_t *to_server = handshake->is_client ? keys.send : keys.receive;
@@ -314,14 +314,14 @@ static int finish(struct nnc_handshake *handshake, struct nnc_claim *ret_claim,
         code = make_tag(handshake, to_client_label, to_client);
     }
     if (code >= 0) {
-        *ret_claim = handshake->hello.claim;
+        *ret_greeting = handshake->hello.greeting;
         *ret_keys = keys;
     }
     explicit_bzero(&keys, sizeof(keys));
     return code < 0 ? code : 1;
 }
 
-int nnc_handshake_work(struct nnc_handshake *handshake, struct nnc_claim *ret_claim,
+int nnc_handshake_work(struct nnc_handshake *handshake, struct nnc_greeting *ret_greeting,
                        struct nnc_wire_keys *ret_keys) {
     while (handshake->at < MESSAGES) {
         int code = move_bytes(handshake);
@@ -336,5 +336,5 @@ int nnc_handshake_work(struct nnc_handshake *handshake, struct nnc_claim *ret_cl
             return code;
         }
     }
-    return finish(handshake, ret_claim, ret_keys);
+    return finish(handshake, ret_greeting, ret_keys);
 }

@@ -28,25 +28,26 @@
 static const uint8_t secret[NNC_SECRET_BYTES] = "thirty-two bytes of great secret";
 static const uint8_t wrong_secret[NNC_SECRET_BYTES] = "thirty-two bytes of great secreT";
 
-static const struct nnc_claim claim = {.kind = NNC_CLAIM_DATA,
-                                       .node = 3,
-                                       .nodes = 4,
-                                       .generation = 9,
-                                       .job = "mnist-17",
-                                       .build_id = "0.1.0-abcdef"};
+static const struct nnc_greeting greeting = {.kind = NNC_GREETING_DATA,
+                                             .node = 3,
+                                             .nodes = 4,
+                                             .generation = 9,
+                                             .job = "mnist-17",
+                                             .build_id = "0.1.0-abcdef"};
 
 /* One end of a connection: the side under test and the bare socket that it talks to. */
 struct side {
     struct nnc_handshake *handshake;
     int fd, far;
     int code; /* 0 while it goes on */
-    struct nnc_claim claim;
+    struct nnc_greeting greeting;
     struct nnc_wire_keys keys;
     uint8_t said[256]; /* all that came from it */
     size_t said_bytes;
 };
 
-static void begin(struct side *side, const uint8_t *its_secret, const struct nnc_claim *its_claim) {
+static void begin(struct side *side, const uint8_t *its_secret,
+                  const struct nnc_greeting *its_claim) {
     int ends[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     memset(side, 0, sizeof(*side));
@@ -65,7 +66,7 @@ static void end(struct side *side) {
 /* Let a side go on; whoever failed closes. */
 static void work(struct side *side) {
     if (side->code == 0) {
-        side->code = nnc_handshake_work(side->handshake, &side->claim, &side->keys);
+        side->code = nnc_handshake_work(side->handshake, &side->greeting, &side->keys);
         if (side->code < 0) {
             shutdown(side->fd, SHUT_RDWR);
         }
@@ -121,7 +122,7 @@ static void connect_sides(struct side *client, struct side *server, size_t clien
 
 /* A whole handshake between two that know the secret. */
 static void connect_friends(struct side *client, struct side *server) {
-    begin(client, secret, &claim);
+    begin(client, secret, &greeting);
     begin(server, secret, NULL);
     connect_sides(client, server, NO_BIT, NO_BIT);
     cr_assert(client->code == 1 && server->code == 1, "%d %d %s", client->code, server->code,
@@ -133,8 +134,8 @@ Test(handshake, both_sides_are_proved_byte_by_byte_and_their_keys_fit) {
     connect_friends(&client, &server);
     cr_assert_eq(client.said_bytes, HELLO_BYTES + PROOF_BYTES);
     cr_assert_eq(server.said_bytes, ANSWER_BYTES);
-    cr_assert_eq(memcmp(&server.claim, &claim, sizeof(claim)), 0);
-    cr_assert_eq(memcmp(&client.claim, &claim, sizeof(claim)), 0);
+    cr_assert_eq(memcmp(&server.greeting, &greeting, sizeof(greeting)), 0);
+    cr_assert_eq(memcmp(&client.greeting, &greeting, sizeof(greeting)), 0);
     cr_assert_eq(memcmp(client.keys.send, server.keys.receive, NNC_WIRE_KEY_BYTES), 0);
     cr_assert_eq(memcmp(client.keys.receive, server.keys.send, NNC_WIRE_KEY_BYTES), 0);
     cr_assert_neq(memcmp(client.keys.send, client.keys.receive, NNC_WIRE_KEY_BYTES), 0);
@@ -147,9 +148,9 @@ Test(handshake, the_first_frame_comes_right_behind) {
     int ends[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     struct nnc_handshake *client, *server;
-    struct nnc_claim came;
+    struct nnc_greeting came;
     struct nnc_wire_keys client_keys, server_keys;
-    cr_assert_eq(nnc_handshake_create(ends[0], secret, &claim, &client), 0);
+    cr_assert_eq(nnc_handshake_create(ends[0], secret, &greeting, &client), 0);
     cr_assert_eq(nnc_handshake_create(ends[1], secret, NULL, &server), 0);
     cr_assert_eq(nnc_handshake_events(client), POLLOUT);
     cr_assert_eq(nnc_handshake_events(server), POLLIN);
@@ -196,7 +197,7 @@ Test(handshake, keys_and_nonces_differ_from_connection_to_connection) {
 Test(handshake, another_secret_on_either_side_is_refused) {
     for (int row = 0; row < 2; row++) {
         struct side client, server;
-        begin(&client, row == 0 ? wrong_secret : secret, &claim);
+        begin(&client, row == 0 ? wrong_secret : secret, &greeting);
         begin(&server, row == 0 ? secret : wrong_secret, NULL);
         connect_sides(&client, &server, NO_BIT, NO_BIT);
         cr_assert_eq(client.code, -EACCES);
@@ -210,7 +211,7 @@ Test(handshake, another_secret_on_either_side_is_refused) {
 /* One who has no secret goes on all the same, with a tag of his own. */
 Test(handshake, a_client_without_the_secret_is_refused_by_the_server) {
     struct side client, server;
-    begin(&client, wrong_secret, &claim);
+    begin(&client, wrong_secret, &greeting);
     begin(&server, secret, NULL);
     while (hear(&client) > 0) {
     }
@@ -227,7 +228,7 @@ Test(handshake, every_bit_flipped_on_the_way_is_found) {
     for (size_t bit = 0; bit < client_bits + server_bits; bit++) {
         bool by_client = bit < client_bits;
         struct side client, server;
-        begin(&client, secret, &claim);
+        begin(&client, secret, &greeting);
         begin(&server, secret, NULL);
         connect_sides(&client, &server, by_client ? bit : NO_BIT,
                       by_client ? NO_BIT : bit - client_bits);
@@ -250,7 +251,7 @@ Test(handshake, an_earlier_connection_played_again_is_refused) {
     cr_assert_eq(again.code, -EACCES);
     end(&again);
 
-    begin(&again, secret, &claim);
+    begin(&again, secret, &greeting);
     tell(&again, server.said, ANSWER_BYTES);
     cr_assert_eq(again.code, -EACCES);
     end(&again);
@@ -260,7 +261,7 @@ Test(handshake, an_earlier_connection_played_again_is_refused) {
 
 Test(handshake, a_client_that_meets_itself_refuses) {
     struct side client;
-    begin(&client, secret, &claim);
+    begin(&client, secret, &greeting);
     for (size_t i = 0; hear(&client) > 0; i++) {
         tell(&client, client.said + i, 1);
     }
@@ -272,7 +273,7 @@ Test(handshake, a_client_that_meets_itself_refuses) {
 Test(handshake, own_words_in_another_message_are_refused) {
     struct side client, server;
     begin(&server, secret, NULL);
-    begin(&client, secret, &claim);
+    begin(&client, secret, &greeting);
     while (hear(&client) > 0) {
     }
     tell(&server, client.said, HELLO_BYTES);
@@ -296,7 +297,7 @@ Test(handshake, own_words_in_another_message_are_refused) {
 Test(handshake, two_clients_or_two_servers_come_to_nothing) {
     struct side sides[2];
     for (int i = 0; i < 2; i++) {
-        begin(&sides[i], secret, &claim);
+        begin(&sides[i], secret, &greeting);
     }
     connect_sides(&sides[0], &sides[1], NO_BIT, NO_BIT);
     cr_assert(sides[0].code == -NNC_E_FORMAT || sides[1].code == -NNC_E_FORMAT);
@@ -336,7 +337,7 @@ static const struct {
     {"a longer job", JOB_AT, 63, 'x', 0},
     {"a job without an end", JOB_AT, 64, 'x', -NNC_E_FORMAT},
     {"a build id without an end", BUILD_ID_AT, 64, 'x', -NNC_E_FORMAT},
-    {"a kind that does not exist", 8, 1, NNC_CLAIM_KINDS, -NNC_E_FORMAT},
+    {"a kind that does not exist", 8, 1, NNC_GREETING_KINDS, -NNC_E_FORMAT},
     {"a kind out of all bounds", 8, 4, 255, -NNC_E_FORMAT},
     {"another version", 4, 1, 2, -NNC_E_FORMAT},
     {"no version", 4, 4, 0, -NNC_E_FORMAT},
@@ -345,7 +346,7 @@ static const struct {
 Test(handshake, claims_that_make_no_sense_are_refused) {
     for (size_t row = 0; row < sizeof(hellos) / sizeof(hellos[0]); row++) {
         struct side client, server;
-        begin(&client, secret, &claim);
+        begin(&client, secret, &greeting);
         begin(&server, secret, NULL);
         while (hear(&client) > 0) {
         }
@@ -358,7 +359,7 @@ Test(handshake, claims_that_make_no_sense_are_refused) {
 }
 
 Test(handshake, nothing_behind_the_texts_of_a_claim_goes_out) {
-    struct nnc_claim dirty = claim;
+    struct nnc_greeting dirty = greeting;
     memset(dirty.job + 5, 0, 1);
     memset(dirty.job + 6, 'S', sizeof(dirty.job) - 6);
     struct side client;
@@ -395,7 +396,7 @@ Test(handshake, a_side_that_ends_anywhere_is_told) {
 /* Any SIGPIPE would end this process. */
 Test(handshake, an_answer_to_one_who_is_gone_does_no_harm) {
     struct side client, server;
-    begin(&client, secret, &claim);
+    begin(&client, secret, &greeting);
     while (hear(&client) > 0) {
     }
     begin(&server, secret, NULL);

@@ -62,9 +62,9 @@ static void try_handshake(struct input *input) {
     bool more = true;
     while (code == 0 && more) {
         more = input->count > 0 && feed(input, ends[1]);
-        struct nnc_claim claim;
+        struct nnc_greeting greeting;
         struct nnc_wire_keys ret_keys;
-        code = nnc_handshake_work(server, &claim, &ret_keys);
+        code = nnc_handshake_work(server, &greeting, &ret_keys);
     }
     assert(code == 0 || code == -EACCES || code == -NNC_E_FORMAT);
     nnc_handshake_destroy(server);

@@ -68,10 +68,11 @@ static void put_text(const char *target, const char *name, const void *head, siz
 static void put_wire(void) {
     struct {
         char head[8];
-        struct nnc_claim claim;
+        struct nnc_greeting greeting;
         char nonce[32], proof_head[8], proof_tag[32];
     } words = {.head = "NNCH\1", .proof_head = "NNCP\1"};
-    words.claim = (struct nnc_claim){.node = 1, .nodes = 2, .job = "job", .build_id = "build"};
+    words.greeting =
+        (struct nnc_greeting){.node = 1, .nodes = 2, .job = "job", .build_id = "build"};
     put_text("wire", "handshake", "\0\0", 2, (const char *)&words, sizeof(words));
     put_text("wire", "handshake-in-pieces", "\1\7", 2, (const char *)&words, sizeof(words));
     static const char stream[] = "\1\0\0\0\4\0\0\0\0\0\0\0\0\0\0\0body"
