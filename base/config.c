@@ -7,7 +7,7 @@
  *   help (config_help.c), man page, table and completion (config_docs.c)
  *
  * To add an option: a field in config.h, a row here, scripts/generate-docs.sh. What depends on more
- * than one option is checked by a row's .check, after all of them are set.
+ * than one option is checked by a row's .check (config_check.c), after all of them are set.
  * Source: names of torchrun(1) and of torchvision's references/classification/train.py. */
 #include "base/config.h"
 
@@ -17,7 +17,6 @@
 
 #include <assert.h>
 #include <ctype.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,175 +124,6 @@ static const struct nnc_choice scheduler_choices[] = {{"constant", NNC_LR_CONSTA
 static const struct nnc_choice warmup_choices[] = {
     {"linear", NNC_WARMUP_LINEAR}, {"constant", NNC_WARMUP_CONSTANT}, {NULL, 0}};
 
-static int check_channels(const struct nnc_config *config) {
-    if (config->channels == 2) {
-        return nnc_fail(-NNC_E_USAGE, "--channels must be 1 (grey), 3 (colour) or auto");
-    }
-    return 0;
-}
-
-static bool asks_for_gpus(const struct nnc_config *config) {
-    return config->backend == NNC_BACKEND_CUDA ||
-           (config->gpus[0] != '\0' && strcmp(config->gpus, "0") != 0);
-}
-
-static int check_amp(const struct nnc_config *config) {
-    bool mixed = config->amp == NNC_AMP_BF16 || config->amp == NNC_AMP_FP16;
-    if (mixed && !asks_for_gpus(config)) {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--amp %s needs a GPU: add --gpus 1, or leave --amp out and "
-                        "train on the CPU in fp32",
-                        config->amp == NNC_AMP_BF16 ? "bf16" : "fp16");
-    }
-    return 0;
-}
-
-static int check_val_crop(const struct nnc_config *config) {
-    if (config->val_crop_size > config->val_resize_size) {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--val-crop-size %u does not fit into --val-resize-size %u: give "
-                        "--val-resize-size %u or more",
-                        config->val_crop_size, config->val_resize_size, config->val_crop_size);
-    }
-    return 0;
-}
-
-static int check_crop_scale(const struct nnc_config *config) {
-    if (config->crop_scale_min > config->crop_scale_max) {
-        return nnc_fail(-NNC_E_USAGE, "--crop-scale-min %g is above --crop-scale-max %g",
-                        config->crop_scale_min, config->crop_scale_max);
-    }
-    return 0;
-}
-
-static int check_crop_ratio(const struct nnc_config *config) {
-    if (config->crop_ratio_min > config->crop_ratio_max) {
-        return nnc_fail(-NNC_E_USAGE, "--crop-ratio-min %g is above --crop-ratio-max %g",
-                        config->crop_ratio_min, config->crop_ratio_max);
-    }
-    return 0;
-}
-
-/* A number of at most three digits; -1 when there is none. */
-static int read_small(const char **at) {
-    size_t digits = strspn(*at, "0123456789");
-    if (digits == 0 || digits > 3) {
-        return -1;
-    }
-    int number = atoi(*at);
-    *at += digits;
-    return number;
-}
-
-/* "", "all", a number, or distinct numbers separated by commas. */
-static bool is_gpus(const char *text) {
-    bool seen[NNC_MAX_RANKS] = {false};
-    if (*text == '\0' || strcmp(text, "all") == 0) {
-        return true;
-    }
-    if (strchr(text, ',') == NULL) {
-        int number = read_small(&text);
-        return number >= 0 && number <= NNC_MAX_RANKS && *text == '\0';
-    }
-    for (;; text++) {
-        int number = read_small(&text);
-        if (number < 0 || number >= NNC_MAX_RANKS || seen[number]) {
-            return false;
-        }
-        seen[number] = true;
-        if (*text != ',') {
-            return *text == '\0';
-        }
-    }
-}
-
-static int check_gpus(const struct nnc_config *config) {
-    if (!is_gpus(config->gpus)) {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--gpus \"%s\" is neither a number from 0 to %d nor \"all\" nor a list of "
-                        "different devices like 0,2",
-                        config->gpus, NNC_MAX_RANKS);
-    }
-    return 0;
-}
-
-static int check_weights(const struct nnc_config *config) {
-    if (config->weights[0] != '\0' && config->resume[0] != '\0' &&
-        strcmp(config->resume, "auto") != 0) {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--weights starts from weights alone and --resume continues a whole run: "
-                        "give one of them");
-    }
-    return 0;
-}
-
-static int check_label_smoothing(const struct nnc_config *config) {
-    if (config->label_smoothing > 0 && config->loss != NNC_LOSS_CROSS_ENTROPY) {
-        return nnc_fail(-NNC_E_USAGE, "--label-smoothing needs --loss cross-entropy");
-    }
-    return 0;
-}
-
-static int check_nesterov(const struct nnc_config *config) {
-    if (config->nesterov && config->momentum <= 0) {
-        return nnc_fail(-NNC_E_USAGE, "--nesterov needs a --momentum above 0");
-    }
-    return 0;
-}
-
-static int check_fresh(const struct nnc_config *config) {
-    if (config->fresh && config->resume[0] != '\0') {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--fresh starts from zero and --resume continues: give one of them");
-    }
-    return 0;
-}
-
-static int check_quiet(const struct nnc_config *config) {
-    if (config->quiet && config->verbose > 0) {
-        return nnc_fail(-NNC_E_USAGE, "--quiet and --verbose contradict each other");
-    }
-    return 0;
-}
-
-static int check_input(const struct nnc_config *config) {
-    unsigned channels = 0, height = 0, width = 0;
-    int end = 0;
-    if (config->input[0] == '\0') {
-        return 0;
-    }
-    bool is_plain = strspn(config->input, "0123456789x") == strlen(config->input);
-    int found = sscanf(config->input, "%5ux%5ux%5u%n", &channels, &height, &width, &end);
-    if (!is_plain || found != 3 || config->input[end] != '\0' || channels == 0 || height == 0 ||
-        width == 0) {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--input \"%s\" is not channels, height and width like 3x224x224",
-                        config->input);
-    }
-    return 0;
-}
-
-static int check_quality(const struct nnc_config *config) {
-    if (config->quality != 0 && config->kind == NNC_PACK_RAW) {
-        return nnc_fail(-NNC_E_USAGE, "--quality is of JPEG: leave it or --kind raw out");
-    }
-    return 0;
-}
-
-static int check_bench(const struct nnc_config *config) {
-    if (config->cache == NNC_CACHE_COLD && config->bench_epochs > 1) {
-        return nnc_fail(-NNC_E_USAGE,
-                        "--bench-epochs %" PRIu32 " with --cache cold: one pass is measured, the "
-                        "next would find the files in memory",
-                        config->bench_epochs);
-    }
-    if (config->simulate_gpu != 0.0 && config->simulate_gpu < 0.1) {
-        return nnc_fail(-NNC_E_USAGE, "--simulate-gpu %g: give at least 0.1 images per second",
-                        config->simulate_gpu);
-    }
-    return 0;
-}
-
 /* One row fills few lines instead of a line per field. */
 /* clang-format off */
 const struct nnc_option nnc_config_options[] = {
@@ -312,7 +142,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "channels", .type = NNC_OPTION_U32, FIELD(channels), .unit = "", .min = 0, .max = 3,
      .def = "auto", .choices = auto_choices,
      .help = "colour channels that the network sees: 1 or 3",
-     .group = NNC_GROUP_DATA, .check = check_channels, .verbs = MAKES | PACK, .adopts = true},
+     .group = NNC_GROUP_DATA, .check = nnc_config_check_channels, .verbs = MAKES | PACK, .adopts = true},
     {.name = "train-transform", .type = NNC_OPTION_ENUM, FIELD(train_transform), .unit = "",
      .def = "random-resized-crop", .choices = transform_choices,
      .help = "augmentation of training images",
@@ -329,7 +159,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "val-crop-size", .type = NNC_OPTION_U32, FIELD(val_crop_size), .unit = "pixels",
      .min = 1, .max = 8192, .def = "224",
      .help = "side of an evaluated image",
-     .group = NNC_GROUP_DATA, .check = check_val_crop, .verbs = MAKES, .adopts = true},
+     .group = NNC_GROUP_DATA, .check = nnc_config_check_val_crop, .verbs = MAKES, .adopts = true},
     {.name = "crop-padding", .type = NNC_OPTION_U32, FIELD(crop_padding), .unit = "pixels",
      .min = 0, .max = 1024, .def = "4",
      .help = "zeros on each side for --train-transform padded-crop",
@@ -345,7 +175,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "crop-scale-max", .type = NNC_OPTION_DOUBLE, FIELD(crop_scale_max), .unit = "",
      .min = 1e-06, .max = 1, .def = "1",
      .help = "largest area of a random crop",
-     .group = NNC_GROUP_DATA, .check = check_crop_scale, .verbs = AUGMENTS},
+     .group = NNC_GROUP_DATA, .check = nnc_config_check_crop_scale, .verbs = AUGMENTS},
     {.name = "crop-ratio-min", .type = NNC_OPTION_DOUBLE, FIELD(crop_ratio_min), .unit = "",
      .min = 0.01, .max = 100, .def = "0.75",
      .help = "smallest width / height of a random crop",
@@ -353,7 +183,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "crop-ratio-max", .type = NNC_OPTION_DOUBLE, FIELD(crop_ratio_max), .unit = "",
      .min = 0.01, .max = 100, .def = "1.3333333333333333",
      .help = "largest width / height of a random crop",
-     .group = NNC_GROUP_DATA, .check = check_crop_ratio, .verbs = AUGMENTS},
+     .group = NNC_GROUP_DATA, .check = nnc_config_check_crop_ratio, .verbs = AUGMENTS},
     {.name = "mean", .type = NNC_OPTION_DOUBLES, FIELD(mean), .unit = "", .min = 0, .max = 1,
      .def = "0.485,0.456,0.406",
      .help = "mean of the pixels (0 to 1) per channel, or one for all; grey images use the first",
@@ -414,7 +244,7 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_LOADERS, .verbs = MAKES | PACK | NNC_VERB_DOCTOR},
     {.name = "gpus", .type = NNC_OPTION_STRING, FIELD(gpus), .unit = "N|all|0,2", .def = "",
      .help = "GPUs of this machine: how many, all, or which; 0 or nothing means the CPU",
-     .group = NNC_GROUP_DEVICES, .check = check_gpus, .aliases = {"nproc-per-node"},
+     .group = NNC_GROUP_DEVICES, .check = nnc_config_check_gpus, .aliases = {"nproc-per-node"},
      .verbs = COMPUTES | NNC_VERB_DOCTOR},
     {.name = "cpu-ranks", .type = NNC_OPTION_U32, FIELD(cpu_ranks), .unit = "processes", .min = 1,
      .max = NNC_MAX_RANKS, .def = "1",
@@ -441,7 +271,7 @@ const struct nnc_option nnc_config_options[] = {
      .choices = amp_choices,
      .help = "mixed precision on GPUs: bf16, fp16 with loss scaling, or off; auto takes bf16 where "
              "the GPU has it; CPUs compute in fp32",
-     .group = NNC_GROUP_DEVICES, .check = check_amp, .verbs = COMPUTES},
+     .group = NNC_GROUP_DEVICES, .check = nnc_config_check_amp, .verbs = COMPUTES},
     {.name = "autotune", .type = NNC_OPTION_U32, FIELD(autotune), .unit = "algorithms", .min = 0,
      .max = 64, .def = "10",
      .help = "how many to time for each convolution on a GPU, once; 0 and --deterministic take "
@@ -467,7 +297,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "weights", .type = NNC_OPTION_STRING, FIELD(weights), .unit = "PATH", .def = "",
      .help = "safetensors file, checkpoint or run (its best checkpoint) to take weights from, and "
              "nothing else",
-     .group = NNC_GROUP_MODEL, .check = check_weights, .aliases = {"initial-checkpoint"},
+     .group = NNC_GROUP_MODEL, .check = nnc_config_check_weights, .aliases = {"initial-checkpoint"},
      .verbs = RUNS},
     {.name = "strict", .type = NNC_OPTION_BOOL, FIELD(strict), .unit = "", .def = "true",
      .help = "--weights must fit exactly; --no-strict leaves out a head of another size",
@@ -510,7 +340,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "label-smoothing", .type = NNC_OPTION_DOUBLE, FIELD(label_smoothing), .unit = "",
      .min = 0, .max = 1, .def = "0",
      .help = "share of a label that is spread over all classes",
-     .group = NNC_GROUP_TRAINING, .check = check_label_smoothing, .aliases = {"smoothing"},
+     .group = NNC_GROUP_TRAINING, .check = nnc_config_check_label_smoothing, .aliases = {"smoothing"},
      .verbs = LEARNS, .adopts = true},
     {.name = "lr", .type = NNC_OPTION_DOUBLE, FIELD(lr), .unit = "", .min = 0, .max = 1000000.0,
      .def = "0.1",
@@ -534,7 +364,7 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_TRAINING, .aliases = {"bias-wd"}, .verbs = LEARNS},
     {.name = "nesterov", .type = NNC_OPTION_BOOL, FIELD(nesterov), .unit = "", .def = "false",
      .help = "Nesterov's momentum",
-     .group = NNC_GROUP_TRAINING, .check = check_nesterov, .verbs = LEARNS},
+     .group = NNC_GROUP_TRAINING, .check = nnc_config_check_nesterov, .verbs = LEARNS},
     {.name = "lars", .type = NNC_OPTION_DOUBLE, FIELD(lars), .unit = "", .min = 0, .max = 1000,
      .def = "0",
      .help = "trust coefficient of LARS, which scales the step of each layer's weights for large "
@@ -577,7 +407,7 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_STATE, .verbs = TRAIN | NNC_VERB_EVAL | PREDICT},
     {.name = "fresh", .type = NNC_OPTION_BOOL, FIELD(fresh), .unit = "", .def = "false",
      .help = "start from zero in a directory that has checkpoints",
-     .group = NNC_GROUP_STATE, .check = check_fresh, .verbs = TRAIN},
+     .group = NNC_GROUP_STATE, .check = nnc_config_check_fresh, .verbs = TRAIN},
     {.name = "save-every", .type = NNC_OPTION_DOUBLE, FIELD(save_every), .unit = "epochs", .min = 0,
      .max = 1000000.0, .def = "1",
      .help = "epochs between checkpoints, may be a fraction; 0: only at the end",
@@ -613,7 +443,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "verbose", .flag = 'v', .type = NNC_OPTION_LEVEL, FIELD(verbose), .unit = "", .min = 0,
      .max = 3, .def = "0",
      .help = "say more; twice for more still",
-     .group = NNC_GROUP_OUTPUT, .check = check_quiet, .verbs = EVERY},
+     .group = NNC_GROUP_OUTPUT, .check = nnc_config_check_quiet, .verbs = EVERY},
     {.name = "audit", .type = NNC_OPTION_STRING, FIELD(audit), .unit = "FILE", .def = "",
      .help = "write one line per delivered image: epoch, position, index, rank",
      .group = NNC_GROUP_OUTPUT, .verbs = DELIVERS},
@@ -626,7 +456,7 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_INSPECT, .verbs = PREDICT},
     {.name = "input", .type = NNC_OPTION_STRING, FIELD(input), .unit = "CxHxW", .def = "",
      .help = "input shape, such as 3x224x224; by default the one in the model's text",
-     .group = NNC_GROUP_INSPECT, .check = check_input, .verbs = NNC_VERB_MODELS | MEASURES},
+     .group = NNC_GROUP_INSPECT, .check = nnc_config_check_input, .verbs = NNC_VERB_MODELS | MEASURES},
     {.name = "bench-steps", .type = NNC_OPTION_U32, FIELD(bench_steps), .unit = "steps", .min = 0,
      .max = 1000000, .def = "auto", .choices = auto_choices,
      .help = "steps or batches measured",
@@ -655,7 +485,7 @@ const struct nnc_option nnc_config_options[] = {
      .unit = "images/s", .min = 0, .max = 1e9, .def = "0",
      .help = "take batches as a device of this speed would; exit status 1 unless it is busy for "
              "more than 90 % of the time; 0 takes them as fast as they come",
-     .group = NNC_GROUP_INSPECT, .check = check_bench, .verbs = BENCH_INPUT},
+     .group = NNC_GROUP_INSPECT, .check = nnc_config_check_bench, .verbs = BENCH_INPUT},
     {.name = "compare", .type = NNC_OPTION_BOOL, FIELD(compare), .unit = "", .def = "false",
      .help = "print beside a model's speed what others published for the same GPU",
      .group = NNC_GROUP_INSPECT, .verbs = BENCH_GPU},
@@ -684,7 +514,7 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "quality", .type = NNC_OPTION_U32, FIELD(quality), .unit = "", .min = 0, .max = 100,
      .def = "lossless", .choices = lossless_choices,
      .help = "encode anew with this JPEG quality; with --max-side 90 unless given",
-     .group = NNC_GROUP_PACK, .check = check_quality, .verbs = PACK},
+     .group = NNC_GROUP_PACK, .check = nnc_config_check_quality, .verbs = PACK},
     {.name = "shard-samples", .type = NNC_OPTION_U32, FIELD(shard_samples), .unit = "images",
      .min = 1, .max = 1000000, .def = "1000",
      .help = "images in a shard",
@@ -736,16 +566,6 @@ void nnc_config_defaults(struct nnc_config *ret_config) {
         assert(code == 0);
         (void)code;
     }
-}
-
-int nnc_config_check(const struct nnc_config *config) {
-    int code = 0;
-    for (size_t row = 0; row < nnc_config_option_count && code == 0; row++) {
-        if (nnc_config_options[row].check != NULL) {
-            code = nnc_config_options[row].check(config);
-        }
-    }
-    return code;
 }
 
 void nnc_config_variable(const struct nnc_option *option, char ret_name[NNC_NAME_MAX]) {

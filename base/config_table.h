@@ -105,6 +105,22 @@ int nnc_config_load_environment(struct nnc_config *config);
 /* Run the checks between options. Errors: -NNC_E_USAGE naming the options. */
 int nnc_config_check(const struct nnc_config *config);
 
+/* The rows' checks: 0, or -NNC_E_USAGE with a sentence. */
+int nnc_config_check_channels(const struct nnc_config *config);
+int nnc_config_check_amp(const struct nnc_config *config);
+int nnc_config_check_val_crop(const struct nnc_config *config);
+int nnc_config_check_crop_scale(const struct nnc_config *config);
+int nnc_config_check_crop_ratio(const struct nnc_config *config);
+int nnc_config_check_gpus(const struct nnc_config *config);
+int nnc_config_check_weights(const struct nnc_config *config);
+int nnc_config_check_label_smoothing(const struct nnc_config *config);
+int nnc_config_check_nesterov(const struct nnc_config *config);
+int nnc_config_check_fresh(const struct nnc_config *config);
+int nnc_config_check_quiet(const struct nnc_config *config);
+int nnc_config_check_input(const struct nnc_config *config);
+int nnc_config_check_quality(const struct nnc_config *config);
+int nnc_config_check_bench(const struct nnc_config *config);
+
 /* File of `--config NAME`: NAME itself when it has a '/' or ends in .yaml or .yml, else
  * recipe_dir/NAME.yaml. recipe_dir may be NULL.
  * Errors: -NNC_E_USAGE when there is no such recipe, with a proposal. */

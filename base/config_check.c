@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the types and ranges of the option table (config.c) cannot say: texts with a form of their
+ * own, and options that depend on each other. A row names its check in .check; all run after all
+ * layers are laid. Each error is one sentence that names the option and what would work. */
+#include "base/config_table.h"
+
+#include "base/err.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int nnc_config_check(const struct nnc_config *config) {
+    int code = 0;
+    for (size_t row = 0; row < nnc_config_option_count && code == 0; row++) {
+        if (nnc_config_options[row].check != NULL) {
+            code = nnc_config_options[row].check(config);
+        }
+    }
+    return code;
+}
+
+int nnc_config_check_channels(const struct nnc_config *config) {
+    if (config->channels == 2) {
+        return nnc_fail(-NNC_E_USAGE, "--channels must be 1 (grey), 3 (colour) or auto");
+    }
+    return 0;
+}
+
+static bool asks_for_gpus(const struct nnc_config *config) {
+    return config->backend == NNC_BACKEND_CUDA ||
+           (config->gpus[0] != '\0' && strcmp(config->gpus, "0") != 0);
+}
+
+int nnc_config_check_amp(const struct nnc_config *config) {
+    bool mixed = config->amp == NNC_AMP_BF16 || config->amp == NNC_AMP_FP16;
+    if (mixed && !asks_for_gpus(config)) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--amp %s needs a GPU: add --gpus 1, or leave --amp out and "
+                        "train on the CPU in fp32",
+                        config->amp == NNC_AMP_BF16 ? "bf16" : "fp16");
+    }
+    return 0;
+}
+
+int nnc_config_check_val_crop(const struct nnc_config *config) {
+    if (config->val_crop_size > config->val_resize_size) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--val-crop-size %u does not fit into --val-resize-size %u: give "
+                        "--val-resize-size %u or more",
+                        config->val_crop_size, config->val_resize_size, config->val_crop_size);
+    }
+    return 0;
+}
+
+int nnc_config_check_crop_scale(const struct nnc_config *config) {
+    if (config->crop_scale_min > config->crop_scale_max) {
+        return nnc_fail(-NNC_E_USAGE, "--crop-scale-min %g is above --crop-scale-max %g",
+                        config->crop_scale_min, config->crop_scale_max);
+    }
+    return 0;
+}
+
+int nnc_config_check_crop_ratio(const struct nnc_config *config) {
+    if (config->crop_ratio_min > config->crop_ratio_max) {
+        return nnc_fail(-NNC_E_USAGE, "--crop-ratio-min %g is above --crop-ratio-max %g",
+                        config->crop_ratio_min, config->crop_ratio_max);
+    }
+    return 0;
+}
+
+/* A number of at most three digits; -1 when there is none. */
+static int read_small(const char **at) {
+    size_t digits = strspn(*at, "0123456789");
+    if (digits == 0 || digits > 3) {
+        return -1;
+    }
+    int number = atoi(*at);
+    *at += digits;
+    return number;
+}
+
+/* "", "all", a number, or distinct numbers separated by commas. */
+static bool is_gpus(const char *text) {
+    bool seen[NNC_MAX_RANKS] = {false};
+    if (*text == '\0' || strcmp(text, "all") == 0) {
+        return true;
+    }
+    if (strchr(text, ',') == NULL) {
+        int number = read_small(&text);
+        return number >= 0 && number <= NNC_MAX_RANKS && *text == '\0';
+    }
+    for (;; text++) {
+        int number = read_small(&text);
+        if (number < 0 || number >= NNC_MAX_RANKS || seen[number]) {
+            return false;
+        }
+        seen[number] = true;
+        if (*text != ',') {
+            return *text == '\0';
+        }
+    }
+}
+
+int nnc_config_check_gpus(const struct nnc_config *config) {
+    if (!is_gpus(config->gpus)) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--gpus \"%s\" is neither a number from 0 to %d nor \"all\" nor a list of "
+                        "different devices like 0,2",
+                        config->gpus, NNC_MAX_RANKS);
+    }
+    return 0;
+}
+
+int nnc_config_check_weights(const struct nnc_config *config) {
+    if (config->weights[0] != '\0' && config->resume[0] != '\0' &&
+        strcmp(config->resume, "auto") != 0) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--weights starts from weights alone and --resume continues a whole run: "
+                        "give one of them");
+    }
+    return 0;
+}
+
+int nnc_config_check_label_smoothing(const struct nnc_config *config) {
+    if (config->label_smoothing > 0 && config->loss != NNC_LOSS_CROSS_ENTROPY) {
+        return nnc_fail(-NNC_E_USAGE, "--label-smoothing needs --loss cross-entropy");
+    }
+    return 0;
+}
+
+int nnc_config_check_nesterov(const struct nnc_config *config) {
+    if (config->nesterov && config->momentum <= 0) {
+        return nnc_fail(-NNC_E_USAGE, "--nesterov needs a --momentum above 0");
+    }
+    return 0;
+}
+
+int nnc_config_check_fresh(const struct nnc_config *config) {
+    if (config->fresh && config->resume[0] != '\0') {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--fresh starts from zero and --resume continues: give one of them");
+    }
+    return 0;
+}
+
+int nnc_config_check_quiet(const struct nnc_config *config) {
+    if (config->quiet && config->verbose > 0) {
+        return nnc_fail(-NNC_E_USAGE, "--quiet and --verbose contradict each other");
+    }
+    return 0;
+}
+
+int nnc_config_check_input(const struct nnc_config *config) {
+    unsigned channels = 0, height = 0, width = 0;
+    int end = 0;
+    if (config->input[0] == '\0') {
+        return 0;
+    }
+    bool is_plain = strspn(config->input, "0123456789x") == strlen(config->input);
+    int found = sscanf(config->input, "%5ux%5ux%5u%n", &channels, &height, &width, &end);
+    if (!is_plain || found != 3 || config->input[end] != '\0' || channels == 0 || height == 0 ||
+        width == 0) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--input \"%s\" is not channels, height and width like 3x224x224",
+                        config->input);
+    }
+    return 0;
+}
+
+int nnc_config_check_quality(const struct nnc_config *config) {
+    if (config->quality != 0 && config->kind == NNC_PACK_RAW) {
+        return nnc_fail(-NNC_E_USAGE, "--quality is of JPEG: leave it or --kind raw out");
+    }
+    return 0;
+}
+
+int nnc_config_check_bench(const struct nnc_config *config) {
+    if (config->cache == NNC_CACHE_COLD && config->bench_epochs > 1) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--bench-epochs %" PRIu32 " with --cache cold: one pass is measured, the "
+                        "next would find the files in memory",
+                        config->bench_epochs);
+    }
+    if (config->simulate_gpu != 0.0 && config->simulate_gpu < 0.1) {
+        return nnc_fail(-NNC_E_USAGE, "--simulate-gpu %g: give at least 0.1 images per second",
+                        config->simulate_gpu);
+    }
+    return 0;
+}
