@@ -14,10 +14,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
-#define NNC_PATH_MAX  1024
-#define NNC_NAME_MAX  64
-#define NNC_MAX_RANKS 64
+#define NNC_PATH_MAX        1024
+#define NNC_NAME_MAX        64
+#define NNC_MAX_RANKS       64
+#define NNC_MAX_NODES       64
+#define NNC_ENDPOINT_MAX    272   /* of base/endpoint.h */
+#define NNC_SHARED_TEXT_MAX 16384 /* bytes of nnc_config_print_shared() */
 
 struct nnc_config {
     /* data */
@@ -48,7 +52,7 @@ struct nnc_config {
     char shm_dir[NNC_PATH_MAX];
 
     /* devices */
-    char gpus[NNC_NAME_MAX]; /* "N", "all", "0,2", "" = none asked for */
+    char gpus[NNC_NAME_MAX]; /* "N", "all", "0,2", "2,", "" = none asked for */
     uint32_t cpu_ranks;
     uint32_t threads;      /* compute threads per CPU trainer; 0 = from the CPU budget */
     int32_t backend;       /* enum nnc_device_backend */
@@ -58,6 +62,14 @@ struct nnc_config {
     uint32_t autotune;  /* algorithms to time for each convolution on a GPU; 0 = the first */
     uint32_t workspace; /* MiB of scratch memory that one operation on a GPU may take */
     bool cuda_graphs;
+
+    /* several machines; each has a coordinator, which is a node */
+    uint32_t nnodes;
+    uint32_t node_rank;                   /* this one's; node 0 writes the run's directory */
+    char rdzv_endpoint[NNC_ENDPOINT_MAX]; /* where node 0 listens (base/endpoint.h) */
+    char rdzv_id[NNC_NAME_MAX];           /* tells runs apart that share secret and endpoint */
+    char rdzv_secret[NNC_PATH_MAX];       /* file or "fd:N" */
+    uint32_t rdzv_timeout;                /* seconds to wait for the other machines */
 
     /* model */
     char model[NNC_PATH_MAX];   /* name in models/ or file */
@@ -129,11 +141,20 @@ struct nnc_config {
     bool verify;
 };
 
+/* What the command line or the environment says about the place in a run over several machines, so
+ * that no launcher (coordinator/launcher.h) need say it. Files do not count: they are often the
+ * record of another run. */
+struct nnc_config_given {
+    bool node; /* --nnodes or --node-rank */
+    bool endpoint, id;
+};
+
 /* Parsed command line: the verb, the configuration and the words of predict and `models show`. */
 struct nnc_command {
     char verb[NNC_NAME_MAX];    /* "train", "eval", ...; the bare form is "train" */
     char subverb[NNC_NAME_MAX]; /* "show" in `models show`, "input" in `bench input`; else "" */
     struct nnc_config config;
+    struct nnc_config_given given;
     char **args; /* points into argv, NULL-ended; owned by the caller of main */
     int arg_count;
 };
@@ -152,6 +173,10 @@ void nnc_config_defaults(struct nnc_config *ret_config);
 int nnc_command_parse(int argc, char **argv, const char *recipe_dir,
                       struct nnc_command *ret_command, bool *ret_done);
 
+/* Check what the options of several machines need of each other. Apart from the other checks
+ * because a launcher may fill them in first. Errors: -NNC_E_USAGE with what to add. */
+int nnc_config_check_machines(const struct nnc_config *config);
+
 /* Read a YAML file of long option names into *config; keys that are not there keep their value.
  * Errors: -NNC_E_USAGE naming file, line and key; *config is untouched then. */
 int nnc_config_load_yaml(const char *path, struct nnc_config *config);
@@ -159,6 +184,17 @@ int nnc_config_load_yaml(const char *path, struct nnc_config *config);
 /* Write every option as YAML that nnc_config_load_yaml() reads back to the same struct.
  * Errors: -ENOMEM, -EIO; -NNC_E_CHECKPOINT when out takes no more. */
 int nnc_config_dump_yaml(const struct nnc_config *config, FILE *out);
+
+/* Write the options that all machines of a training must have alike, each as a line "name: value",
+ * into ret_text; returns its bytes, without the zero at the end. Errors: -ENOBUFS room is too
+ * small; NNC_SHARED_TEXT_MAX is enough. */
+ssize_t nnc_config_print_shared(const struct nnc_config *config, char *ret_text, size_t room);
+
+/* Compare with what nnc_config_print_shared() wrote on another machine; other[bytes] is that
+ * machine's word, of any bytes. Returns 0 when all are alike; else 1, with the first difference in
+ * ret_words, fit to be printed: "--lr is 0.2 there and 0.1 here". */
+int nnc_config_compare_shared(const struct nnc_config *own, const char *other, size_t bytes,
+                              char *ret_words, size_t room);
 
 /* Write the manual page nncoord(1) in roff, made from the tables of options and verbs. */
 void nnc_config_write_man(FILE *out);

@@ -4,6 +4,7 @@
  * layers are laid. Each error is one sentence that names the option and what would work. */
 #include "base/config_table.h"
 
+#include "base/endpoint.h"
 #include "base/err.h"
 
 #include <inttypes.h>
@@ -81,24 +82,26 @@ static int read_small(const char **at) {
     return number;
 }
 
-/* "", "all", a number, or distinct numbers separated by commas. */
+/* "", "all", a number, or distinct numbers separated by commas; "2," is the list of one. */
 static bool is_gpus(const char *text) {
     bool seen[NNC_MAX_RANKS] = {false};
     if (*text == '\0' || strcmp(text, "all") == 0) {
         return true;
     }
-    if (strchr(text, ',') == NULL) {
+    const char *comma = strchr(text, ',');
+    if (comma == NULL) {
         int number = read_small(&text);
         return number >= 0 && number <= NNC_MAX_RANKS && *text == '\0';
     }
+    bool is_single = comma[1] == '\0';
     for (;; text++) {
         int number = read_small(&text);
         if (number < 0 || number >= NNC_MAX_RANKS || seen[number]) {
             return false;
         }
         seen[number] = true;
-        if (*text != ',') {
-            return *text == '\0';
+        if (*text != ',' || is_single) {
+            return *text == '\0' || text == comma;
         }
     }
 }
@@ -109,6 +112,64 @@ int nnc_config_check_gpus(const struct nnc_config *config) {
                         "--gpus \"%s\" is neither a number from 0 to %d nor \"all\" nor a list of "
                         "different devices like 0,2",
                         config->gpus, NNC_MAX_RANKS);
+    }
+    return 0;
+}
+
+int nnc_config_check_endpoint(const struct nnc_config *config) {
+    struct nnc_endpoint endpoint;
+    int code =
+        config->rdzv_endpoint[0] != '\0' ? nnc_endpoint_parse(config->rdzv_endpoint, &endpoint) : 0;
+    return code < 0 ? nnc_fail_in(code, "--rdzv-endpoint") : 0;
+}
+
+int nnc_config_check_rdzv_id(const struct nnc_config *config) {
+    for (const char *at = config->rdzv_id; *at != '\0'; at++) {
+        if (*at <= ' ' || *at > '~') {
+            return nnc_fail(-NNC_E_USAGE,
+                            "--rdzv-id \"%s\" is not of printable ASCII characters without spaces",
+                            config->rdzv_id);
+        }
+    }
+    return 0;
+}
+
+int nnc_config_check_secret(const struct nnc_config *config) {
+    if (strncmp(config->rdzv_secret, "fd:", 3) != 0) {
+        return 0;
+    }
+    const char *number = config->rdzv_secret + 3;
+    size_t digits = strspn(number, "0123456789");
+    if (digits == 0 || digits > 6 || number[digits] != '\0') {
+        return nnc_fail(
+            -NNC_E_USAGE,
+            "--rdzv-secret \"%s\": after fd: stands the number of an open descriptor; a "
+            "file of that name is given as ./%s",
+            config->rdzv_secret, config->rdzv_secret);
+    }
+    return 0;
+}
+
+int nnc_config_check_machines(const struct nnc_config *config) {
+    if (config->node_rank >= config->nnodes) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--node-rank %" PRIu32 " with --nnodes %" PRIu32
+                        ": machines are counted from 0, so the last is %" PRIu32,
+                        config->node_rank, config->nnodes, config->nnodes - 1);
+    }
+    if (config->nnodes > 1 && config->rdzv_endpoint[0] == '\0') {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--nnodes %" PRIu32
+                        " needs --rdzv-endpoint HOST:PORT, an address of machine "
+                        "0 that the others reach",
+                        config->nnodes);
+    }
+    if (config->nnodes > 1 && config->rdzv_secret[0] == '\0') {
+        return nnc_fail(
+            -NNC_E_USAGE,
+            "%" PRIu32 " machines need --rdzv-secret FILE, by which they know each other: "
+            "make it with `(umask 077; openssl rand -hex 32 > FILE)` and copy it to all",
+            config->nnodes);
     }
     return 0;
 }

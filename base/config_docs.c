@@ -198,7 +198,8 @@ static void markdown_option(FILE *out, const struct nnc_option *option) {
     for (const char *const *alias = option->aliases; *alias != NULL; alias++) {
         fprintf(out, "%s`--%s`", alias == option->aliases ? "; also " : ", ", *alias);
     }
-    fprintf(out, "%s |\n", option->adopts ? "; adopted" : "");
+    bool is_own = option->local && (option->verbs & NNC_VERB_TRAIN) != 0;
+    fprintf(out, "%s%s |\n", option->adopts ? "; adopted" : "", is_own ? "; own" : "");
 }
 
 void nnc_config_write_markdown(FILE *out) {
@@ -213,7 +214,8 @@ void nnc_config_write_markdown(FILE *out) {
         "that it has no use for; in the other two it ignores them.\n\nThose marked adopted define "
         "network and "
         "input: `eval` and `predict` take them from the run that `--resume` names, below the "
-        "file.\n");
+        "file. Those marked own may differ between the machines of a training over several; all "
+        "others must be the same on each.\n");
     for (unsigned group = 0; group < NNC_GROUP_COUNT; group++) {
         fprintf(out, "\n## %s\n\n| option | default | unit | meaning |\n|---|---|---|---|\n",
                 nnc_config_group_title((enum nnc_config_group)group));

@@ -419,13 +419,20 @@ static int apply(struct nnc_config *config, const struct assignment *assignment)
     return code < 0 ? nnc_fail_in(code, "--%s", option->name) : 0;
 }
 
-static bool is_data_given(const struct line *line, int used) {
-    bool given = line->word_count > used || nnc_env("NNCOORD_DATA") != NULL;
+/* Whether the command line or the environment has the option. */
+static bool is_given(const struct line *line, const char *name) {
+    const struct nnc_option *option = nnc_config_find(name);
+    char variable[NNC_NAME_MAX];
+    nnc_config_variable(option, variable);
+    bool given = nnc_env(variable) != NULL;
     for (size_t number = 0; number < line->assignment_count; number++) {
-        given =
-            given || line->assignments[number].option->offset == offsetof(struct nnc_config, data);
+        given = given || line->assignments[number].option == option;
     }
     return given;
+}
+
+static bool is_data_given(const struct line *line, int used) {
+    return line->word_count > used || is_given(line, "data");
 }
 
 static int load_yaml(const struct line *line, bool takes_recipe, const char *recipe_dir,
@@ -517,9 +524,17 @@ static int apply_all(const struct line *line, struct nnc_config *config) {
 }
 
 /* A training that goes on without being told its data or configuration anew takes all of the run's,
- * save what only said how that began. */
+ * save what only said how that began and on which machines it was. */
 static int continue_run(const char *path, struct nnc_config *config) {
-    int code = nnc_config_load_yaml(path, config);
+    struct nnc_config run = *config;
+    int code = nnc_config_load_yaml(path, &run);
+    for (size_t row = 0; row < nnc_config_option_count && code == 0; row++) {
+        const struct nnc_option *option = &nnc_config_options[row];
+        if (option->group != NNC_GROUP_MACHINES) {
+            memcpy((char *)config + option->offset, (const char *)&run + option->offset,
+                   option->bytes);
+        }
+    }
     config->weights[0] = '\0';
     config->fresh = false;
     return code;
@@ -580,6 +595,11 @@ static int build(const struct line *line, const struct nnc_verb *verb, int used,
     bool has_args = verb->words == NNC_WORDS_ARGS;
     command->args = line->words + (has_args ? used : line->word_count);
     command->arg_count = has_args ? line->word_count - used : 0;
+    command->given = (struct nnc_config_given){
+        .node = is_given(line, "nnodes") || is_given(line, "node-rank"),
+        .endpoint = is_given(line, "rdzv-endpoint"),
+        .id = is_given(line, "rdzv-id"),
+    };
     return build_config(line, verb, used, recipe_dir, &command->config);
 }
 

@@ -11,6 +11,7 @@ enum nnc_config_group {
     NNC_GROUP_DATA,
     NNC_GROUP_LOADERS,
     NNC_GROUP_DEVICES,
+    NNC_GROUP_MACHINES,
     NNC_GROUP_MODEL,
     NNC_GROUP_TRAINING,
     NNC_GROUP_STATE,
@@ -112,6 +113,9 @@ int nnc_config_check_val_crop(const struct nnc_config *config);
 int nnc_config_check_crop_scale(const struct nnc_config *config);
 int nnc_config_check_crop_ratio(const struct nnc_config *config);
 int nnc_config_check_gpus(const struct nnc_config *config);
+int nnc_config_check_endpoint(const struct nnc_config *config);
+int nnc_config_check_rdzv_id(const struct nnc_config *config);
+int nnc_config_check_secret(const struct nnc_config *config);
 int nnc_config_check_weights(const struct nnc_config *config);
 int nnc_config_check_label_smoothing(const struct nnc_config *config);
 int nnc_config_check_nesterov(const struct nnc_config *config);

@@ -44,6 +44,7 @@ struct nnc_option {
     const char *aliases[4];                        /* more long names, ended by NULL */
     uint32_t verbs;                                /* mask of the verbs that use it */
     bool adopts; /* defines network or input: eval and predict take it from the run of --resume */
+    bool local;  /* the machines of a training may each have their own; all others must be equal */
 };
 
 /* Parse text into the option's field of *base.

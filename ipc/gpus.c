@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --gpus: nothing or 0 is the CPU, N the first N devices, "all" all of them, "0,2" these. A device
- * is named by the driver's number; CUDA_VISIBLE_DEVICES has done its part before. */
+/* --gpus: nothing or 0 is the CPU, N the first N devices, "all" all of them, "0,2" and "2," these.
+ * A device is named by the driver's number; CUDA_VISIBLE_DEVICES has done its part before. */
 #include "ipc/gpus.h"
 
 #include <assert.h>

@@ -565,7 +565,8 @@ Test(config, wrong_lines_say_what_was_meant) {
         {"train d --loss mse --label-smoothing 0.1", "needs --loss cross-entropy"},
         {"train d -q -v", "contradict"},
         {"train d --gpus 1,1", "--gpus \"1,1\""},
-        {"train d --gpus 0,", "--gpus \"0,\""},
+        {"train d --gpus 0,1,", "--gpus \"0,1,\""},
+        {"train d --gpus 64,", "--gpus \"64,\""},
         {"train d --gpus x", "--gpus \"x\""},
         {"train d --gpus 65", "--gpus \"65\""},
         {"train d --gpus 99999999999", "--gpus"},
@@ -606,7 +607,7 @@ Test(config, wrong_lines_say_what_was_meant) {
 }
 
 Test(config, good_gpu_lists_pass) {
-    static const char *const rows[] = {"", "0", "1", "64", "all", "0,2", "3,1,2"};
+    static const char *const rows[] = {"", "0", "1", "64", "all", "0,2", "3,1,2", "0,", "63,"};
     for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
         struct nnc_config config;
         nnc_config_defaults(&config);
