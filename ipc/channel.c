@@ -226,6 +226,14 @@ static const char *packet_fault(const struct nnc_message *message, size_t length
     return rule == NULL ? "unknown type" : body_fault(rule, message);
 }
 
+int nnc_message_check(const struct nnc_message *message, size_t length) {
+    const char *fault =
+        length > sizeof(*message) ? "longer than any message" : packet_fault(message, length);
+    return fault == NULL
+               ? 0
+               : nnc_fail(-NNC_E_FORMAT, "channel: a packet of %zu bytes: %s", length, fault);
+}
+
 /* Is the packet for this generation and in order? 1 yes, 0 drop it, negative. */
 static int admit(struct nnc_channel *channel, const struct nnc_message_header *header) {
     if (header->generation < channel->generation) {
@@ -269,13 +277,8 @@ int nnc_channel_receive(struct nnc_channel *channel, struct nnc_message *ret_mes
         if (length <= 0) {
             return (int)length;
         }
-        const char *fault = (size_t)length > sizeof(message)
-                                ? "longer than any message"
-                                : packet_fault(&message, (size_t)length);
-        if (fault != NULL) {
-            return nnc_fail(-NNC_E_FORMAT, "channel: a packet of %zd bytes: %s", length, fault);
-        }
-        int code = admit(channel, &message.header);
+        int code = nnc_message_check(&message, (size_t)length);
+        code = code < 0 ? code : admit(channel, &message.header);
         if (code < 0) {
             return code;
         }
