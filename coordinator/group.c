@@ -346,6 +346,18 @@ static void loader_died(struct nnc_group *group, uint32_t number,
     child->respawn_ns = now_ns + respawn_delay_ns(child->idle_deaths);
 }
 
+/* All are killed, and the next generation goes on from the last snapshot. */
+static void restart(struct nnc_group *group, const char *words, struct nnc_actions *actions) {
+    group->restarts++;
+    group->phase = NNC_GROUP_RESTARTING;
+    snprintf(group->cause, sizeof(group->cause), "%s", words);
+    nnc_log(NNC_LOG_WARN, "%s; the group starts again (%" PRIu32 " of %" PRIu32 ")", words,
+            group->restarts, group->params.max_restarts);
+    act(actions, NNC_ACTION_STOP_RINGS, 0, 0);
+    signal_all(group, SIGKILL, actions);
+    settle(group, actions);
+}
+
 static void trainer_died(struct nnc_group *group, uint32_t number,
                          const struct nnc_exit_event *event, uint64_t now_ns,
                          struct nnc_actions *actions) {
@@ -364,14 +376,22 @@ static void trainer_died(struct nnc_group *group, uint32_t number,
                  actions);
         return;
     }
-    group->restarts++;
-    group->phase = NNC_GROUP_RESTARTING;
-    nnc_log(NNC_LOG_WARN,
-            "trainer %" PRIu32 " %s; the group starts again (%" PRIu32 " of %" PRIu32 ")",
-            child->number, event->words, group->restarts, group->params.max_restarts);
-    act(actions, NNC_ACTION_STOP_RINGS, 0, 0);
-    signal_all(group, SIGKILL, actions);
-    settle(group, actions);
+    char words[sizeof(group->cause)];
+    snprintf(words, sizeof(words), "trainer %" PRIu32 " %s", child->number, event->words);
+    restart(group, words, actions);
+}
+
+void nnc_group_restart_with(struct nnc_group *group, const char *words, uint64_t now_ns,
+                            struct nnc_actions *actions) {
+    bool over = group->phase == NNC_GROUP_FINISHED && group->code < 0;
+    if (group->phase == NNC_GROUP_RESTARTING || group->phase == NNC_GROUP_FAILING || over) {
+        return; /* for the same reason, or for one that weighs more */
+    }
+    if (group->phase == NNC_GROUP_STOPPING) {
+        nnc_group_abort(group, -NNC_E_CHILD, words, now_ns, actions);
+        return;
+    }
+    restart(group, words, actions);
 }
 
 void nnc_group_exit(struct nnc_group *group, uint32_t number, const struct nnc_exit_event *event,

@@ -106,6 +106,7 @@ struct nnc_group {
     uint32_t extra_failures; /* added loaders that could not be started */
     uint32_t stop_signals;
     uint64_t stop_deadline_ns;
+    char cause[1100];   /* of the last restart */
     int code;           /* how the run ended: 0 or negative */
     char verdict[1200]; /* one sentence for code < 0 */
 };
@@ -138,6 +139,11 @@ void nnc_group_spawn_failed(struct nnc_group *group, uint32_t child, const char 
 /* TERM, INT, USR1, USR2: stop after a snapshot; a second one: stop now. */
 void nnc_group_stop_signal(struct nnc_group *group, int signal_number, uint64_t now_ns,
                            struct nnc_actions *actions);
+
+/* A trainer of another machine died, and its group starts again, as this one has to: also when its
+ * own trainers were through already. */
+void nnc_group_restart_with(struct nnc_group *group, const char *words, uint64_t now_ns,
+                            struct nnc_actions *actions);
 
 /* End the run with this code: bad-sample budget, failed preparation of a generation. */
 void nnc_group_abort(struct nnc_group *group, int code, const char *words, uint64_t now_ns,

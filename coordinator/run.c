@@ -39,9 +39,8 @@ enum source {
     SOURCE_SAVER_CHANNEL,
     SOURCE_SAVER_LOG,
     SOURCE_SIGNAL,
+    SOURCE_NODES,
 };
-
-static void perform(struct nnc_run_state *run, struct nnc_actions *actions);
 
 static int watch(struct nnc_run_state *run, int fd, enum source source, uint32_t child) {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)source << 32 | child};
@@ -68,7 +67,7 @@ static void unwatch(struct nnc_run_state *run, int fd) {
 static void refuse_spawn(struct nnc_run_state *run, uint32_t number, const char *words) {
     struct nnc_actions actions = {.count = 0};
     nnc_group_spawn_failed(&run->group, number, words, nnc_clock_ns(), &actions);
-    perform(run, &actions);
+    nnc_run_perform(run, &actions);
 }
 
 static void spawn_child(struct nnc_run_state *run, uint32_t number) {
@@ -94,17 +93,37 @@ static void spawn_child(struct nnc_run_state *run, uint32_t number) {
     refuse_spawn(run, number, nnc_error_text());
 }
 
-static void new_generation(struct nnc_run_state *run) {
+void nnc_run_begin_generation(struct nnc_run_state *run) {
+    const struct nnc_group_params group = {
+        .trainers = run->plan.ranks,
+        .first_rank = run->plan.first_rank,
+        .loaders = run->plan.loaders,
+        .loaders_max = run->plan.loaders_max,
+        .max_restarts = run->params->mode == NNC_MODE_TRAIN ? run->params->config->max_restarts : 0,
+        .grace_ns = run->params->config->grace * SECOND_NS};
     struct nnc_actions actions = {.count = 0};
-    nnc_report_restart(&run->report);
-    run->stall = (struct nnc_stall){.last = {{.running = false}}};
     int result = nnc_run_prepare_generation(run);
     if (result < 0) {
         nnc_group_abort(&run->group, result, nnc_error_text(), nnc_clock_ns(), &actions);
+    } else if (run->group.children == 0) {
+        nnc_group_begin(&run->group, &group, nnc_clock_ns(), &actions);
     } else {
         nnc_group_start_generation(&run->group, nnc_clock_ns(), &actions);
     }
-    perform(run, &actions);
+    nnc_run_perform(run, &actions);
+}
+
+/* All children are gone, or there were none yet. */
+static void new_generation(struct nnc_run_state *run) {
+    nnc_report_restart(&run->report);
+    run->put_off_ns = 0;
+    run->stall = (struct nnc_stall){.last = {{.running = false}}};
+    nnc_run_choose_start(run);
+    if (run->far.nodes != NULL) {
+        nnc_run_nodes_join(run);
+    } else {
+        nnc_run_begin_generation(run);
+    }
 }
 
 static void for_all_rings(struct nnc_run_state *run, const struct nnc_action *action) {
@@ -132,7 +151,7 @@ static void send_message(struct nnc_run_state *run, const struct nnc_action *act
                      NULL, 0, 1000);
 }
 
-static void perform(struct nnc_run_state *run, struct nnc_actions *actions) {
+void nnc_run_perform(struct nnc_run_state *run, struct nnc_actions *actions) {
     for (uint32_t i = 0; i < actions->count; i++) {
         const struct nnc_action *action = &actions->item[i];
         switch ((enum nnc_action_kind)action->kind) {
@@ -162,7 +181,7 @@ static void perform(struct nnc_run_state *run, struct nnc_actions *actions) {
 static void abort_run(struct nnc_run_state *run, int code) {
     struct nnc_actions actions = {.count = 0};
     nnc_group_abort(&run->group, code, nnc_error_text(), nnc_clock_ns(), &actions);
-    perform(run, &actions);
+    nnc_run_perform(run, &actions);
 }
 
 static void on_phase_end(struct nnc_run_state *run, const struct nnc_message *message) {
@@ -195,9 +214,6 @@ static void on_done(struct nnc_run_state *run, const struct nnc_message *message
     struct nnc_msg_done done;
     memcpy(&done, message->body, sizeof(done));
     struct nnc_run_result *result = run->result;
-    result->images += done.images;
-    result->trainer_seconds =
-        done.seconds > result->trainer_seconds ? done.seconds : result->trainer_seconds;
     run->done_ns = nnc_clock_ns();
     nnc_run_measure_end(run);
     result->warm_images = done.warm_images;
@@ -250,6 +266,29 @@ static void on_comm(struct nnc_run_state *run, const struct nnc_message *message
     }
 }
 
+void nnc_run_take_share(struct nnc_run_state *run, const struct nnc_message *message) {
+    struct nnc_msg_done done;
+    if (message->header.type == NNC_MSG_BAD &&
+        nnc_bad_report(&run->bad, message) == -NNC_E_DATA_BUDGET) {
+        abort_run(run, -NNC_E_DATA_BUDGET);
+    } else if (message->header.type == NNC_MSG_EVAL) {
+        on_phase_end(run, message);
+    } else if (message->header.type == NNC_MSG_DONE) {
+        memcpy(&done, message->body, sizeof(done));
+        run->result->images += done.images;
+        run->result->trainer_seconds = fmax(done.seconds, run->result->trainer_seconds);
+    }
+}
+
+/* Node 0 adds the shares of all machines up. */
+static void give_share(struct nnc_run_state *run, const struct nnc_message *message) {
+    if (run->params->config->node_rank != 0 && run->far.nodes != NULL) {
+        nnc_nodes_tell_child(run->far.nodes, message);
+    } else {
+        nnc_run_take_share(run, message);
+    }
+}
+
 /* The payload of a message, before the state machine hears of it. */
 static void take_payload(struct nnc_run_state *run, uint32_t child,
                          const struct nnc_message *message) {
@@ -260,13 +299,11 @@ static void take_payload(struct nnc_run_state *run, uint32_t child,
         on_ready(run, message, child);
         break;
     case NNC_MSG_BAD:
-        if (nnc_bad_report(&run->bad, message) == -NNC_E_DATA_BUDGET) {
-            abort_run(run, -NNC_E_DATA_BUDGET);
-        }
+        give_share(run, message);
         break;
     case NNC_MSG_EVAL:
         if (trainer) {
-            on_phase_end(run, message);
+            give_share(run, message);
         }
         break;
     case NNC_MSG_SNAPSHOT:
@@ -290,6 +327,7 @@ static void take_payload(struct nnc_run_state *run, uint32_t child,
         break;
     case NNC_MSG_DONE:
         if (trainer) {
+            give_share(run, message);
             on_done(run, message, run->group.child[child].number);
         }
         break;
@@ -323,7 +361,7 @@ static void read_channel(struct nnc_run_state *run, uint32_t child) {
             nnc_group_message(&run->group, child, (enum nnc_message_type)message.header.type,
                               nnc_clock_ns(), &actions);
         }
-        perform(run, &actions);
+        nnc_run_perform(run, &actions);
     }
 }
 
@@ -374,7 +412,23 @@ static void reap_child(struct nnc_run_state *run, uint32_t child) {
                                          .words = words};
     struct nnc_actions actions = {.count = 0};
     nnc_group_exit(&run->group, child, &event, nnc_clock_ns(), &actions);
-    perform(run, &actions);
+    nnc_run_perform(run, &actions);
+}
+
+void nnc_run_stop(struct nnc_run_state *run, int number) {
+    run->signal_ns = run->signals++ == 0 ? nnc_clock_ns() : run->signal_ns;
+    nnc_log(NNC_LOG_INFO, "%s: %s", strsignal(number),
+            run->signals == 1 && run->params->mode == NNC_MODE_TRAIN
+                ? "stopping at the next step, with a checkpoint (again: stop now)"
+                : "stopping now");
+    struct nnc_actions actions = {.count = 0};
+    if (run->params->mode != NNC_MODE_TRAIN) {
+        int code = nnc_fail(-(NNC_E_SIGNAL + number), "stopped by %s", strsignal(number));
+        nnc_group_abort(&run->group, code, nnc_error_text(), nnc_clock_ns(), &actions);
+    } else {
+        nnc_group_stop_signal(&run->group, number, nnc_clock_ns(), &actions);
+    }
+    nnc_run_perform(run, &actions);
 }
 
 static void on_signal(struct nnc_run_state *run) {
@@ -387,19 +441,10 @@ static void on_signal(struct nnc_run_state *run) {
             run->next_snapshot_ns = 0;
             continue;
         }
-        run->signal_ns = run->signals++ == 0 ? nnc_clock_ns() : run->signal_ns;
-        nnc_log(NNC_LOG_INFO, "%s: %s", strsignal(number),
-                run->signals == 1 && run->params->mode == NNC_MODE_TRAIN
-                    ? "stopping at the next step, with a checkpoint (again: stop now)"
-                    : "stopping now");
-        struct nnc_actions actions = {.count = 0};
-        if (run->params->mode != NNC_MODE_TRAIN) {
-            int code = nnc_fail(-(NNC_E_SIGNAL + number), "stopped by %s", strsignal(number));
-            nnc_group_abort(&run->group, code, nnc_error_text(), nnc_clock_ns(), &actions);
-        } else {
-            nnc_group_stop_signal(&run->group, number, nnc_clock_ns(), &actions);
+        if (run->far.nodes != NULL) {
+            nnc_nodes_tell_stop(run->far.nodes, number);
         }
-        perform(run, &actions);
+        nnc_run_stop(run, number);
     }
 }
 
@@ -442,7 +487,7 @@ static void find_hung_saver(struct nnc_run_state *run, uint64_t now_ns) {
 /* Ask for a snapshot when the interval has passed. */
 static void ask_snapshot(struct nnc_run_state *run, uint64_t now_ns) {
     bool wanted = run->params->mode == NNC_MODE_TRAIN && run->group.phase == NNC_GROUP_RUNNING &&
-                  run->params->config->snapshot_interval != 0;
+                  run->plan.first_rank == 0 && run->params->config->snapshot_interval != 0;
     if (!wanted || now_ns < run->next_snapshot_ns || run->saving.running) {
         return;
     }
@@ -470,7 +515,7 @@ static void start_saving(struct nnc_run_state *run) {
     }
 }
 
-static void collect_pages(struct nnc_run_state *run, struct nnc_progress *ret_progress) {
+void nnc_run_collect(const struct nnc_run_state *run, struct nnc_progress *ret_progress) {
     struct nnc_child_page *pages[NNC_MAX_RANKS];
     uint32_t count = 0;
     for (uint32_t i = 0; i < run->plan.ranks; i++) {
@@ -493,14 +538,15 @@ static void tick(struct nnc_run_state *run) {
     uint64_t now_ns = nnc_clock_ns();
     struct nnc_actions actions = {.count = 0};
     nnc_group_tick(&run->group, now_ns, &actions);
-    perform(run, &actions);
+    nnc_run_perform(run, &actions);
+    nnc_run_nodes_work(run);
     nnc_run_find_hangs(run, now_ns);
     tell_failure(run, now_ns);
     find_hung_saver(run, now_ns);
     ask_snapshot(run, now_ns);
     start_saving(run);
     struct nnc_progress progress;
-    collect_pages(run, &progress);
+    nnc_run_collect(run, &progress);
     if (run->result->first_batch_seconds < 0.0 && has_batch(run, &progress)) {
         run->result->first_batch_seconds = (double)(now_ns - run->started_ns) * 1e-9;
     }
@@ -508,8 +554,9 @@ static void tick(struct nnc_run_state *run) {
     nnc_run_read_gpus(run, now_ns);
     actions.count = 0;
     if (nnc_run_adapt(run, &progress, now_ns, &actions) == 1) {
-        perform(run, &actions);
+        nnc_run_perform(run, &actions);
     }
+    nnc_run_nodes_add_progress(run, &progress);
     if (run->group.phase == NNC_GROUP_RUNNING && run->has_model) {
         nnc_report_progress(&run->report, &progress, now_ns);
     }
@@ -557,7 +604,10 @@ static void dispatch(struct nnc_run_state *run, uint64_t tag) {
     case SOURCE_SIGNAL:
         on_signal(run);
         break;
+    case SOURCE_NODES:
+        break; /* below */
     }
+    nnc_run_nodes_work(run);
 }
 
 /* Milliseconds epoll may sleep: to the next tick or the group's next deadline. */
@@ -570,7 +620,7 @@ static int sleep_ms(const struct nnc_run_state *run, uint64_t next_tick_ns) {
 
 static void loop(struct nnc_run_state *run) {
     uint64_t next_tick_ns = 0;
-    while (!run->finished || !nnc_saving_idle(&run->saving)) {
+    while (!run->finished || !nnc_saving_idle(&run->saving) || !nnc_run_nodes_idle(run)) {
         struct epoll_event events[32];
         int count = epoll_wait(run->epoll_fd, events, 32, sleep_ms(run, next_tick_ns));
         for (int i = 0; i < count; i++) {
@@ -601,7 +651,10 @@ static int open_events(struct nnc_run_state *run) {
     if (run->signal_fd < 0 || run->epoll_fd < 0) {
         return nnc_fail_errno("signalfd or epoll");
     }
-    return watch(run, run->signal_fd, SOURCE_SIGNAL, 0);
+    int result = watch(run, run->signal_fd, SOURCE_SIGNAL, 0);
+    return result < 0 || run->far.nodes == NULL
+               ? result
+               : watch(run, nnc_nodes_fd(run->far.nodes), SOURCE_NODES, 0);
 }
 
 /* The code the run ends with, and its sentence. */
@@ -625,11 +678,15 @@ static int conclude(struct nnc_run_state *run) {
     if (run->group.code < 0) {
         return nnc_fail(run->group.code, "%s", run->group.verdict);
     }
+    if (run->far.code < 0) {
+        return nnc_fail(run->far.code, "%s", run->far.words);
+    }
     if (run->saving.failures != 0) {
         return nnc_fail(-NNC_E_CHECKPOINT, "%" PRIu32 " checkpoints could not be written: %s",
                         run->saving.failures, run->saving.failure);
     }
-    if (run->group.stop_signals != 0 && run->params->mode == NNC_MODE_TRAIN) {
+    if (run->group.stop_signals != 0 && run->params->mode == NNC_MODE_TRAIN &&
+        run->plan.first_rank == 0) {
         return nnc_fail(-NNC_E_STOPPED,
                         "stopped by a signal; checkpoint %s is durable, --resume %s goes on",
                         result->checkpoint, run->setup.run_dir);
@@ -654,22 +711,14 @@ int nnc_run(const struct nnc_run_params *params, uint64_t started_ns,
     run->group.generation = 1;
     run->adapt = nnc_adapt_start();
     int result = nnc_run_prepare(run);
+    result = result < 0 ? result : nnc_run_nodes_open(run);
     result = result < 0 ? result : open_events(run);
-    result = result < 0 ? result : nnc_run_prepare_generation(run);
     if (result >= 0) {
-        const struct nnc_group_params group = {
-            .trainers = run->plan.ranks,
-            .first_rank = run->plan.first_rank,
-            .loaders = run->plan.loaders,
-            .loaders_max = run->plan.loaders_max,
-            .max_restarts = params->mode == NNC_MODE_TRAIN ? params->config->max_restarts : 0,
-            .grace_ns = params->config->grace * SECOND_NS};
-        struct nnc_actions actions = {.count = 0};
-        nnc_group_begin(&run->group, &group, nnc_clock_ns(), &actions);
-        perform(run, &actions);
+        new_generation(run);
         loop(run);
         result = conclude(run);
     }
+    nnc_nodes_close(run->far.nodes, result, result < 0 ? nnc_error_text() : "");
     nnc_run_release(run);
     free(run);
     return result;

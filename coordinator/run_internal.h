@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The state of one run, shared by run.c (loop), run_prepare.c (memory and setups),
  * run_measure.c (what it costs), run_adapt.c (how many loaders it has), run_watch.c (who hangs, who
- * is to blame) and nothing else. */
+ * is to blame), run_nodes.c (other machines) and nothing else. */
 #ifndef NNC_COORDINATOR_RUN_INTERNAL_H
 #define NNC_COORDINATOR_RUN_INTERNAL_H
 
 #include "coordinator/adapt.h"
 #include "coordinator/bad.h"
 #include "coordinator/group.h"
+#include "coordinator/nodes.h"
 #include "coordinator/process.h"
 #include "coordinator/run.h"
 #include "coordinator/saving.h"
@@ -30,6 +31,19 @@ struct nnc_run_window {
     uint64_t ns, wait_ns, images;
     double cpu_seconds;
     uint32_t looks, full_looks;
+};
+
+/* What a run knows of its other machines; nodes is NULL where there are none. */
+struct nnc_run_nodes {
+    struct nnc_nodes *nodes;
+    struct nnc_stall_rank rank[NNC_MAX_RANKS];   /* at node 0: where other machines' ranks are */
+    struct nnc_progress progress[NNC_MAX_NODES]; /* at node 0 */
+    uint32_t killed;                             /* generation in which one of them was killed */
+    uint64_t beat_ns;                            /* when this machine last said that it lives */
+    uint32_t told_restarts, told_signals;
+    bool told_done;
+    int code; /* how node 0 ended, or the run elsewhere */
+    char words[NNC_NODES_WORDS_MAX];
 };
 
 struct nnc_run_state {
@@ -70,13 +84,17 @@ struct nnc_run_state {
     bool uring_note_logged;
     int epoll_fd, signal_fd;
     bool finished;
+    struct nnc_run_nodes far;
 };
 
 /* Plan the run and make everything that outlives a generation: index memfds, snapshot, plan, memory
  * check, report, ledger. */
 int nnc_run_prepare(struct nnc_run_state *run);
 
-/* Make what a generation shares: rings and the all-reduce memory; choose where it starts from. */
+/* Choose where the next generation starts from. */
+void nnc_run_choose_start(struct nnc_run_state *run);
+
+/* Make what a generation shares: rings and the all-reduce memory. */
 int nnc_run_prepare_generation(struct nnc_run_state *run);
 
 /* Setup and descriptors of one child of the present generation. */
@@ -117,6 +135,47 @@ void nnc_run_watch_gpus(struct nnc_run_state *run, const struct nnc_devices *dev
 
 /* Read the GPUs once a second for the progress line, and tell of their errors. */
 void nnc_run_read_gpus(struct nnc_run_state *run, uint64_t now_ns);
+
+/* Kill a child that hangs, saying why; what follows is as after any death. */
+void nnc_run_kill_hung(struct nnc_run_state *run, uint32_t child, const char *words);
+
+/* Where a rank of this machine is. */
+struct nnc_stall_rank nnc_run_look_at(const struct nnc_run_state *run, uint32_t rank);
+
+/* What the pages of this machine's trainers say. */
+void nnc_run_collect(const struct nnc_run_state *run, struct nnc_progress *ret_progress);
+
+/* A new generation can begin here: spawn its children (in run.c, as are the next two). */
+void nnc_run_begin_generation(struct nnc_run_state *run);
+
+/* A signal that asks to stop came, to this machine or another. */
+void nnc_run_stop(struct nnc_run_state *run, int number);
+
+/* Carry out what the group decided. */
+void nnc_run_perform(struct nnc_run_state *run, struct nnc_actions *actions);
+
+/* A message of a trainer or loader of any machine: sums, counts, bad samples. rank: of a trainer.
+ */
+void nnc_run_take_share(struct nnc_run_state *run, const struct nnc_message *message);
+
+/* Take part in a run over several machines: listen, or call node 0. Does nothing for one machine.
+ */
+int nnc_run_nodes_open(struct nnc_run_state *run);
+
+/* Ask the others whether a generation can begin; nnc_run_begin_generation() follows. */
+void nnc_run_nodes_join(struct nnc_run_state *run);
+
+/* Work on what came from other machines, and tell them what is new here. */
+void nnc_run_nodes_work(struct nnc_run_state *run);
+
+/* Kill a rank of another machine, which hangs. */
+void nnc_run_nodes_kill(struct nnc_run_state *run, uint32_t rank, const char *words);
+
+/* Add what other machines' trainers do to *progress. */
+void nnc_run_nodes_add_progress(const struct nnc_run_state *run, struct nnc_progress *progress);
+
+/* Whether nothing is expected from other machines any more. */
+bool nnc_run_nodes_idle(const struct nnc_run_state *run);
 
 /* Close and unmap everything prepared. */
 void nnc_run_release(struct nnc_run_state *run);

@@ -36,7 +36,8 @@ static int make_plan(struct nnc_run_state *run) {
         .machine = run->params->machine,
         .devices = &devices,
         .mode = run->params->mode,
-        .nodes = 1,
+        .nodes = run->params->mode == NNC_MODE_TRAIN ? run->params->config->nnodes : 1,
+        .node = run->params->mode == NNC_MODE_TRAIN ? run->params->config->node_rank : 0,
         .channels = nnc_dataset_channels(run->params->dataset, run->params->config->channels)};
     for (int phase = 0; phase < 2; phase++) {
         const struct nnc_dataset_part *part = part_of(run, phase);
@@ -96,6 +97,7 @@ static void fill_setup(struct nnc_run_state *run) {
     setup->schedule = run->plan.schedule;
     setup->geometry = run->plan.geometry;
     setup->comm_fd = -1;
+    setup->link_fd[0] = setup->link_fd[1] = -1;
     setup->snapshot_fd = -1;
     setup->quarantine_fd = -1;
     setup->generation = 1;
@@ -215,7 +217,7 @@ int nnc_run_prepare(struct nnc_run_state *run) {
     FILE *metrics = run->params->rundir == NULL ? NULL : run->params->rundir->metrics;
     nnc_report_init(&run->report, run->params->config, &run->plan.schedule, metrics);
     run->report.peak_flops = run->peak_flops;
-    run->report.silent = run->params->mode == NNC_MODE_PREDICT;
+    run->report.silent = run->params->mode == NNC_MODE_PREDICT || run->plan.first_rank != 0;
     run->report.best_acc1 = run->has_model ? run->answer.best_acc1 : -1.0;
     run->saving.enabled = run->params->rundir != NULL;
     run->result->plan = run->plan;
@@ -234,9 +236,7 @@ static void release_generation(struct nnc_run_state *run) {
     }
 }
 
-int nnc_run_prepare_generation(struct nnc_run_state *run) {
-    release_generation(run);
-    run->setup.generation = run->group.generation;
+void nnc_run_choose_start(struct nnc_run_state *run) {
     if (run->saving.have_newest && run->group.generation > 1) {
         run->setup.start = NNC_START_SNAPSHOT;
         run->setup.start_epoch = run->saving.newest.epoch;
@@ -249,6 +249,11 @@ int nnc_run_prepare_generation(struct nnc_run_state *run) {
                 "the group goes on from its snapshot: epoch %" PRIu32 ", step %" PRIu64,
                 run->setup.start_epoch + 1, run->setup.start_step);
     }
+}
+
+int nnc_run_prepare_generation(struct nnc_run_state *run) {
+    release_generation(run);
+    run->setup.generation = run->group.generation;
     bool rings = !nnc_mode_is_synthetic(run->params->mode);
     for (uint32_t rank = 0; rings && rank < run->plan.ranks; rank++) {
         int result = nnc_ring_create(&run->plan.geometry, run->setup.generation,
@@ -300,6 +305,13 @@ void nnc_run_child_setup(struct nnc_run_state *run, const struct nnc_group_child
     ret_setup->device = run->plan.device[rank];
     add_ring(run, rank, ret_setup, ret_fds);
     ret_setup->comm_fd = nnc_fd_list_add(ret_fds, run->comm_fd);
+    if (rank == 0 && run->far.nodes != NULL) {
+        const struct nnc_nodes_link *links = nnc_nodes_links(run->far.nodes);
+        for (int side = 0; side < 2; side++) {
+            ret_setup->link_fd[side] = nnc_fd_list_add(ret_fds, links[side].fd);
+            ret_setup->link_keys[side] = links[side].keys;
+        }
+    }
     ret_setup->snapshot_fd = nnc_fd_list_add(ret_fds, run->snapshot_fd);
 }
 

@@ -32,7 +32,7 @@ static int32_t error_of(const struct nnc_process *process) {
 }
 
 /* Relaxed throughout: a look that mixes two moments is put right by the next one. */
-static struct nnc_stall_rank look_at(const struct nnc_run_state *run, uint32_t rank) {
+struct nnc_stall_rank nnc_run_look_at(const struct nnc_run_state *run, uint32_t rank) {
     const struct nnc_process *process = &run->process[rank];
     struct nnc_stall_rank look = {.running = run->group.child[rank].state == NNC_CHILD_RUNNING &&
                                              process->page != NULL && error_of(process) == 0,
@@ -49,7 +49,7 @@ static struct nnc_stall_rank look_at(const struct nnc_run_state *run, uint32_t r
     return look;
 }
 
-static void kill_hung(struct nnc_run_state *run, uint32_t child, const char *words) {
+void nnc_run_kill_hung(struct nnc_run_state *run, uint32_t child, const char *words) {
     struct nnc_process *process = &run->process[child];
     char name[64];
     nnc_process_name(process, name, sizeof(name));
@@ -75,7 +75,7 @@ static void find_hung_loaders(struct nnc_run_state *run, uint64_t now_ns) {
         snprintf(words, sizeof(words), "has not moved for %" PRIu64 " s in %s",
                  (uint64_t)((now_ns - beat) / SECOND_NS),
                  doing < NNC_DOING_COUNT ? nnc_activity_name((enum nnc_activity)doing) : "?");
-        kill_hung(run, i, words);
+        nnc_run_kill_hung(run, i, words);
     }
 }
 
@@ -89,21 +89,28 @@ static void find_stuck_exits(struct nnc_run_state *run, uint64_t now_ns) {
         }
         process->failed_ns = process->failed_ns == 0 ? now_ns : process->failed_ns;
         if (now_ns - process->failed_ns > EXIT_MAX && !process->hung) {
-            kill_hung(run, rank, "has failed and does not end");
+            nnc_run_kill_hung(run, rank, "has failed and does not end");
         }
     }
 }
 
+/* Node 0 looks at the ranks of all machines, because all of them wait for the one that hangs. */
 static void find_hung_trainer(struct nnc_run_state *run, uint64_t now_ns) {
     struct nnc_stall_rank ranks[NNC_MAX_RANKS];
     char words[256];
-    for (uint32_t rank = 0; rank < run->plan.ranks; rank++) {
-        ranks[rank] = look_at(run, rank);
+    if (run->plan.first_rank != 0) {
+        return;
     }
-    int rank = nnc_stall_look(&run->stall, ranks, run->plan.ranks, now_ns,
+    memcpy(ranks, run->far.rank, sizeof(ranks));
+    for (uint32_t rank = 0; rank < run->plan.ranks; rank++) {
+        ranks[rank] = nnc_run_look_at(run, rank);
+    }
+    int rank = nnc_stall_look(&run->stall, ranks, run->plan.schedule.ranks, now_ns,
                               run->params->config->step_timeout * SECOND_NS, words, sizeof(words));
-    if (rank >= 0 && !run->process[rank].hung) {
-        kill_hung(run, (uint32_t)rank, words);
+    if (rank >= (int)run->plan.ranks) {
+        nnc_run_nodes_kill(run, (uint32_t)rank, words);
+    } else if (rank >= 0 && !run->process[rank].hung) {
+        nnc_run_kill_hung(run, (uint32_t)rank, words);
     }
 }
 
@@ -121,6 +128,9 @@ bool nnc_run_puts_off(struct nnc_run_state *run, uint32_t child) {
         cause = cause ||
                 (rank != child && run->process[rank].pid != 0 && error < 0 && error != -NNC_E_COMM);
     }
+    /* The cause may be on another machine: it is told then, and this group starts again with it. */
+    cause =
+        cause || (consequence && run->far.nodes != NULL && run->group.phase < NNC_GROUP_RESTARTING);
     uint64_t now_ns = nnc_clock_ns();
     if (!cause) {
         run->put_off_ns = 0;
@@ -135,7 +145,7 @@ void nnc_run_add_place(const struct nnc_run_state *run, uint32_t child, char *wo
         !run->has_model) {
         return;
     }
-    const struct nnc_stall_rank look = look_at(run, child);
+    const struct nnc_stall_rank look = nnc_run_look_at(run, child);
     char place[128];
     nnc_stall_place(&look, place, sizeof(place));
     size_t used = strlen(words);

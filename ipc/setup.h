@@ -7,6 +7,7 @@
 #include "base/config.h"
 #include "ipc/ring.h"
 #include "ipc/schedule.h"
+#include "ipc/wire.h"
 
 #include <stdint.h>
 
@@ -83,10 +84,12 @@ struct nnc_setup {
     /* By rank - first_rank. Loader: all of this machine; trainer: its own rank's; else -1. */
     int32_t ring_ctl_fd[NNC_MAX_RANKS];
     int32_t ring_data_fd[NNC_MAX_RANKS];
-    int32_t comm_fd;       /* shared memory of the CPU all-reduce; -1: one rank */
+    int32_t comm_fd;       /* shared memory of the all-reduce here; -1: one rank */
+    int32_t link_fd[2];    /* first trainer: to those of the machines before, behind; -1: none */
     int32_t snapshot_fd;   /* -1: none */
     int32_t quarantine_fd; /* of loaders (ipc/quarantine.h); -1: none */
     int32_t device;        /* trainer: number of its accelerator; -1: it computes on the CPU */
+    struct nnc_wire_keys link_keys[2];
     uint64_t comm_bytes, snapshot_bytes;
     int32_t start;       /* enum nnc_start */
     uint32_t save_half;  /* saver: which half of the snapshot */

@@ -1,0 +1,796 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See nodes.h.
+ *
+ * Frames of the control connections, all fixed structs of one build (its id is compared first):
+ *
+ *   JOIN      to node 0    struct join, then the options' text
+ *   BEGIN     from node 0  struct begin
+ *   RESTART, FAILED, STOP  both ways: struct word, then words; node 0 passes on what it is told
+ *   CHILD     to node 0    struct nnc_message, as long as its body is
+ *   BEAT      both ways    struct nnc_nodes_beat; from node 0 without a body
+ *   KILL, END from node 0  struct word, then words
+ *   DONE      to node 0    struct word
+ *
+ * Invariants:
+ *   1. peer[n] is the connection to node n: node 0 has one to each other node, they have peer[0].
+ *   2. A peer that is gone has no wire, and was told of by one FAILED event, unless it had done its
+ *      part.
+ *   3. A body's bytes are another machine's word: every handler checks its length, and every number
+ *      that is an index. */
+#include "coordinator/nodes.h"
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "ipc/setup.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <openssl/crypto.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define SECOND_NS   1000000000ull
+#define DEAD_NS     (10 * SECOND_NS)
+#define LINK_NS     (30 * SECOND_NS)
+#define CLOSE_MS    5000
+#define QUEUE_BYTES (4u << 20)
+
+enum frame {
+    FRAME_JOIN = 1,
+    FRAME_BEGIN,
+    FRAME_RESTART,
+    FRAME_FAILED,
+    FRAME_STOP,
+    FRAME_CHILD,
+    FRAME_BEAT,
+    FRAME_KILL,
+    FRAME_DONE,
+    FRAME_END,
+};
+
+struct join {
+    uint32_t generation, reserved;
+    struct nnc_nodes_share share;
+    struct nnc_address listener; /* for the node behind */
+    char host[64];
+};
+
+struct begin {
+    uint32_t generation, reserved;
+    struct nnc_nodes_start start;
+    struct nnc_address before; /* where the node before listens */
+};
+
+struct word {
+    int32_t number; /* generation, code, signal or rank */
+    uint32_t node;  /* it came from; set by node 0 */
+};
+
+struct peer {
+    struct nnc_wire *wire; /* NULL: not there yet, or gone */
+    bool done, gone;
+    uint32_t joined; /* generation */
+    uint64_t heard_ns;
+    struct nnc_address listener;
+    char host[64];
+};
+
+struct nnc_nodes {
+    struct nnc_nodes_params params;
+    uint32_t node, count; /* this one, all */
+    char name[96];        /* "node 1 (db8)": what this machine's words begin with */
+    int epoll_fd;
+    struct nnc_door *door; /* node 0's is the endpoint; the last node has none */
+    struct nnc_call *control, *data;
+    struct peer peer[NNC_MAX_NODES];
+    struct nnc_nodes_link link[2]; /* to the node before, behind */
+    uint32_t joined, begun;        /* generations, of this node */
+    struct nnc_nodes_start start;
+    uint64_t deadline_ns; /* of the generation that is being joined */
+    bool failed, ended;
+};
+
+static bool is_first(const struct nnc_nodes *nodes) {
+    return nodes->node == 0;
+}
+
+static bool is_last(const struct nnc_nodes *nodes) {
+    return nodes->node + 1 == nodes->count;
+}
+
+static void emit(struct nnc_nodes *nodes, const struct nnc_nodes_event *event) {
+    struct nnc_nodes_event whole = *event;
+    whole.words = event->words == NULL ? "" : event->words;
+    nodes->params.on_event(nodes->params.context, &whole);
+}
+
+/* ---- sending ---- */
+
+static void lose(struct nnc_nodes *nodes, uint32_t node, const char *why);
+
+static void send_to(struct nnc_nodes *nodes, uint32_t node, enum frame type, const void *body,
+                    size_t bytes) {
+    struct peer *peer = &nodes->peer[node];
+    if (peer->wire != NULL && nnc_wire_send(peer->wire, type, body, bytes) < 0) {
+        lose(nodes, node, nnc_error_text());
+    }
+}
+
+static void send_word(struct nnc_nodes *nodes, uint32_t node, enum frame type,
+                      const struct word *word, const char *words) {
+    uint8_t body[sizeof(*word) + NNC_NODES_WORDS_MAX];
+    size_t length = strnlen(words, NNC_NODES_WORDS_MAX - 1);
+    memcpy(body, word, sizeof(*word));
+    memcpy(body + sizeof(*word), words, length);
+    send_to(nodes, node, type, body, sizeof(*word) + length);
+}
+
+/* To all others, as far as this node has connections to them, but one. */
+static void send_all(struct nnc_nodes *nodes, uint32_t but, enum frame type,
+                     const struct word *word, const char *words) {
+    for (uint32_t node = 0; node < nodes->count; node++) {
+        if (node != but) {
+            send_word(nodes, node, type, word, words);
+        }
+    }
+}
+
+/* The run cannot go on for a reason found here: this machine and all others are told. */
+static void fail(struct nnc_nodes *nodes, int code, const char *words) {
+    if (nodes->failed) {
+        return;
+    }
+    nodes->failed = true;
+    const struct word word = {.number = code, .node = nodes->node};
+    send_all(nodes, nodes->node, FRAME_FAILED, &word, words);
+    emit(nodes, &(struct nnc_nodes_event){
+                    .kind = NNC_NODES_FAILED, .node = word.node, .code = code, .words = words});
+}
+
+/* "node 2 (db9)", or "node 2" of one that never said its host's name. */
+static void name_peer(const struct nnc_nodes *nodes, uint32_t node, char *ret_name, size_t bytes) {
+    const char *host = nodes->peer[node].host;
+    snprintf(ret_name, bytes, host[0] != '\0' ? "node %" PRIu32 " (%s)" : "node %" PRIu32, node,
+             host);
+}
+
+/* A connection is over. */
+static void lose(struct nnc_nodes *nodes, uint32_t node, const char *why) {
+    struct peer *peer = &nodes->peer[node];
+    if (peer->gone) {
+        return;
+    }
+    peer->gone = true; /* its wire goes when nobody works on it */
+    if (peer->done || nodes->ended) {
+        return;
+    }
+    char name[128], words[NNC_NODES_WORDS_MAX];
+    name_peer(nodes, node, name, sizeof(name));
+    snprintf(words, sizeof(words), "%s is gone: %.600s", name, why);
+    fail(nodes, -NNC_E_COMM, words);
+}
+
+/* ---- joining ---- */
+
+static int watch(struct nnc_nodes *nodes, const struct nnc_wire *wire) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET};
+    int fd = nnc_wire_fd(wire);
+    return epoll_ctl(nodes->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? nnc_fail_errno("epoll_ctl")
+                                                                     : 0;
+}
+
+/* Take a proved connection as the one to a node; its descriptor is gone afterwards. */
+static int adopt(struct nnc_nodes *nodes, const struct nnc_guest *guest, uint32_t node) {
+    struct peer *peer = &nodes->peer[node];
+    int code = nnc_wire_create(guest->fd, &guest->keys, QUEUE_BYTES, &peer->wire);
+    if (code < 0) {
+        close(guest->fd);
+        return code;
+    }
+    peer->heard_ns = nnc_clock_ns();
+    return watch(nodes, peer->wire);
+}
+
+static void send_join(struct nnc_nodes *nodes) {
+    static const struct nnc_address nowhere;
+    if (is_first(nodes) || nodes->peer[0].wire == NULL || nodes->joined == 0) {
+        return;
+    }
+    uint8_t body[sizeof(struct join) + NNC_SHARED_TEXT_MAX + 1]; /* a zero goes behind the text */
+    struct join join = {.generation = nodes->joined,
+                        .share = nodes->params.share,
+                        .listener = nodes->door == NULL ? nowhere : *nnc_door_address(nodes->door)};
+    gethostname(join.host, sizeof(join.host) - 1);
+    ssize_t length = nnc_config_print_shared(nodes->params.config, (char *)body + sizeof(join),
+                                             sizeof(body) - sizeof(join));
+    if (length < 0) {
+        fail(nodes, (int)length, nnc_error_text());
+        return;
+    }
+    memcpy(body, &join, sizeof(join));
+    send_to(nodes, 0, FRAME_JOIN, body, sizeof(join) + (size_t)length);
+}
+
+/* Words that say what keeps this machine from taking part; 0 when nothing does. */
+static int judge_share(const struct nnc_nodes *nodes, const struct nnc_nodes_share *other,
+                       char *ret_words, size_t bytes) {
+    const struct nnc_nodes_share *own = &nodes->params.share;
+    if (other->ranks != own->ranks) {
+        snprintf(ret_words, bytes,
+                 "has %" PRIu32 " trainer%s and node 0 has %" PRIu32
+                 "; all machines need as many (--gpus or --cpu-ranks)",
+                 other->ranks, other->ranks == 1 ? "" : "s", own->ranks);
+        return -1;
+    }
+    for (int phase = 0; phase < 2; phase++) {
+        if (other->data_hash[phase] != own->data_hash[phase]) {
+            snprintf(ret_words, bytes,
+                     "has another %s set than node 0: all machines need the same files",
+                     phase == NNC_PHASE_TRAIN ? "training" : "validation");
+            return -1;
+        }
+    }
+    if (other->parameters != own->parameters) {
+        snprintf(ret_words, bytes, "has another model than node 0 under the same name");
+        return -1;
+    }
+    return 0;
+}
+
+/* Node 0: all have joined the same generation as this node. */
+static bool all_joined(const struct nnc_nodes *nodes) {
+    for (uint32_t node = 1; node < nodes->count; node++) {
+        if (nodes->peer[node].joined != nodes->joined) {
+            return false;
+        }
+    }
+    return nodes->joined > nodes->begun;
+}
+
+static void begin_if_all_joined(struct nnc_nodes *nodes) {
+    if (!is_first(nodes) || nodes->failed || !all_joined(nodes)) {
+        return;
+    }
+    nodes->begun = nodes->joined;
+    struct nnc_address before = *nnc_door_address(nodes->door);
+    for (uint32_t node = 1; node < nodes->count; node++) {
+        const struct begin begin = {
+            .generation = nodes->begun, .start = nodes->start, .before = before};
+        send_to(nodes, node, FRAME_BEGIN, &begin, sizeof(begin));
+        before = nodes->peer[node].listener;
+    }
+}
+
+/* Both links of the generation that node 0 began are there. */
+static void tell_begin(struct nnc_nodes *nodes) {
+    bool before = is_first(nodes) || nodes->link[0].fd >= 0;
+    bool behind = is_last(nodes) || nodes->link[1].fd >= 0;
+    if (nodes->begun == 0 || nodes->begun != nodes->joined || !before || !behind ||
+        nodes->deadline_ns == 0) {
+        return;
+    }
+    nodes->deadline_ns = 0;
+    emit(nodes, &(struct nnc_nodes_event){
+                    .kind = NNC_NODES_BEGIN, .number = nodes->begun, .start = nodes->start});
+}
+
+static struct nnc_greeting own_greeting(const struct nnc_nodes *nodes,
+                                        enum nnc_greeting_kind kind) {
+    struct nnc_greeting greeting = {
+        .kind = kind, .node = nodes->node, .nodes = nodes->count, .generation = nodes->joined};
+    snprintf(greeting.job, sizeof(greeting.job), "%s", nodes->params.config->rdzv_id);
+    snprintf(greeting.build_id, sizeof(greeting.build_id), "%s", nnc_build_id());
+    return greeting;
+}
+
+/* ---- frames that come in ---- */
+
+static void on_join(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wire_frame *frame) {
+    struct peer *peer = &nodes->peer[node];
+    struct join join;
+    char words[600], whole[800];
+    memcpy(&join, frame->body, sizeof(join));
+    snprintf(peer->host, sizeof(peer->host), "%.*s", (int)sizeof(join.host) - 1, join.host);
+    peer->listener = join.listener;
+    peer->joined = join.generation;
+    peer->done = false;
+    char name[128];
+    name_peer(nodes, node, name, sizeof(name));
+    if (nnc_config_compare_shared(nodes->params.config, (const char *)frame->body + sizeof(join),
+                                  frame->bytes - sizeof(join), words, sizeof(words)) != 0) {
+        snprintf(whole, sizeof(whole), "%s and node 0 differ: %s", name, words);
+        fail(nodes, -NNC_E_USAGE, whole);
+    } else if (judge_share(nodes, &join.share, words, sizeof(words)) < 0) {
+        snprintf(whole, sizeof(whole), "%s %s", name, words);
+        fail(nodes, -NNC_E_USAGE, whole);
+    }
+}
+
+static void on_begin(struct nnc_nodes *nodes, const struct nnc_wire_frame *frame) {
+    struct begin begin;
+    memcpy(&begin, frame->body, sizeof(begin));
+    if (begin.generation != nodes->joined || begin.before.bytes > sizeof(begin.before.storage)) {
+        lose(nodes, 0, "it begins a generation that this machine has not joined");
+        return;
+    }
+    nodes->begun = begin.generation;
+    nodes->start = begin.start;
+    char what[64];
+    snprintf(what, sizeof(what), "the trainer of node %" PRIu32, nodes->node - 1);
+    const struct nnc_greeting greeting = own_greeting(nodes, NNC_GREETING_DATA);
+    if (nnc_call_begin(&begin.before, 1, what, nodes->params.secret, &greeting, nodes->epoll_fd,
+                       nnc_clock_ns() + LINK_NS, &nodes->data) < 0) {
+        fail(nodes, -NNC_E_COMM, nnc_error_text());
+    }
+}
+
+/* A word with its words, as an event; node 0 passes three of them on. */
+static void on_word(struct nnc_nodes *nodes, uint32_t from, const struct nnc_wire_frame *frame) {
+    static const enum nnc_nodes_event_kind kinds[] = {[FRAME_RESTART] = NNC_NODES_RESTART,
+                                                      [FRAME_FAILED] = NNC_NODES_FAILED,
+                                                      [FRAME_STOP] = NNC_NODES_STOP,
+                                                      [FRAME_KILL] = NNC_NODES_KILL,
+                                                      [FRAME_END] = NNC_NODES_END};
+    struct word word;
+    char words[NNC_NODES_WORDS_MAX];
+    memcpy(&word, frame->body, sizeof(word));
+    snprintf(words, sizeof(words), "%.*s", (int)(frame->bytes - sizeof(word)),
+             (const char *)frame->body + sizeof(word));
+    word.node = is_first(nodes) ? from : word.node;
+    nodes->failed = nodes->failed || frame->type == FRAME_FAILED;
+    nodes->ended = nodes->ended || frame->type == FRAME_END;
+    bool has_code = frame->type == FRAME_FAILED || frame->type == FRAME_END;
+    if (frame->type == FRAME_FAILED && word.number >= 0) {
+        word.number = -NNC_E_COMM; /* whatever it means, it is no success */
+    }
+    if (is_first(nodes)) {
+        send_all(nodes, from, (enum frame)frame->type, &word, words);
+    }
+    emit(nodes, &(struct nnc_nodes_event){.kind = kinds[frame->type],
+                                          .node = word.node,
+                                          .code = has_code ? word.number : 0,
+                                          .number = has_code ? 0 : (uint32_t)word.number,
+                                          .words = words});
+}
+
+static void on_child(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wire_frame *frame) {
+    struct nnc_message message = {{0}, {0}};
+    if (frame->bytes > sizeof(message)) {
+        lose(nodes, node, "a message of its trainers is too long");
+        return;
+    }
+    memcpy(&message, frame->body, frame->bytes);
+    if (nnc_message_check(&message, frame->bytes) < 0) {
+        lose(nodes, node, "a message of its trainers is damaged");
+        return;
+    }
+    emit(nodes,
+         &(struct nnc_nodes_event){.kind = NNC_NODES_CHILD, .node = node, .message = &message});
+}
+
+static void on_beat(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wire_frame *frame) {
+    struct nnc_nodes_beat beat;
+    if (!is_first(nodes)) {
+        return; /* that it came is all */
+    }
+    if (frame->bytes != sizeof(beat)) {
+        lose(nodes, node, "its heartbeat is damaged");
+        return;
+    }
+    memcpy(&beat, frame->body, sizeof(beat));
+    if (beat.ranks == nodes->params.share.ranks) {
+        emit(nodes, &(struct nnc_nodes_event){.kind = NNC_NODES_BEAT, .node = node, .beat = &beat});
+    }
+}
+
+/* Who may send a type, and the least bytes of its body. */
+static const struct {
+    bool to_first, to_others;
+    size_t bytes;
+} frames[] = {
+    [FRAME_JOIN] = {true, false, sizeof(struct join)},
+    [FRAME_BEGIN] = {false, true, sizeof(struct begin)},
+    [FRAME_RESTART] = {true, true, sizeof(struct word)},
+    [FRAME_FAILED] = {true, true, sizeof(struct word)},
+    [FRAME_STOP] = {true, true, sizeof(struct word)},
+    [FRAME_CHILD] = {true, false, sizeof(struct nnc_message_header)},
+    [FRAME_BEAT] = {true, true, 0},
+    [FRAME_KILL] = {false, true, sizeof(struct word)},
+    [FRAME_DONE] = {true, false, sizeof(struct word)},
+    [FRAME_END] = {false, true, sizeof(struct word)},
+};
+
+static void on_frame(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wire_frame *frame) {
+    bool known = frame->type >= FRAME_JOIN && frame->type <= FRAME_END;
+    bool allowed =
+        known && (is_first(nodes) ? frames[frame->type].to_first : frames[frame->type].to_others);
+    if (!allowed || frame->bytes < frames[frame->type].bytes) {
+        lose(nodes, node, "it speaks another protocol");
+        return;
+    }
+    switch ((enum frame)frame->type) {
+    case FRAME_JOIN:
+        on_join(nodes, node, frame);
+        break;
+    case FRAME_BEGIN:
+        on_begin(nodes, frame);
+        break;
+    case FRAME_RESTART:
+    case FRAME_FAILED:
+    case FRAME_STOP:
+    case FRAME_KILL:
+    case FRAME_END:
+        on_word(nodes, node, frame);
+        break;
+    case FRAME_CHILD:
+        on_child(nodes, node, frame);
+        break;
+    case FRAME_BEAT:
+        on_beat(nodes, node, frame);
+        break;
+    case FRAME_DONE:
+        nodes->peer[node].done = true;
+        break;
+    }
+}
+
+static void read_peer(struct nnc_nodes *nodes, uint32_t node, uint64_t now_ns) {
+    struct peer *peer = &nodes->peer[node];
+    struct nnc_wire_frame frame;
+    int got = 0;
+    while (peer->wire != NULL && !peer->gone && (got = nnc_wire_receive(peer->wire, &frame)) == 1) {
+        peer->heard_ns = now_ns;
+        on_frame(nodes, node, &frame);
+    }
+    if (peer->wire != NULL && got < 0) {
+        lose(nodes, node, got == -EPIPE ? "it closed the connection" : nnc_error_text());
+    }
+    if (peer->wire != NULL && !peer->gone && nnc_wire_flush(peer->wire) < 0) {
+        lose(nodes, node, nnc_error_text());
+    }
+    if (peer->wire != NULL && !peer->gone && now_ns > peer->heard_ns &&
+        now_ns - peer->heard_ns > DEAD_NS) {
+        lose(nodes, node, "it has said nothing for 10 s");
+    }
+    if (peer->gone && peer->wire != NULL) {
+        nnc_wire_destroy(peer->wire);
+        peer->wire = NULL;
+    }
+}
+
+/* ---- connections that come in and go out ---- */
+
+/* Tell a machine that has the secret why it may not come, and hang up. */
+static void refuse(const struct nnc_guest *guest, const char *words) {
+    struct nnc_wire *wire;
+    uint8_t body[sizeof(struct word) + NNC_NODES_WORDS_MAX];
+    const struct word word = {.number = -NNC_E_USAGE};
+    size_t length = strlen(words);
+    assert(length <= NNC_NODES_WORDS_MAX);
+    nnc_log(NNC_LOG_WARN, "node %" PRIu32 " was refused: %s", guest->greeting.node, words);
+    if (nnc_wire_create(guest->fd, &guest->keys, sizeof(body) + 1024, &wire) < 0) {
+        close(guest->fd);
+        return;
+    }
+    memcpy(body, &word, sizeof(word));
+    memcpy(body + sizeof(word), words, length);
+    nnc_wire_send(wire, FRAME_FAILED, body, sizeof(word) + length);
+    nnc_wire_destroy(wire);
+}
+
+/* Why a machine that knows the secret is none of this run's; 0: it is. */
+static int judge_greeting(const struct nnc_nodes *nodes, const struct nnc_greeting *greeting,
+                          char *ret_words, size_t bytes) {
+    if (strcmp(greeting->build_id, nnc_build_id()) != 0) {
+        snprintf(ret_words, bytes, "it is build %s and node 0 is %s; install one build everywhere",
+                 greeting->build_id, nnc_build_id());
+    } else if (strcmp(greeting->job, nodes->params.config->rdzv_id) != 0) {
+        snprintf(ret_words, bytes, "it belongs to the run \"%s\" and node 0 to \"%s\" (--rdzv-id)",
+                 greeting->job, nodes->params.config->rdzv_id);
+    } else if (greeting->nodes != nodes->count) {
+        snprintf(ret_words, bytes, "it has --nnodes %" PRIu32 " and node 0 --nnodes %" PRIu32,
+                 greeting->nodes, nodes->count);
+    } else if (greeting->node == 0 || greeting->node >= nodes->count) {
+        snprintf(ret_words, bytes, "--node-rank %" PRIu32 " is %s", greeting->node,
+                 greeting->node == 0 ? "already there" : "none of this run");
+    } else if (nodes->peer[greeting->node].wire != NULL || nodes->peer[greeting->node].gone) {
+        snprintf(ret_words, bytes, "--node-rank %" PRIu32 " is already there%s%s", greeting->node,
+                 nodes->peer[greeting->node].host[0] != '\0' ? ", on " : "",
+                 nodes->peer[greeting->node].host);
+    } else {
+        return 0;
+    }
+    return -1;
+}
+
+static void welcome(struct nnc_nodes *nodes, const struct nnc_guest *guest) {
+    char words[512];
+    bool is_data = guest->greeting.kind == NNC_GREETING_DATA;
+    bool is_next = is_data && guest->greeting.node == nodes->node + 1 &&
+                   guest->greeting.generation == nodes->joined && nodes->link[1].fd < 0;
+    if (is_next) {
+        nodes->link[1] = (struct nnc_nodes_link){.fd = guest->fd, .keys = guest->keys};
+    } else if (is_data || !is_first(nodes)) {
+        close(guest->fd); /* of a generation that has passed */
+    } else if (judge_greeting(nodes, &guest->greeting, words, sizeof(words)) < 0) {
+        refuse(guest, words);
+    } else if (adopt(nodes, guest, guest->greeting.node) < 0) {
+        fail(nodes, -NNC_E_COMM, nnc_error_text());
+    }
+}
+
+/* The control connection stands: the node behind may call from now on. */
+static void on_connected(struct nnc_nodes *nodes, const struct nnc_guest *guest) {
+    struct nnc_address here;
+    int code = adopt(nodes, guest, 0);
+    if (code == 0 && !is_last(nodes)) {
+        code = nnc_address_here(guest->fd, &here);
+        code = code < 0 ? code
+                        : nnc_door_open(&here, nodes->params.secret, nodes->epoll_fd, &nodes->door);
+    }
+    if (code < 0) {
+        fail(nodes, -NNC_E_COMM, nnc_error_text());
+        return;
+    }
+    send_join(nodes);
+}
+
+/* Go on with one call; returns 1 with the connection when it stands. */
+static int work_call(struct nnc_nodes *nodes, struct nnc_call **call, uint64_t now_ns,
+                     struct nnc_guest *ret_guest) {
+    if (*call == NULL) {
+        return 0;
+    }
+    int done = nnc_call_work(*call, now_ns, ret_guest);
+    if (done != 0) {
+        nnc_call_end(*call);
+        *call = NULL;
+    }
+    if (done < 0) {
+        fail(nodes, done, nnc_error_text());
+    }
+    return done == 1;
+}
+
+/* Who has not come, when the time for it is over. */
+static void find_missing(struct nnc_nodes *nodes, uint64_t now_ns) {
+    if (nodes->deadline_ns == 0 || now_ns < nodes->deadline_ns || !is_first(nodes)) {
+        return;
+    }
+    char words[512];
+    size_t used =
+        (size_t)snprintf(words, sizeof(words),
+                         "not all machines came within %" PRIu32 " s (--rdzv-timeout); missing:",
+                         nodes->params.config->rdzv_timeout);
+    for (uint32_t node = 1; node < nodes->count && used < sizeof(words); node++) {
+        if (nodes->peer[node].joined != nodes->joined) {
+            used += (size_t)snprintf(words + used, sizeof(words) - used, " node %" PRIu32, node);
+        }
+    }
+    fail(nodes, -NNC_E_COMM, words);
+}
+
+void nnc_nodes_work(struct nnc_nodes *nodes, uint64_t now_ns) {
+    struct epoll_event events[32];
+    struct nnc_guest guest;
+    while (epoll_wait(nodes->epoll_fd, events, 32, 0) == 32) {
+        /* only says that there is something to do; all is looked at below */
+    }
+    if (work_call(nodes, &nodes->control, now_ns, &guest)) {
+        on_connected(nodes, &guest);
+    }
+    while (nodes->door != NULL && nnc_door_next(nodes->door, now_ns, &guest) == 1) {
+        welcome(nodes, &guest);
+    }
+    for (uint32_t node = 0; node < nodes->count; node++) {
+        read_peer(nodes, node, now_ns);
+    }
+    if (work_call(nodes, &nodes->data, now_ns, &guest)) {
+        nodes->link[0] = (struct nnc_nodes_link){.fd = guest.fd, .keys = guest.keys};
+    }
+    find_missing(nodes, now_ns);
+    begin_if_all_joined(nodes);
+    tell_begin(nodes);
+    OPENSSL_cleanse(&guest, sizeof(guest));
+}
+
+/* ---- what a machine does ---- */
+
+void nnc_nodes_join(struct nnc_nodes *nodes, uint32_t generation,
+                    const struct nnc_nodes_start *start) {
+    nnc_nodes_forget_links(nodes);
+    nodes->joined = generation;
+    nodes->start = *start;
+    nodes->deadline_ns = nnc_clock_ns() + nodes->params.config->rdzv_timeout * SECOND_NS;
+    send_join(nodes);
+}
+
+const struct nnc_nodes_link *nnc_nodes_links(const struct nnc_nodes *nodes) {
+    return nodes->link;
+}
+
+void nnc_nodes_forget_links(struct nnc_nodes *nodes) {
+    for (int side = 0; side < 2; side++) {
+        if (nodes->link[side].fd >= 0) {
+            close(nodes->link[side].fd);
+        }
+        OPENSSL_cleanse(&nodes->link[side], sizeof(nodes->link[side]));
+        nodes->link[side].fd = -1;
+    }
+}
+
+/* "node 1 (db8): WORDS" to the others. */
+static void tell(struct nnc_nodes *nodes, enum frame type, int32_t number, const char *words) {
+    char whole[NNC_NODES_WORDS_MAX];
+    const struct word word = {.number = number, .node = nodes->node};
+    snprintf(whole, sizeof(whole), "%s: %s", nodes->name, words);
+    send_all(nodes, nodes->node, type, &word, whole);
+}
+
+void nnc_nodes_tell_restart(struct nnc_nodes *nodes, uint32_t generation, const char *words) {
+    tell(nodes, FRAME_RESTART, (int32_t)generation, words);
+}
+
+void nnc_nodes_tell_failure(struct nnc_nodes *nodes, int code, const char *words) {
+    if (!nodes->failed) {
+        nodes->failed = true;
+        tell(nodes, FRAME_FAILED, code, words);
+    }
+}
+
+void nnc_nodes_tell_stop(struct nnc_nodes *nodes, int signal_number) {
+    tell(nodes, FRAME_STOP, signal_number, "");
+}
+
+void nnc_nodes_tell_child(struct nnc_nodes *nodes, const struct nnc_message *message) {
+    if (!is_first(nodes)) {
+        send_to(nodes, 0, FRAME_CHILD, message, sizeof(message->header) + message->header.bytes);
+    }
+}
+
+void nnc_nodes_tell_beat(struct nnc_nodes *nodes, const struct nnc_nodes_beat *beat) {
+    for (uint32_t node = 0; node < nodes->count; node++) {
+        send_to(nodes, node, FRAME_BEAT, beat, is_first(nodes) ? 0 : sizeof(*beat));
+    }
+}
+
+void nnc_nodes_tell_kill(struct nnc_nodes *nodes, uint32_t node, uint32_t rank, const char *words) {
+    const struct word word = {.number = (int32_t)rank, .node = nodes->node};
+    send_word(nodes, node, FRAME_KILL, &word, words);
+}
+
+void nnc_nodes_tell_done(struct nnc_nodes *nodes) {
+    const struct word word = {.node = nodes->node};
+    if (!is_first(nodes)) {
+        send_word(nodes, 0, FRAME_DONE, &word, "");
+    }
+}
+
+bool nnc_nodes_are_done(const struct nnc_nodes *nodes) {
+    if (!is_first(nodes)) {
+        return nodes->ended || nodes->peer[0].gone;
+    }
+    for (uint32_t node = 1; node < nodes->count; node++) {
+        if (!nodes->peer[node].done && !nodes->peer[node].gone) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- begin and end ---- */
+
+static int open_door(struct nnc_nodes *nodes, const struct nnc_address *addresses, int count) {
+    int code = 0;
+    for (int i = 0; i < count; i++) {
+        code = nnc_door_open(&addresses[i], nodes->params.secret, nodes->epoll_fd, &nodes->door);
+        if (code == 0) {
+            return 0;
+        }
+    }
+    if (code == -EADDRNOTAVAIL) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--rdzv-endpoint %s is not an address of this machine, which is node 0; "
+                        "give one of its own, or start it there",
+                        nodes->params.config->rdzv_endpoint);
+    }
+    if (code == -EADDRINUSE) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "the port of --rdzv-endpoint %s is in use; choose another on all machines",
+                        nodes->params.config->rdzv_endpoint);
+    }
+    return nnc_fail_in(code, "--rdzv-endpoint");
+}
+
+static int begin_call(struct nnc_nodes *nodes, const struct nnc_address *addresses, int count) {
+    char what[NNC_ENDPOINT_MAX + 16];
+    snprintf(what, sizeof(what), "node 0 at %s", nodes->params.config->rdzv_endpoint);
+    const struct nnc_greeting greeting = own_greeting(nodes, NNC_GREETING_CONTROL);
+    return nnc_call_begin(addresses, count, what, nodes->params.secret, &greeting, nodes->epoll_fd,
+                          nnc_clock_ns() + nodes->params.config->rdzv_timeout * SECOND_NS,
+                          &nodes->control);
+}
+
+/* Listen or call. */
+static int reach(struct nnc_nodes *nodes) {
+    struct nnc_endpoint endpoint;
+    struct nnc_address addresses[8];
+    int count = nnc_endpoint_parse(nodes->params.config->rdzv_endpoint, &endpoint);
+    count = count < 0 ? count
+                      : nnc_address_resolve(&endpoint, addresses,
+                                            (int)(sizeof(addresses) / sizeof(addresses[0])));
+    return count < 0         ? nnc_fail_in(count, "--rdzv-endpoint")
+           : is_first(nodes) ? open_door(nodes, addresses, count)
+                             : begin_call(nodes, addresses, count);
+}
+
+int nnc_nodes_open(const struct nnc_nodes_params *params, struct nnc_nodes **ret_nodes) {
+    const struct nnc_config *config = params->config;
+    assert(config->nnodes >= 2 && config->nnodes <= NNC_MAX_NODES);
+    assert(config->node_rank < config->nnodes);
+    struct nnc_nodes *nodes = calloc(1, sizeof(*nodes));
+    if (nodes == NULL) {
+        return nnc_fail(-ENOMEM, "rendezvous: out of memory");
+    }
+    char host[64] = "";
+    gethostname(host, sizeof(host) - 1);
+    nodes->params = *params;
+    nodes->node = config->node_rank;
+    nodes->count = config->nnodes;
+    nodes->link[0].fd = nodes->link[1].fd = -1;
+    snprintf(nodes->name, sizeof(nodes->name), "node %" PRIu32 " (%s)", nodes->node, host);
+    nodes->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    int code = nodes->epoll_fd < 0 ? nnc_fail_errno("epoll") : reach(nodes);
+    if (code < 0) {
+        nnc_nodes_close(nodes, 0, "");
+        return code;
+    }
+    *ret_nodes = nodes;
+    return 0;
+}
+
+int nnc_nodes_fd(const struct nnc_nodes *nodes) {
+    return nodes->epoll_fd;
+}
+
+/* Wait until all that was said is sent, but not for long. */
+static void flush_peer(struct peer *peer, uint64_t until_ns) {
+    while (peer->wire != NULL && !peer->gone && nnc_wire_flush(peer->wire) > 0) {
+        uint64_t now_ns = nnc_clock_ns();
+        if (now_ns >= until_ns) {
+            return;
+        }
+        struct pollfd poll_fd = {.fd = nnc_wire_fd(peer->wire), .events = POLLOUT};
+        poll(&poll_fd, 1, (int)((until_ns - now_ns) / 1000000) + 1);
+    }
+}
+
+void nnc_nodes_close(struct nnc_nodes *nodes, int code, const char *words) {
+    if (nodes == NULL) {
+        return;
+    }
+    nodes->ended = true; /* that others close now is no failure */
+    if (is_first(nodes)) {
+        tell(nodes, FRAME_END, code, words);
+    }
+    uint64_t until_ns = nnc_clock_ns() + CLOSE_MS * 1000000ull;
+    for (uint32_t node = 0; node < nodes->count; node++) {
+        flush_peer(&nodes->peer[node], until_ns);
+        nnc_wire_destroy(nodes->peer[node].wire);
+    }
+    nnc_nodes_forget_links(nodes);
+    nnc_call_end(nodes->control);
+    nnc_call_end(nodes->data);
+    nnc_door_close(nodes->door);
+    if (nodes->epoll_fd >= 0) {
+        close(nodes->epoll_fd);
+    }
+    OPENSSL_cleanse(nodes->params.secret, sizeof(nodes->params.secret));
+    free(nodes);
+}

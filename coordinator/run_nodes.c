@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A run's part in one over several machines: what comes from the others is handed to the group, and
+ * what the group does is told to them.
+ *
+ *   a trainer dies on any machine    all groups start again, each counting the same restarts
+ *   a group fails, a machine is gone all runs fail, with the words of where it happened
+ *   a signal to stop                 all groups stop; the trainers agree on the step
+ *   sums, bad samples, images        go to node 0, which reports for all and writes the folder
+ *   who stands still                 is node 0's to find among all ranks
+ *
+ * Machines other than node 0 wait at the end for how it ended, so that all end alike.
+ *
+ * It does not know how words travel (nodes.c) and decides nothing that one machine decides alone
+ * (group.c). */
+#include "coordinator/run_internal.h"
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "ipc/secret.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define SECOND_NS 1000000000ull
+
+/* ---- what comes ---- */
+
+static void on_begin(struct nnc_run_state *run, const struct nnc_nodes_event *event) {
+    if (run->plan.first_rank != 0) {
+        run->setup.start = NNC_START_FRESH; /* rank 0 alone reads a checkpoint, all get its state */
+        run->setup.start_epoch = event->start.epoch;
+        run->setup.start_step = event->start.step;
+    }
+    nnc_run_begin_generation(run);
+    nnc_nodes_forget_links(run->far.nodes); /* the first trainer has them */
+}
+
+static void on_restart(struct nnc_run_state *run, const struct nnc_nodes_event *event) {
+    struct nnc_actions actions = {.count = 0};
+    if (event->number != run->group.generation) {
+        return; /* of a generation that this machine has left already */
+    }
+    nnc_report_clear(&run->report);
+    run->finished = run->far.told_done = false; /* should its trainers have been through */
+    run->far.told_restarts = run->group.restarts + 1;
+    nnc_group_restart_with(&run->group, event->words, nnc_clock_ns(), &actions);
+    run->far.told_restarts = run->group.restarts;
+    nnc_run_perform(run, &actions);
+}
+
+static void on_failed(struct nnc_run_state *run, const struct nnc_nodes_event *event) {
+    struct nnc_actions actions = {.count = 0};
+    run->far.code = event->code;
+    snprintf(run->far.words, sizeof(run->far.words), "%s", event->words);
+    nnc_group_abort(&run->group, event->code, event->words, nnc_clock_ns(), &actions);
+    nnc_run_perform(run, &actions);
+}
+
+static void on_child(struct nnc_run_state *run, const struct nnc_nodes_event *event) {
+    /* What a generation that all have left says of a phase will be said again. */
+    if (event->message->header.generation == run->group.generation) {
+        nnc_run_take_share(run, event->message);
+    }
+}
+
+/* Ages become times of this machine's clock. */
+static void on_beat(struct nnc_run_state *run, const struct nnc_nodes_event *event) {
+    const struct nnc_nodes_beat *beat = event->beat;
+    uint64_t now_ns = nnc_clock_ns();
+    run->far.progress[event->node] = beat->progress;
+    for (uint32_t i = 0; i < run->plan.ranks; i++) {
+        struct nnc_stall_rank *rank = &run->far.rank[event->node * run->plan.ranks + i];
+        *rank = beat->rank[i];
+        rank->running = rank->running && beat->generation == run->group.generation;
+        rank->beat_ns = rank->beat_ns < now_ns ? now_ns - rank->beat_ns : 0;
+    }
+}
+
+static void on_kill(struct nnc_run_state *run, const struct nnc_nodes_event *event) {
+    uint32_t child = event->number - run->plan.first_rank;
+    if (event->number >= run->plan.first_rank && child < run->plan.ranks &&
+        run->group.child[child].state == NNC_CHILD_RUNNING && !run->process[child].hung) {
+        nnc_run_kill_hung(run, child, event->words);
+    }
+}
+
+static void on_event(void *context, const struct nnc_nodes_event *event) {
+    struct nnc_run_state *run = context;
+    switch (event->kind) {
+    case NNC_NODES_BEGIN:
+        on_begin(run, event);
+        break;
+    case NNC_NODES_RESTART:
+        on_restart(run, event);
+        break;
+    case NNC_NODES_FAILED:
+        on_failed(run, event);
+        break;
+    case NNC_NODES_STOP:
+        run->far.told_signals++;
+        nnc_run_stop(run, (int)event->number);
+        break;
+    case NNC_NODES_CHILD:
+        on_child(run, event);
+        break;
+    case NNC_NODES_BEAT:
+        on_beat(run, event);
+        break;
+    case NNC_NODES_KILL:
+        on_kill(run, event);
+        break;
+    case NNC_NODES_END:
+        run->far.code = event->code;
+        snprintf(run->far.words, sizeof(run->far.words), "%s", event->words);
+        break;
+    }
+}
+
+/* ---- what is told ---- */
+
+static void say_that_we_live(struct nnc_run_state *run, uint64_t now_ns) {
+    struct nnc_nodes_beat beat = {.generation = run->group.generation, .ranks = run->plan.ranks};
+    if (now_ns - run->far.beat_ns < SECOND_NS) {
+        return;
+    }
+    run->far.beat_ns = now_ns;
+    nnc_run_collect(run, &beat.progress);
+    for (uint32_t rank = 0; rank < run->plan.ranks; rank++) {
+        beat.rank[rank] = nnc_run_look_at(run, rank);
+        uint64_t at_ns = beat.rank[rank].beat_ns;
+        beat.rank[rank].beat_ns = at_ns == 0 ? UINT64_MAX : now_ns > at_ns ? now_ns - at_ns : 0;
+    }
+    nnc_nodes_tell_beat(run->far.nodes, &beat);
+}
+
+static void tell_news(struct nnc_run_state *run) {
+    struct nnc_run_nodes *far = &run->far;
+    const struct nnc_group *group = &run->group;
+    if (far->told_restarts < group->restarts) {
+        far->told_restarts = group->restarts;
+        /* The group may have come to the next generation already, when its last child was gone. */
+        bool is_next = group->phase != NNC_GROUP_RESTARTING;
+        nnc_nodes_tell_restart(far->nodes, group->generation - (is_next ? 1 : 0), group->cause);
+    }
+    if (group->code < 0) {
+        nnc_nodes_tell_failure(far->nodes, group->code, group->verdict);
+    } else if (run->finished && !far->told_done) {
+        far->told_done = true;
+        nnc_nodes_tell_done(far->nodes);
+    }
+}
+
+void nnc_run_nodes_work(struct nnc_run_state *run) {
+    if (run->far.nodes == NULL) {
+        return;
+    }
+    uint64_t now_ns = nnc_clock_ns();
+    tell_news(run);
+    nnc_nodes_work(run->far.nodes, now_ns);
+    tell_news(run);
+    say_that_we_live(run, now_ns);
+}
+
+void nnc_run_nodes_kill(struct nnc_run_state *run, uint32_t rank, const char *words) {
+    if (run->far.killed == run->group.generation) {
+        return;
+    }
+    run->far.killed = run->group.generation;
+    nnc_report_clear(&run->report);
+    nnc_log(NNC_LOG_WARN, "trainer %" PRIu32 " on node %" PRIu32 " %s; killing it", rank,
+            rank / run->plan.ranks, words);
+    nnc_nodes_tell_kill(run->far.nodes, rank / run->plan.ranks, rank, words);
+}
+
+void nnc_run_nodes_add_progress(const struct nnc_run_state *run, struct nnc_progress *progress) {
+    if (run->far.nodes == NULL) {
+        return;
+    }
+    uint32_t nodes = run->params->config->nnodes;
+    for (uint32_t node = 1; node < nodes; node++) {
+        const struct nnc_progress *other = &run->far.progress[node];
+        progress->samples += other->samples;
+        progress->wait_ns += other->wait_ns;
+        if (other->phase == progress->phase && other->epoch == progress->epoch) {
+            progress->phase_samples += other->phase_samples;
+            progress->correct1 += other->correct1;
+            progress->loss_sum += other->loss_sum;
+        }
+    }
+    progress->wait_ns /= nodes;
+}
+
+/* ---- begin and end ---- */
+
+static struct nnc_nodes_share share_of(const struct nnc_run_state *run) {
+    struct nnc_nodes_share share = {.ranks = run->plan.ranks, .parameters = run->answer.parameters};
+    for (int phase = 0; phase < 2; phase++) {
+        const struct nnc_dataset_part *part = &run->params->dataset->parts[phase];
+        share.data_hash[phase] = part->samples == 0 ? 0 : XXH3_64bits(part->bytes, part->size);
+    }
+    return share;
+}
+
+int nnc_run_nodes_open(struct nnc_run_state *run) {
+    const struct nnc_config *config = run->params->config;
+    if (run->params->mode != NNC_MODE_TRAIN || config->nnodes <= 1) {
+        return 0;
+    }
+    struct nnc_nodes_params params = {
+        .config = config, .share = share_of(run), .on_event = on_event, .context = run};
+    int code = nnc_secret_read(config->rdzv_secret, params.secret);
+    code = code < 0 ? nnc_fail_in(code, "--rdzv-secret") : nnc_nodes_open(&params, &run->far.nodes);
+    OPENSSL_cleanse(params.secret, sizeof(params.secret));
+    if (code == 0) {
+        nnc_log(NNC_LOG_INFO, "node %" PRIu32 " of %" PRIu32 ": %s %s", config->node_rank,
+                config->nnodes, config->node_rank == 0 ? "waiting for the others at" : "calling",
+                config->rdzv_endpoint);
+    }
+    return code;
+}
+
+void nnc_run_nodes_join(struct nnc_run_state *run) {
+    const struct nnc_nodes_start start = {
+        .start = run->setup.start, .epoch = run->setup.start_epoch, .step = run->setup.start_step};
+    memset(run->far.rank, 0, sizeof(run->far.rank));
+    memset(run->far.progress, 0, sizeof(run->far.progress));
+    nnc_nodes_join(run->far.nodes, run->group.generation, &start);
+}
+
+bool nnc_run_nodes_idle(const struct nnc_run_state *run) {
+    return run->far.nodes == NULL || run->group.code < 0 || nnc_nodes_are_done(run->far.nodes);
+}
