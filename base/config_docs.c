@@ -14,6 +14,15 @@ enum {
     TEXT_BYTES = 256,
 };
 
+/* What coordinator/launcher.c reads; its test looks for each variable here. */
+static const char launchers[] =
+    "Without --nnodes and --node-rank a training takes its place among several machines from the "
+    "launcher that started it. torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, "
+    "MASTER_ADDR, MASTER_PORT (all six are needed), TORCHELASTIC_RUN_ID and "
+    "TORCHELASTIC_USE_AGENT_STORE. srun sets SLURM_STEP_ID, SLURM_STEP_NUM_TASKS (else "
+    "SLURM_NTASKS), SLURM_PROCID, SLURM_LOCALID, SLURM_STEP_NUM_NODES (else SLURM_NNODES), "
+    "SLURM_STEP_NODELIST (else SLURM_JOB_NODELIST) and SLURM_JOB_ID.";
+
 static const struct {
     int status;
     const char *meaning;
@@ -148,15 +157,17 @@ void nnc_config_write_man(FILE *out) {
             nnc_version(), NNC_DEFAULT_RECIPE);
     man_verbs(out);
     man_options(out);
-    fprintf(out, ".SH CONFIGURATION\n"
-                 "Options may stand in a YAML file, one \\fIname: value\\fR a line, that "
-                 "\\fB\\-\\-config\\fR names; a plain name is a recipe that comes with nncoord. "
-                 "\\fBnncoord config dump\\fR prints such a file. The command line wins over the "
-                 "environment, and that over the file.\n"
-                 ".SH ENVIRONMENT\n"
-                 "Each option is read from a variable too: \\fBNNCOORD_BATCH_SIZE\\fR is "
-                 "\\fB\\-\\-batch\\-size\\fR. \\fBNNCOORD_CONFIG\\fR is \\fB\\-\\-config\\fR.\n"
-                 ".SH EXIT STATUS\n");
+    fprintf(out,
+            ".SH CONFIGURATION\n"
+            "Options may stand in a YAML file, one \\fIname: value\\fR a line, that "
+            "\\fB\\-\\-config\\fR names; a plain name is a recipe that comes with nncoord. "
+            "\\fBnncoord config dump\\fR prints such a file. The command line wins over the "
+            "environment, and that over the file.\n"
+            ".SH ENVIRONMENT\n"
+            "Each option is read from a variable too: \\fBNNCOORD_BATCH_SIZE\\fR is "
+            "\\fB\\-\\-batch\\-size\\fR. \\fBNNCOORD_CONFIG\\fR is \\fB\\-\\-config\\fR.\n.PP\n");
+    roff(out, launchers);
+    fprintf(out, "\n.SH EXIT STATUS\n");
     for (size_t row = 0; row < sizeof(exits) / sizeof(exits[0]); row++) {
         fprintf(out, ".TP\n.B %d\n", exits[row].status);
         roff(out, exits[row].meaning);
@@ -215,7 +226,8 @@ void nnc_config_write_markdown(FILE *out) {
         "network and "
         "input: `eval` and `predict` take them from the run that `--resume` names, below the "
         "file. Those marked own may differ between the machines of a training over several; all "
-        "others must be the same on each.\n");
+        "others must be the same on each.\n\n%s\n",
+        launchers);
     for (unsigned group = 0; group < NNC_GROUP_COUNT; group++) {
         fprintf(out, "\n## %s\n\n| option | default | unit | meaning |\n|---|---|---|---|\n",
                 nnc_config_group_title((enum nnc_config_group)group));

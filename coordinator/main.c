@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* nncoord: the coordinator and the command line. Reads options, runs a verb, turns the result into
  * an exit status and one sentence. Links no JPEG, no oneDNN, no CUDA. */
+#include "coordinator/launcher.h"
 #include "coordinator/verbs.h"
 
 #include "base/clock.h"
@@ -91,7 +92,8 @@ int main(int argc, char **argv) {
                                                     : NNC_LOG_INFO);
         nnc_machine_probe(&context.machine);
         context.command = &command;
-        result = nnc_verb_execute(&context);
+        result = nnc_launcher_apply(&command);
+        result = result < 0 ? result : nnc_verb_execute(&context);
     }
     if (result >= 0) {
         result = nnc_output_flush(stdout, "standard output");

@@ -237,6 +237,16 @@ Test(config_machines, the_first_difference_is_told_in_words) {
     ssize_t bytes = nnc_config_print_shared(&there, text, sizeof(text));
     cr_assert_eq(nnc_config_compare_shared(&here, text, (size_t)bytes, words, sizeof(words)), 1);
     cr_expect_str_eq(words, "--lr is 0.2 there and 0.1 here");
+    for (int longer = 0; longer < 2; longer++) { /* one value begins with the other */
+        here.lr = longer ? 0.1 : 0.125;
+        there = here;
+        there.lr = longer ? 0.125 : 0.1;
+        bytes = nnc_config_print_shared(&there, text, sizeof(text));
+        cr_assert_eq(nnc_config_compare_shared(&here, text, (size_t)bytes, words, sizeof(words)),
+                     1);
+        cr_expect_str_eq(words, longer ? "--lr is 0.125 there and 0.1 here"
+                                       : "--lr is 0.1 there and 0.125 here");
+    }
     there = here;
     strcpy(there.rdzv_id, "monday");
     bytes = nnc_config_print_shared(&there, text, sizeof(text));
