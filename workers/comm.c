@@ -2,7 +2,7 @@
 /* The choice of a communicator and what all of them share. The table's functions are called through
  * here only, so argument checks stand in one place.
  *
- * It does not know how bytes travel: comm_null.c, comm_shm.c. */
+ * It does not know how bytes travel: comm_null.c, comm_shm.c, comm_nodes.c. */
 #include "workers/comm.h"
 
 #include "base/config.h"
@@ -14,6 +14,9 @@ int nnc_comm_create(const struct nnc_comm_params *params, struct nnc_comm **ret_
     assert(params->ranks >= 1 && params->rank < params->ranks);
     if (params->ranks == 1) {
         return nnc_comm_null_create(params, ret_comm);
+    }
+    if (params->local_ranks > 0 && params->local_ranks < params->ranks) {
+        return nnc_comm_nodes_create(params, ret_comm);
     }
     return nnc_comm_shm_create(params, ret_comm);
 }
@@ -59,4 +62,9 @@ int nnc_comm_agree(struct nnc_comm *comm, uint32_t word, uint32_t *ret_word) {
 void nnc_comm_stop(struct nnc_comm *comm) {
     assert(comm != NULL);
     comm->ops->stop(comm);
+}
+
+int nnc_comm_stopped(const struct nnc_comm *comm) {
+    assert(comm != NULL);
+    return comm->ops->stopped(comm);
 }

@@ -26,6 +26,11 @@ static void null_stop(struct nnc_comm *comm) {
     (void)comm;
 }
 
+static int null_stopped(const struct nnc_comm *comm) {
+    (void)comm;
+    return 0;
+}
+
 static const struct nnc_comm_ops null_ops = {
     .name = "null",
     .destroy = null_destroy,
@@ -33,6 +38,7 @@ static const struct nnc_comm_ops null_ops = {
     .broadcast = null_values,
     .gather = null_gather,
     .stop = null_stop,
+    .stopped = null_stopped,
 };
 
 int nnc_comm_null_create(const struct nnc_comm_params *params, struct nnc_comm **ret_comm) {

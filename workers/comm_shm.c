@@ -38,7 +38,7 @@
  *   512 + r * RANK_BYTES               2 x 256  gather blocks of even and odd chunks
  *   4096 * (1 + ...), BUFFER_BYTES per rank     DEPTH staging chunks, DEPTH result chunks
  *
- * It does not cross machines, and does not reduce on its own thread.
+ * It does not cross machines (comm_nodes.c), and does not reduce on its own thread.
  *
  * Source: Patarasuk, Yuan, "Bandwidth optimal all-reduce algorithms", JPDC 2009 (reduce-scatter and
  * all-gather); futex(2). */
@@ -138,15 +138,22 @@ static int reached(uint32_t value, uint32_t target) {
     return (int32_t)(value - target) >= 0;
 }
 
+static int shm_stopped(const struct nnc_comm *comm) {
+    const struct shm_comm *shm = (const struct shm_comm *)comm;
+    return atomic_load_explicit(&control_of(shm)->stop, memory_order_acquire) != 0;
+}
+
+/* Errors name ranks by their numbers in the run: first is 0 when there are no other machines. */
 static int check_slice(const struct shm_comm *shm, uint32_t peer, uint64_t began_ns) {
-    if (atomic_load_explicit(&control_of(shm)->stop, memory_order_acquire) != 0) {
+    uint32_t first = shm->params.first;
+    if (shm_stopped(&shm->base)) {
         return nnc_fail(-NNC_E_COMM, "rank %u: the group was stopped during a collective",
-                        shm->base.rank);
+                        first + shm->base.rank);
     }
     uint64_t waited_ms = (nnc_clock_ns() - began_ns) / 1000000u;
     if (waited_ms >= (uint64_t)shm->params.deadline_ms) {
         return nnc_fail(-NNC_E_COMM, "rank %u waited %.1f s for rank %u in a collective",
-                        shm->base.rank, (double)waited_ms / 1000, peer);
+                        first + shm->base.rank, (double)waited_ms / 1000, first + peer);
     }
     return shm->params.alive != NULL ? shm->params.alive(shm->params.context) : 0;
 }
@@ -428,6 +435,7 @@ static const struct nnc_comm_ops shm_ops = {
     .broadcast = shm_broadcast,
     .gather = shm_gather,
     .stop = shm_stop,
+    .stopped = shm_stopped,
 };
 
 int nnc_comm_shm_create(const struct nnc_comm_params *params, struct nnc_comm **ret_comm) {
