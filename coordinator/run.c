@@ -718,8 +718,10 @@ int nnc_run(const struct nnc_run_params *params, uint64_t started_ns,
         loop(run);
         result = conclude(run);
     }
-    nnc_nodes_close(run->far.nodes, result, result < 0 ? nnc_error_text() : "");
+    char words[NNC_ERROR_TEXT_MAX]; /* telling the others may fail with words of its own */
+    snprintf(words, sizeof(words), "%s", result < 0 ? nnc_error_text() : "");
+    nnc_nodes_close(run->far.nodes, result, words);
     nnc_run_release(run);
     free(run);
-    return result;
+    return result < 0 ? nnc_fail(result, "%s", words) : result;
 }

@@ -98,6 +98,13 @@ static void print_train(const struct nnc_run_result *result, const struct nnc_ru
     fprintf(stderr, "files of this run: %s\n", rundir->path);
 }
 
+/* Machines other than node 0 get their weights from it, and it alone writes and tells. */
+static void follow_node_0(struct nnc_config *config, struct nnc_run_params *params) {
+    config->weights[0] = config->resume[0] = config->output_dir[0] = '\0';
+    config->json = false;
+    params->rundir = NULL;
+}
+
 int nnc_verb_train(const struct nnc_verb_context *context) {
     const struct nnc_config *config = &context->command->config;
     static struct nnc_config effective; /* too large for a small stack */
@@ -108,7 +115,8 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
                                     .mode = NNC_MODE_TRAIN,
                                     .machine = &context->machine,
                                     .rundir = &rundir};
-    if (strcmp(config->resume, "auto") == 0 && config->output_dir[0] == '\0') {
+    bool leads = config->node_rank == 0;
+    if (leads && strcmp(config->resume, "auto") == 0 && config->output_dir[0] == '\0') {
         return nnc_fail(-NNC_E_USAGE, "--resume auto looks in --output-dir, which is not given; or "
                                       "name the run: --resume runs/NAME");
     }
@@ -129,9 +137,13 @@ int nnc_verb_train(const struct nnc_verb_context *context) {
     params.dataset = dataset;
     /* What auto means here goes into the run's record: other images shall not change it. */
     effective.channels = nnc_dataset_channels(dataset, config->channels);
-    code = nnc_rundir_open(&effective, &rundir);
+    if (leads) {
+        code = nnc_rundir_open(&effective, &rundir);
+    } else {
+        follow_node_0(&effective, &params);
+    }
     code = code < 0 ? code : nnc_run(&params, context->started_ns, &result);
-    if (code < 0) {
+    if (code < 0 || !leads) {
         goto out;
     }
     print_train(&result, &rundir);

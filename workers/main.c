@@ -35,6 +35,7 @@
 enum {
     SEND_WAIT_MS = 30000,
     COLLECTIVE_DEADLINE_MS = 600000, /* the first one waits for the slowest rank to compile */
+    WIRE_QUEUE_BYTES = 1 << 20,
     SAVER_NICE = 10,
 };
 
@@ -43,6 +44,7 @@ struct process {
     struct nnc_child *child;
     const struct nnc_setup *setup;
     struct nnc_ring *ring;
+    struct nnc_wire *wire[2]; /* to the first ranks of the machines before and behind */
     struct nnc_comm *comm;
     struct nnc_engine *engine;
     struct nnc_snapshot snapshot;
@@ -132,18 +134,38 @@ static int attach_ring(struct process *process) {
     return code;
 }
 
+/* The coordinators have found each other, and proved that they know the run's secret. */
+static int attach_wires(struct process *process) {
+    const struct nnc_setup *setup = process->setup;
+    int code = 0;
+    for (int side = 0; side < 2 && code == 0; side++) {
+        if (setup->link_fd[side] >= 0) {
+            code = nnc_wire_create(setup->link_fd[side], &setup->link_keys[side], WIRE_QUEUE_BYTES,
+                                   &process->wire[side]);
+        }
+    }
+    return code;
+}
+
 static int attach_comm(struct process *process) {
     const struct nnc_setup *setup = process->setup;
+    if (!has_model(setup)) {
+        return 0;
+    }
+    int code = attach_wires(process);
     const struct nnc_comm_params params = {.rank = setup->number,
-                                           .ranks = has_model(setup) ? setup->ranks : 1,
+                                           .ranks = setup->ranks,
+                                           .first = setup->first_rank,
+                                           .local_ranks = setup->local_ranks,
+                                           .node = setup->first_rank / setup->local_ranks,
+                                           .nodes = setup->ranks / setup->local_ranks,
+                                           .before = process->wire[0],
+                                           .after = process->wire[1],
                                            .fd = setup->comm_fd,
                                            .deadline_ms = COLLECTIVE_DEADLINE_MS,
                                            .alive = comm_alive,
                                            .context = process->child};
-    if (!has_model(setup)) {
-        return 0;
-    }
-    int code = nnc_comm_create(&params, &process->comm);
+    code = code < 0 ? code : nnc_comm_create(&params, &process->comm);
     if (setup->comm_fd >= 0) {
         close(setup->comm_fd);
     }
@@ -257,6 +279,8 @@ static int run_trainer(struct nnc_child *child) {
     nnc_trainer_destroy(process.trainer); /* unpins the ring */
     nnc_engine_destroy(process.engine);
     nnc_comm_destroy(process.comm);
+    nnc_wire_destroy(process.wire[0]);
+    nnc_wire_destroy(process.wire[1]);
     nnc_ring_destroy(process.ring);
     if (process.snapshot_memory != NULL) {
         munmap(process.snapshot_memory, process.setup->snapshot_bytes);
