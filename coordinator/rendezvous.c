@@ -103,7 +103,7 @@ static void unwatch(int epoll_fd, int fd) {
 struct knock {
     int fd;
     struct nnc_handshake *handshake;
-    uint64_t since_ns;
+    uint64_t since_ns, number; /* since when, and in which order: many come at one time */
 };
 
 struct nnc_door {
@@ -111,6 +111,7 @@ struct nnc_door {
     struct nnc_address address;
     uint8_t secret[NNC_SECRET_BYTES];
     struct knock knock[DOORSTEP_MAX];
+    uint64_t came; /* so far */
 };
 
 static int listen_at(const struct nnc_address *address, int *ret_fd) {
@@ -188,7 +189,7 @@ static struct knock *place_for(struct nnc_door *door) {
         if (door->knock[i].fd < 0) {
             return &door->knock[i];
         }
-        oldest = door->knock[i].since_ns < oldest->since_ns ? &door->knock[i] : oldest;
+        oldest = door->knock[i].number < oldest->number ? &door->knock[i] : oldest;
     }
     nnc_log(NNC_LOG_DEBUG, "rendezvous: too many strangers at once; the oldest goes");
     drop(oldest);
@@ -205,7 +206,7 @@ static void let_in(struct nnc_door *door, uint64_t now_ns) {
             continue;
         }
         struct knock *knock = place_for(door);
-        *knock = (struct knock){.fd = fd, .since_ns = now_ns};
+        *knock = (struct knock){.fd = fd, .since_ns = now_ns, .number = door->came++};
         if (nnc_handshake_create(fd, door->secret, NULL, &knock->handshake) < 0 ||
             watch(door->epoll_fd, fd) < 0) {
             drop(knock);
