@@ -114,15 +114,31 @@ struct nnc_door {
     uint64_t came; /* so far */
 };
 
+/* "0.0.0.0", "::" and the first in the form of the second: all addresses of the machine. */
+static bool is_wildcard(const struct nnc_address *address) {
+    const struct sockaddr_in *four = (const void *)&address->storage;
+    const struct sockaddr_in6 *six = (const void *)&address->storage;
+    if (address->storage.ss_family != AF_INET6) {
+        return four->sin_addr.s_addr == INADDR_ANY;
+    }
+    const uint8_t *bytes = six->sin6_addr.s6_addr;
+    bool is_mapped = IN6_IS_ADDR_V4MAPPED(&six->sin6_addr) &&
+                     (bytes[12] | bytes[13] | bytes[14] | bytes[15]) == 0;
+    return is_mapped || IN6_IS_ADDR_UNSPECIFIED(&six->sin6_addr);
+}
+
 static int listen_at(const struct nnc_address *address, int *ret_fd) {
     const int on = 1;
+    char text[NNC_ENDPOINT_MAX];
+    nnc_address_text(address, text, sizeof(text));
+    if (is_wildcard(address)) {
+        return nnc_fail(-EADDRNOTAVAIL, "listen at %s: that is no address of one machine", text);
+    }
     int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) {
         return nnc_fail_errno("socket");
     }
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)); /* of a run that ended just now */
-    char text[NNC_ENDPOINT_MAX];
-    nnc_address_text(address, text, sizeof(text));
     if (bind(fd, (const struct sockaddr *)&address->storage, address->bytes) < 0 ||
         listen(fd, LISTEN_BACKLOG) < 0) {
         int code = nnc_fail_errno("listen at %s", text);
