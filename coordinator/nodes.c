@@ -315,7 +315,11 @@ static void on_join(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wir
 static void on_begin(struct nnc_nodes *nodes, const struct nnc_wire_frame *frame) {
     struct begin begin;
     memcpy(&begin, frame->body, sizeof(begin));
-    if (begin.generation != nodes->joined || begin.before.bytes > sizeof(begin.before.storage)) {
+    if (begin.generation < nodes->joined) {
+        return; /* it has passed: the JOIN of the next is on its way */
+    }
+    if (begin.generation != nodes->joined || begin.generation == nodes->begun ||
+        begin.before.bytes > sizeof(begin.before.storage)) {
         lose(nodes, 0, "it begins a generation that this machine has not joined");
         return;
     }
@@ -605,6 +609,8 @@ void nnc_nodes_work(struct nnc_nodes *nodes, uint64_t now_ns) {
 void nnc_nodes_join(struct nnc_nodes *nodes, uint32_t generation,
                     const struct nnc_nodes_start *start) {
     nnc_nodes_forget_links(nodes);
+    nnc_call_end(nodes->data); /* of the generation before, should it still be calling */
+    nodes->data = NULL;
     nodes->joined = generation;
     nodes->start = *start;
     nodes->deadline_ns = nnc_clock_ns() + nodes->params.config->rdzv_timeout * SECOND_NS;
