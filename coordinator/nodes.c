@@ -114,11 +114,18 @@ static void emit(struct nnc_nodes *nodes, const struct nnc_nodes_event *event) {
 
 static void lose(struct nnc_nodes *nodes, uint32_t node, const char *why);
 
+/* A connection that takes no more is found closed by who reads: what came before may say why. */
+static void check_sent(struct nnc_nodes *nodes, uint32_t node, ssize_t code) {
+    if (code < 0 && code != -EPIPE) {
+        lose(nodes, node, nnc_error_text());
+    }
+}
+
 static void send_to(struct nnc_nodes *nodes, uint32_t node, enum frame type, const void *body,
                     size_t bytes) {
     struct peer *peer = &nodes->peer[node];
-    if (peer->wire != NULL && nnc_wire_send(peer->wire, type, body, bytes) < 0) {
-        lose(nodes, node, nnc_error_text());
+    if (peer->wire != NULL) {
+        check_sent(nodes, node, nnc_wire_send(peer->wire, type, body, bytes));
     }
 }
 
@@ -455,8 +462,8 @@ static void read_peer(struct nnc_nodes *nodes, uint32_t node, uint64_t now_ns) {
     if (peer->wire != NULL && got < 0) {
         lose(nodes, node, got == -EPIPE ? "it closed the connection" : nnc_error_text());
     }
-    if (peer->wire != NULL && !peer->gone && nnc_wire_flush(peer->wire) < 0) {
-        lose(nodes, node, nnc_error_text());
+    if (peer->wire != NULL && !peer->gone) {
+        check_sent(nodes, node, nnc_wire_flush(peer->wire));
     }
     if (peer->wire != NULL && !peer->gone && now_ns > peer->heard_ns &&
         now_ns - peer->heard_ns > DEAD_NS) {
