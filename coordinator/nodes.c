@@ -571,8 +571,8 @@ static int work_call(struct nnc_nodes *nodes, struct nnc_call **call, uint64_t n
 
 /* Who has not come, when the time for it is over. */
 static void find_missing(struct nnc_nodes *nodes, uint64_t now_ns) {
-    if (nodes->deadline_ns == 0 || now_ns < nodes->deadline_ns || !is_first(nodes)) {
-        return;
+    if (!is_first(nodes) || nodes->begun == nodes->joined || now_ns < nodes->deadline_ns) {
+        return; /* the links of what has begun have a limit of their own */
     }
     char words[512];
     size_t used =
@@ -605,8 +605,8 @@ void nnc_nodes_work(struct nnc_nodes *nodes, uint64_t now_ns) {
     if (work_call(nodes, &nodes->data, now_ns, &guest)) {
         nodes->link[0] = (struct nnc_nodes_link){.fd = guest.fd, .keys = guest.keys};
     }
-    find_missing(nodes, now_ns);
     begin_if_all_joined(nodes);
+    find_missing(nodes, now_ns);
     tell_begin(nodes);
     OPENSSL_cleanse(&guest, sizeof(guest));
 }
