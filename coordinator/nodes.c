@@ -311,7 +311,7 @@ static void on_join(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wir
     name_peer(nodes, node, name, sizeof(name));
     if (nnc_config_compare_shared(nodes->params.config, (const char *)frame->body + sizeof(join),
                                   frame->bytes - sizeof(join), words, sizeof(words)) != 0) {
-        snprintf(whole, sizeof(whole), "%s and node 0 differ: %s", name, words);
+        snprintf(whole, sizeof(whole), "node 0 says that %s differs: %s", name, words);
         fail(nodes, -NNC_E_USAGE, whole);
     } else if (judge_share(nodes, &join.share, words, sizeof(words)) < 0) {
         snprintf(whole, sizeof(whole), "%s %s", name, words);
@@ -482,16 +482,16 @@ static void refuse(const struct nnc_guest *guest, const char *words) {
     struct nnc_wire *wire;
     uint8_t body[sizeof(struct word) + NNC_NODES_WORDS_MAX];
     const struct word word = {.number = -NNC_E_USAGE};
-    size_t length = strlen(words);
-    assert(length <= NNC_NODES_WORDS_MAX);
+    int length = snprintf((char *)body + sizeof(word), NNC_NODES_WORDS_MAX,
+                          "node 0 refuses node %" PRIu32 ": %s", guest->greeting.node, words);
+    assert(length < NNC_NODES_WORDS_MAX);
     nnc_log(NNC_LOG_WARN, "node %" PRIu32 " was refused: %s", guest->greeting.node, words);
     if (nnc_wire_create(guest->fd, &guest->keys, sizeof(body) + 1024, &wire) < 0) {
         close(guest->fd);
         return;
     }
     memcpy(body, &word, sizeof(word));
-    memcpy(body + sizeof(word), words, length);
-    nnc_wire_send(wire, FRAME_FAILED, body, sizeof(word) + length);
+    nnc_wire_send(wire, FRAME_FAILED, body, sizeof(word) + (size_t)length);
     nnc_wire_destroy(wire);
 }
 
