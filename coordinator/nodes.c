@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "ipc/setup.h"
 
 #include <assert.h>
@@ -303,7 +304,12 @@ static void on_join(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wir
     struct join join;
     char words[600], whole[800];
     memcpy(&join, frame->body, sizeof(join));
-    snprintf(peer->host, sizeof(peer->host), "%.*s", (int)sizeof(join.host) - 1, join.host);
+    if (join.listener.bytes > sizeof(join.listener.storage)) {
+        lose(nodes, node, "its address is damaged");
+        return;
+    }
+    join.host[sizeof(join.host) - 1] = '\0';
+    nnc_text_escape(join.host, peer->host, sizeof(peer->host));
     peer->listener = join.listener;
     peer->joined = join.generation;
     peer->done = false;
@@ -385,16 +391,32 @@ static void on_child(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wi
          &(struct nnc_nodes_event){.kind = NNC_NODES_CHILD, .node = node, .message = &message});
 }
 
+/* Any other byte than 0 and 1 in a bool is undefined to read. */
+static bool is_flag(const bool *flag) {
+    uint8_t byte;
+    memcpy(&byte, flag, 1);
+    return byte <= 1;
+}
+
+static bool beat_is_sound(const struct nnc_nodes_beat *beat) {
+    for (uint32_t rank = 0; rank < NNC_MAX_RANKS; rank++) {
+        if (!is_flag(&beat->rank[rank].running) || !is_flag(&beat->rank[rank].on_device)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void on_beat(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wire_frame *frame) {
     struct nnc_nodes_beat beat;
     if (!is_first(nodes)) {
         return; /* that it came is all */
     }
-    if (frame->bytes != sizeof(beat)) {
+    memcpy(&beat, frame->body, frame->bytes == sizeof(beat) ? sizeof(beat) : 0);
+    if (frame->bytes != sizeof(beat) || !beat_is_sound(&beat)) {
         lose(nodes, node, "its heartbeat is damaged");
         return;
     }
-    memcpy(&beat, frame->body, sizeof(beat));
     if (beat.ranks == nodes->params.share.ranks) {
         emit(nodes, &(struct nnc_nodes_event){.kind = NNC_NODES_BEAT, .node = node, .beat = &beat});
     }
