@@ -122,7 +122,8 @@ Test(cuda_cases, each_equals_the_reference_in_fp16, .timeout = 300) {
 
 /* Libraries that offer less: no algorithm with an epilogue, engines that fail when they run. */
 Test(cuda_cases, what_libraries_do_not_offer_is_done_without, .timeout = 300) {
-    static const char *const fakes[] = {"heuristic=plain", "failing_engine=0", "failing_engine=2"};
+    static const char *const fakes[] = {"heuristic=plain", "faults=engine 0:0:fail",
+                                        "faults=engine 2:0:fail"};
     for (size_t number = 0; number < sizeof(fakes) / sizeof(fakes[0]); number++) {
         const struct nnc_case *row = cuda_case_row("vgg in small");
         cuda_case_configure(fakes[number], NNC_AMP_OFF);

@@ -537,7 +537,7 @@ Test(fakecuda_dnn, engine_can_be_made_to_fail) {
     cudnnBackendDescriptor_t plan = plan_of_engine(FORWARD, 3);
     struct memory memory;
     fill(&shapes[0], FAKE_F32, &memory);
-    fakecuda_configure("failing_engine=3");
+    fakecuda_configure("faults=engine 3:0:fail");
     cr_assert_eq(execute(plan, &memory, TENSORS), CUDNN_STATUS_EXECUTION_FAILED);
 }
 

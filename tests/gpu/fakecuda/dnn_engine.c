@@ -7,9 +7,9 @@
  *   2 not deterministic          5 does not finalise
  *                                6 deterministic, fp32 units only; the fallback list
  *
- * To run engine 0 is a violation. Engine 2 gives other bits each time; 3 and 4 differ from each
- * other, so ranks that run different engines show. Workspaces are overwritten with NaN, so two
- * users of one at a time show. */
+ * Faults may name them: "engine 3". To run engine 0 is a violation. Engine 2 gives other bits each
+ * time; 3 and 4 differ from each other, so ranks that run different engines show. Workspaces are
+ * overwritten with NaN, so two users of one at a time show. */
 #include "tests/gpu/fakecuda/dnn.h"
 #include "tests/gpu/fakecuda/fakecuda.h"
 
@@ -85,8 +85,8 @@ cudnnStatus_t dnn_check_properties(const struct dnn_descriptor *properties) {
     return CUDNN_STATUS_SUCCESS;
 }
 
-/* The settings' description, or one made up in its likeness. */
-static void describe(char text[TEXT_MAX]) {
+/* The settings' description, or one made up in its likeness, where each device has its number. */
+static void describe(int device, char text[TEXT_MAX]) {
     size_t used = 0;
     if (fake_settings()->device_json[0]) {
         snprintf(text, TEXT_MAX, "%s", fake_settings()->device_json);
@@ -94,8 +94,11 @@ static void describe(char text[TEXT_MAX]) {
     }
     for (size_t i = 0; i < sizeof device_keys / sizeof device_keys[0]; i++) {
         const char *key = device_keys[i];
+        char number[12];
+        snprintf(number, sizeof number, "%d", device);
         const char *value = !strcmp(key, "deviceVer")    ? "800"
                             : !strcmp(key, "deviceName") ? "\"Stand-in A100\""
+                            : strstr(key, "DeviceId")    ? number
                             : !strncmp(key, "maxBlockS", 9) || !strncmp(key, "maxGrid", 7)
                                 ? "[1024,1024,64]"
                                 : "32";
@@ -218,7 +221,8 @@ static cudnnStatus_t give_text(const struct dnn_descriptor *descriptor, int64_t 
                                int64_t *ret_count, void *ret_values) {
     char text[TEXT_MAX];
     if (descriptor->kind == CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR) {
-        describe(text);
+        int64_t device = dnn_number(descriptor, CUDNN_ATTR_DEVICEPROP_DEVICE_ID, fake_device());
+        describe((int)device, text);
     } else {
         write_plan(descriptor, text);
     }
@@ -351,6 +355,21 @@ static cudaError_t queue(cudaStream_t stream, struct execution *execution) {
     return fake_submit(real, &work);
 }
 
+/* A fault of an engine: its execution fails, or the work that it queues gets it. */
+static cudnnStatus_t meet_fault(int64_t engine) {
+    char name[FAKE_NAME_MAX];
+    int64_t ms = 0;
+    snprintf(name, sizeof name, "engine %" PRId64, engine);
+    enum fake_action action = fake_fault(name, fake_device(), &ms);
+    if (action == FAKE_FAIL) {
+        return dnn_fail(CUDNN_STATUS_EXECUTION_FAILED, "%s cannot run here", name);
+    }
+    if (action != FAKE_NONE) {
+        fake_put_fault(action, ms);
+    }
+    return CUDNN_STATUS_SUCCESS;
+}
+
 static cudnnStatus_t execute(cudnnHandle_t handle, const struct dnn_descriptor *plan,
                              const struct dnn_descriptor *pack) {
     struct execution *execution = calloc(1, sizeof *execution);
@@ -367,10 +386,7 @@ static cudnnStatus_t execute(cudnnHandle_t handle, const struct dnn_descriptor *
         fake_violation("cudnnBackendExecute: engine %d compiles at run time, for seconds",
                        (int)plan->engine);
     }
-    if (status == CUDNN_STATUS_SUCCESS && plan->engine == fake_settings()->failing_engine) {
-        status = dnn_fail(CUDNN_STATUS_EXECUTION_FAILED, "engine %lld cannot run here",
-                          (long long)plan->engine);
-    }
+    status = status == CUDNN_STATUS_SUCCESS ? meet_fault(plan->engine) : status;
     if (status != CUDNN_STATUS_SUCCESS) {
         free(execution);
         return status;

@@ -52,7 +52,6 @@ struct fake_settings {
     int devices;
     size_t memory;           /* bytes of the arena that all devices share */
     char device_json[4096];  /* text of the file */
-    int64_t failing_engine;  /* of cuDNN: this one never executes; -1: none */
     bool heuristic_none;     /* cuBLASLt offers nothing */
     bool heuristic_plain;    /* cuBLASLt offers nothing with an epilogue */
     bool read_only_register; /* cudaHostRegisterReadOnly is supported */

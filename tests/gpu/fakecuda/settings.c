@@ -135,8 +135,6 @@ static void read_pair(const char *key, char *value) {
         settings.memory = (size_t)number_of(value) << 20;
     } else if (!strcmp(key, "device_json")) {
         read_device(value);
-    } else if (!strcmp(key, "failing_engine")) {
-        settings.failing_engine = (int64_t)number_of(value);
     } else if (!strcmp(key, "heuristic") && !strcmp(value, "none")) {
         settings.heuristic_none = true;
     } else if (!strcmp(key, "heuristic") && !strcmp(value, "plain")) {
@@ -156,7 +154,6 @@ static void read_settings(const char *text) {
     settings = (struct fake_settings){
         .devices = 1,
         .memory = (size_t)2 << 30,
-        .failing_engine = -1,
         .read_only_register = true,
     };
     settings_read = true;
