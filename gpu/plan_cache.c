@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The plan cache.
  *
- * DIRECTORY/DEVICE.plans, DEVICE the first 16 digits of the device's hash:
+ * DIRECTORY/DEVICE.plans, DEVICE the first 16 digits of the device's hash, and what ranks tell each
+ * other:
  *
- *   line     "nncoord-plans 1 DEVICE BODY": hashes of cuDNN's version with the device's properties,
- *            and of all bytes after this line; SHA-256 in hexadecimal
+ *   line     "nncoord-plans 1 DEVICE BODY": hashes of cuDNN's version with the device's properties
+ *            without its place in the machine, and of all bytes after this line; SHA-256 in
+ *            hexadecimal
  *   plans    oldest first, each:
  *     line   "plan", the numbers of the key, of the policy, and BYTES, in decimal, a blank between
  *     BYTES  the text, without zero bytes
@@ -171,8 +173,7 @@ static bool take_row(char **cursor, const char *end, struct nnc_plan_cache *cach
     return strlen(text) == bytes && nnc_plan_cache_put(cache, &key, &policy, text) == 0;
 }
 
-/* Take all plans of a file; false when it is not one of this device's, or damaged. content ends
- * with a zero that is not counted. */
+/* Take all plans of a file; false when it is not one of this device's, or damaged. */
 static bool parse(char *content, size_t bytes, struct nnc_plan_cache *cache) {
     char head[HEAD_BYTES + 1], body[NNC_SHA256_HEX_BYTES];
     if (bytes < HEAD_BYTES || hash(content + HEAD_BYTES, bytes - HEAD_BYTES, "", 0, body) < 0) {
@@ -189,6 +190,20 @@ static bool parse(char *content, size_t bytes, struct nnc_plan_cache *cache) {
         }
     }
     return true;
+}
+
+static void forget(struct nnc_plan_cache *cache) {
+    while (cache->count > 0) {
+        remove_row(cache, cache->count - 1);
+    }
+}
+
+int nnc_plan_cache_read(struct nnc_plan_cache *cache, char *content, size_t bytes) {
+    if (bytes <= FILE_MAX && parse(content, bytes, cache)) {
+        return 0;
+    }
+    forget(cache);
+    return nnc_fail(-NNC_E_FORMAT, "not plans of this device, or damaged");
 }
 
 /* The file's bytes and a zero. Owner: caller frees. NULL: none, or too large. */
@@ -212,22 +227,41 @@ static char *read_file(const char *path, size_t *ret_bytes) {
     return content;
 }
 
-static void forget(struct nnc_plan_cache *cache) {
-    while (cache->count > 0) {
-        remove_row(cache, cache->count - 1);
-    }
-}
-
 static void load(struct nnc_plan_cache *cache) {
     size_t bytes = 0;
     char *content = read_file(cache->path, &bytes);
-    if (content != NULL && !parse(content, bytes, cache)) {
+    if (content != NULL && nnc_plan_cache_read(cache, content, bytes) < 0) {
         nnc_log(NNC_LOG_DEBUG, "%s: damaged, its plans are made again", cache->path);
-        forget(cache);
     }
     free(content);
     nnc_error_clear();
     cache->changed = false;
+}
+
+/* Cut the number of a key out of a device's properties. */
+static void cut_number(char *properties, const char *key) {
+    char *found = strstr(properties, key);
+    char *value = found != NULL ? strchr(found, ':') : NULL;
+    if (value != NULL) {
+        char *end = value + strcspn(value, ",}");
+        memmove(value, end, strlen(end) + 1);
+    }
+}
+
+/* All devices of one kind have one hash, wherever they are plugged in. */
+static int hash_device(uint32_t cudnn_version, const char *properties,
+                       char ret_hex[NNC_SHA256_HEX_BYTES]) {
+    char version[16];
+    char *kind = strdup(properties);
+    if (kind == NULL) {
+        return nnc_fail(-ENOMEM, "no memory for the properties of a device");
+    }
+    cut_number(kind, "\"pciDeviceId\"");
+    cut_number(kind, "\"cudaDeviceId\"");
+    int digits = snprintf(version, sizeof(version), "%u ", cudnn_version);
+    int code = hash(version, (size_t)digits, kind, strlen(kind), ret_hex);
+    free(kind);
+    return code;
 }
 
 int nnc_plan_cache_open(const char *directory, uint32_t cudnn_version, const char *properties,
@@ -236,9 +270,7 @@ int nnc_plan_cache_open(const char *directory, uint32_t cudnn_version, const cha
     if (cache == NULL) {
         return nnc_fail(-ENOMEM, "no memory for a plan cache");
     }
-    char version[16];
-    int digits = snprintf(version, sizeof(version), "%u ", cudnn_version);
-    int code = hash(version, (size_t)digits, properties, strlen(properties), cache->device);
+    int code = hash_device(cudnn_version, properties, cache->device);
     if (code < 0) {
         nnc_plan_cache_close(cache);
         return code;
@@ -264,45 +296,40 @@ void nnc_plan_cache_close(struct nnc_plan_cache *cache) {
 
 /* ---- to a file ---- */
 
-/* All after the first line. Owner: caller frees. */
-static int compose(const struct nnc_plan_cache *cache, char **ret_body, size_t *ret_bytes) {
-    char *body = NULL;
-    FILE *stream = open_memstream(&body, ret_bytes);
-    for (uint32_t number = 0; stream != NULL && number < cache->count; number++) {
-        const struct row *row = &cache->rows[number];
-        uint32_t numbers[KEY_NUMBERS];
-        memcpy(numbers, &row->key, sizeof(numbers));
-        fprintf(stream, "plan ");
-        for (size_t place = 0; place < KEY_NUMBERS; place++) {
-            fprintf(stream, "%u ", numbers[place]);
-        }
-        fprintf(stream, "%d %zu %u %zu\n%s\n", row->policy.deterministic, row->policy.workspace_cap,
-                row->policy.autotune, row->bytes, row->text);
+static void print_row(const struct row *row, FILE *stream) {
+    uint32_t numbers[KEY_NUMBERS];
+    memcpy(numbers, &row->key, sizeof(numbers));
+    fprintf(stream, "plan ");
+    for (size_t place = 0; place < KEY_NUMBERS; place++) {
+        fprintf(stream, "%u ", numbers[place]);
     }
-    bool whole = stream != NULL && ferror(stream) == 0;
-    whole = stream != NULL && fclose(stream) == 0 && whole;
-    if (!whole) {
-        free(body);
-        return nnc_fail(-ENOMEM, "no memory for %zu bytes of plans", cache->bytes);
-    }
-    *ret_body = body;
-    return 0;
+    fprintf(stream, "%d %zu %u %zu\n%s\n", row->policy.deterministic, row->policy.workspace_cap,
+            row->policy.autotune, row->bytes, row->text);
 }
 
-static int write_file(const struct nnc_plan_cache *cache, const char *body, size_t bytes) {
-    char digest[NNC_SHA256_HEX_BYTES];
-    char *content = malloc(HEAD_BYTES + bytes + 1);
-    if (content == NULL) {
-        return nnc_fail(-ENOMEM, "no memory for %zu bytes of plans", bytes);
+int nnc_plan_cache_write(const struct nnc_plan_cache *cache, char **ret_content,
+                         size_t *ret_bytes) {
+    char head[HEAD_BYTES + 1], body[NNC_SHA256_HEX_BYTES];
+    char *content = NULL;
+    size_t bytes = 0;
+    FILE *stream = open_memstream(&content, &bytes);
+    bool whole = stream != NULL && fprintf(stream, "%*s", (int)HEAD_BYTES, "") >= 0;
+    for (uint32_t number = 0; whole && number < cache->count; number++) {
+        print_row(&cache->rows[number], stream);
     }
-    int code = hash(body, bytes, "", 0, digest);
-    if (code >= 0) {
-        snprintf(content, HEAD_BYTES + 1, MAGIC "%s %s\n", cache->device, digest);
-        memcpy(content + HEAD_BYTES, body, bytes);
-        code = nnc_output_save(nnc_vfs_real(), cache->path, content, HEAD_BYTES + bytes);
+    whole = whole && ferror(stream) == 0;
+    whole = stream != NULL && fclose(stream) == 0 && whole;
+    int code = whole ? hash(content + HEAD_BYTES, bytes - HEAD_BYTES, "", 0, body)
+                     : nnc_fail(-ENOMEM, "no memory for %zu bytes of plans", cache->bytes);
+    if (code < 0) {
+        free(content);
+        return code;
     }
-    free(content);
-    return code;
+    snprintf(head, sizeof(head), MAGIC "%s %s\n", cache->device, body);
+    memcpy(content, head, HEAD_BYTES);
+    *ret_content = content;
+    *ret_bytes = bytes;
+    return 0;
 }
 
 static int make_directory(const char *path) {
@@ -317,12 +344,12 @@ int nnc_plan_cache_save(struct nnc_plan_cache *cache) {
     if (!cache->changed || cache->path[0] == '\0') {
         return 0;
     }
-    char *body = NULL;
+    char *content = NULL;
     size_t bytes = 0;
     int code = make_directory(cache->path);
-    code = code < 0 ? code : compose(cache, &body, &bytes);
-    code = code < 0 ? code : write_file(cache, body, bytes);
-    free(body);
+    code = code < 0 ? code : nnc_plan_cache_write(cache, &content, &bytes);
+    code = code < 0 ? code : nnc_output_save(nnc_vfs_real(), cache->path, content, bytes);
+    free(content);
     cache->changed = code < 0;
     return code;
 }

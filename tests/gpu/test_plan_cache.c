@@ -142,6 +142,43 @@ Test(plan_cache, another_device_or_version_does_not_see_them) {
     nnc_plan_cache_close(other);
 }
 
+Test(plan_cache, devices_of_one_kind_have_the_same_plans_wherever_they_are_plugged_in) {
+    struct nnc_plan_cache *cache =
+        open_for("{\"cudaDeviceId\": 0, \"pciDeviceId\": 7, \"deviceVer\": 800}", VERSION);
+    put(cache, 1, "one");
+    save(cache);
+    cache = open_for("{\"cudaDeviceId\": 10, \"pciDeviceId\": 63, \"deviceVer\": 800}", VERSION);
+    cr_expect_str_eq(find(cache, 1), "one");
+    nnc_plan_cache_close(cache);
+    cache = open_for("{\"cudaDeviceId\": 0, \"pciDeviceId\": 7, \"deviceVer\": 900}", VERSION);
+    cr_expect_null(find(cache, 1));
+    nnc_plan_cache_close(cache);
+}
+
+Test(plan_cache, bytes_go_to_another_process_of_the_same_kind_of_device_alone) {
+    struct nnc_plan_cache *from = open_usual(), *same = open_usual();
+    struct nnc_plan_cache *other = open_for("{\"deviceName\": \"two\"}", VERSION);
+    char *content = NULL;
+    size_t bytes = 0;
+    put(from, 1, "one");
+    put(from, 2, "");
+    put(same, 1, "own");
+    put(same, 3, "own");
+    put(other, 1, "own");
+    cr_assert_eq(nnc_plan_cache_write(from, &content, &bytes), 0);
+    cr_expect_eq(nnc_plan_cache_read(other, content, bytes), -NNC_E_FORMAT);
+    cr_expect_null(find(other, 1));
+    cr_assert_eq(nnc_plan_cache_read(same, content, bytes), 0);
+    cr_expect_str_eq(find(same, 1), "one");
+    cr_expect_str_eq(find(same, 2), "");
+    cr_expect_str_eq(find(same, 3), "own");
+    cr_expect_eq(nnc_plan_cache_read(same, content, bytes - 1), -NNC_E_FORMAT);
+    free(content);
+    nnc_plan_cache_close(from);
+    nnc_plan_cache_close(same);
+    nnc_plan_cache_close(other);
+}
+
 Test(plan_cache, a_file_with_any_byte_changed_or_cut_is_ignored_and_replaced) {
     struct nnc_plan_cache *cache = open_usual();
     put(cache, 1, "the plan");
