@@ -21,6 +21,9 @@ int nnc_gpu_plans_init(struct nnc_gpu_plans *plans, struct nnc_dnn_device *devic
     if (rc == 0) {
         rc = nnc_plan_cache_open(cache_dir, nnc_dnn_version(), properties, &plans->cache);
     }
+    if (rc == 0) {
+        rc = nnc_plan_cache_open(NULL, nnc_dnn_version(), properties, &plans->told);
+    }
     free(properties);
     return rc;
 }
@@ -31,6 +34,7 @@ void nnc_gpu_plans_finish(struct nnc_gpu_plans *plans) {
     }
     free(plans->rows);
     nnc_plan_cache_close(plans->cache);
+    nnc_plan_cache_close(plans->told);
     *plans = (struct nnc_gpu_plans){0};
 }
 
@@ -52,13 +56,27 @@ static int64_t time_plan(void *context, const struct nnc_dnn_plan *plan) {
     return rc < 0 ? rc : ns;
 }
 
+/* What rank 0 told comes before what this machine remembers. */
+static int obey(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key) {
+    const char *told = nnc_plan_cache_find(plans->told, key, &plans->policy);
+    const char *kept = nnc_plan_cache_find(plans->cache, key, &plans->policy);
+    if (told != NULL && told[0] == '\0') {
+        return nnc_fail(-ENOTSUP, "cuDNN has no plan for this convolution on rank 0");
+    }
+    bool is_new = told != NULL && (kept == NULL || strcmp(told, kept) != 0);
+    return is_new ? nnc_plan_cache_put(plans->cache, key, &plans->policy, told) : 0;
+}
+
 /* The first choice is run once, wherever it came from: an engine that fails only when it runs is
  * replaced by one that was seen to run. */
 static int choose(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key, struct search *search,
                   struct nnc_dnn_plan **ret_plan) {
     const struct nnc_dnn_timer timer = {time_plan, search};
     struct nnc_dnn_policy policy = plans->policy;
-    int rc = nnc_plan_cache_select(plans->cache, plans->device, key, &policy, &timer, ret_plan);
+    int rc = obey(plans, key);
+    if (rc == 0) {
+        rc = nnc_plan_cache_select(plans->cache, plans->device, key, &policy, &timer, ret_plan);
+    }
     if (rc < 0 || time_plan(search, *ret_plan) >= 0) {
         return rc;
     }
@@ -106,6 +124,29 @@ int nnc_gpu_plans_get(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key
         *ret_plan = plan;
     }
     return rc;
+}
+
+int nnc_gpu_plans_tell(struct nnc_gpu_plans *plans, char **ret_content, size_t *ret_bytes) {
+    int rc = 0;
+    for (uint32_t number = 0; rc == 0 && number < plans->count; number++) {
+        const struct nnc_gpu_plan_row *row = &plans->rows[number];
+        char *text = NULL;
+        rc = row->plan ? nnc_dnn_plan_text(row->plan, &text) : 0;
+        if (rc == 0) {
+            rc = nnc_plan_cache_put(plans->told, &row->key, &plans->policy, text ? text : "");
+            rc = rc == -E2BIG ? 0 : rc; /* others choose for themselves then */
+        }
+        free(text);
+    }
+    return rc < 0 ? rc : nnc_plan_cache_write(plans->told, ret_content, ret_bytes);
+}
+
+void nnc_gpu_plans_hear(struct nnc_gpu_plans *plans, char *content, size_t bytes) {
+    if (nnc_plan_cache_read(plans->told, content, bytes) < 0) {
+        nnc_log(NNC_LOG_INFO, "rank 0's choice of algorithms is not for this GPU, which chooses "
+                              "for itself");
+        nnc_error_clear();
+    }
 }
 
 void nnc_gpu_plans_save(struct nnc_gpu_plans *plans) {

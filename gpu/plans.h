@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The convolution plans of a backend: each shape is chosen once, however many layers and
- * executables have it, and remembered on disk. */
+ * executables have it, and remembered on disk.
+ *
+ * Ranks with the same kind of device run the same plans: rank 0 tells what it chose, and the others
+ * hear that before they ask for plans. */
 #ifndef NNC_GPU_PLANS_H
 #define NNC_GPU_PLANS_H
 
@@ -16,6 +19,7 @@ struct nnc_gpu_plans {
     struct nnc_dnn_device *device; /* borrowed */
     struct nnc_dnn_policy policy;
     struct nnc_plan_cache *cache;
+    struct nnc_plan_cache *told; /* by rank 0; an empty text: it has no plan for this key */
     struct nnc_gpu_plan_row *rows;
     uint32_t count;
 };
@@ -36,6 +40,13 @@ void nnc_gpu_plans_finish(struct nnc_gpu_plans *plans);
 /* The plan for a key, which ran on trial. Errors: as nnc_dnn_select(), and those of the trial. */
 int nnc_gpu_plans_get(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key,
                       const struct nnc_gpu_trial *trial, const struct nnc_dnn_plan **ret_plan);
+
+/* All that was chosen, and nothing else, as bytes for the plans of another process; and what it
+ * does with them. content[bytes] is 0, and what is heard is written over. Plans of another kind of
+ * device, or another cuDNN, go unheard, with a line in the log.
+ * Owner: caller frees the content. Errors: -ENOMEM. */
+int nnc_gpu_plans_tell(struct nnc_gpu_plans *plans, char **ret_content, size_t *ret_bytes);
+void nnc_gpu_plans_hear(struct nnc_gpu_plans *plans, char *content, size_t bytes);
 
 /* Write what is new to disk, which may fail without harm. */
 void nnc_gpu_plans_save(struct nnc_gpu_plans *plans);

@@ -215,6 +215,14 @@ static void cuda_progress(const struct nnc_backend *backend, uint64_t *ret_ready
     nnc_comm_progress(&backend->comm, ret_ready, ret_reduced);
 }
 
+static int cuda_get_choices(struct nnc_backend *backend, char **ret_choices, size_t *ret_bytes) {
+    return nnc_gpu_plans_tell(&backend->plans, ret_choices, ret_bytes);
+}
+
+static void cuda_set_choices(struct nnc_backend *backend, char *choices, size_t bytes) {
+    nnc_gpu_plans_hear(&backend->plans, choices, bytes);
+}
+
 static int cuda_get_scale(struct nnc_backend *backend, struct nnc_loss_scale *ret_scale) {
     struct nnc_gpu_scaler scaler;
     int rc =
@@ -250,6 +258,8 @@ static const struct nnc_device_ops device_ops = {
     .comm_open = cuda_comm_open,
     .comm_abort = cuda_comm_abort,
     .progress = cuda_progress,
+    .get_choices = cuda_get_choices,
+    .set_choices = cuda_set_choices,
     .get_scale = cuda_get_scale,
     .set_scale = cuda_set_scale,
 };

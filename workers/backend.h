@@ -204,6 +204,13 @@ struct nnc_device_ops {
      * the diagnosis of a hang. Never waits; may be called from params.alive. */
     void (*progress)(const struct nnc_backend *backend, uint64_t *ret_ready, uint64_t *ret_reduced);
 
+    /* The algorithms that this backend's executables run, as bytes for another one that compiles
+     * nothing before: it will run the same, where its device is of the same kind; else it chooses
+     * for itself. choices[bytes] is 0, and what is set is written over.
+     * Owner: caller frees. Errors: -ENOMEM. */
+    int (*get_choices)(struct nnc_backend *backend, char **ret_choices, size_t *ret_bytes);
+    void (*set_choices)(struct nnc_backend *backend, char *choices, size_t bytes);
+
     int (*get_scale)(struct nnc_backend *backend, struct nnc_loss_scale *ret_scale);
     int (*set_scale)(struct nnc_backend *backend, const struct nnc_loss_scale *scale);
 };

@@ -9,7 +9,9 @@
  *
  * Invariants:
  *   1. Both graphs have the same parameters in the same order, checked by name and shape.
- *   2. Training programs of one engine cut their reduction buckets alike: the cut depends on the
+ *   2. Devices of one kind run the same algorithms on all ranks: rank 0 chooses first, and the
+ *      others compile when they know its choice.
+ *   3. Training programs of one engine cut their reduction buckets alike: the cut depends on the
  *      parameters alone.
  *
  * It does not train (train.c) and does not know operations (cpu/). */
@@ -18,6 +20,7 @@
 #include "base/err.h"
 #include "base/paths.h"
 #include "base/sha256.h"
+#include "workers/choices.h"
 #include "workers/safetensors.h"
 #include "workers/state.h"
 #include "workers/weights.h"
@@ -243,6 +246,12 @@ static int open_backend(struct nnc_engine *engine, const struct nnc_engine_param
     return engine->ops->open(&params, &engine->backend);
 }
 
+/* Ranks but 0 call it before they compile, rank 0 afterwards. */
+static int share_choices(struct nnc_engine *engine, struct nnc_comm *comm) {
+    bool shares = comm != NULL && engine->setup->ranks > 1 && engine->ops->device != NULL;
+    return shares ? nnc_choices_share(engine->ops->device, engine->backend, comm) : 0;
+}
+
 int nnc_engine_create(const struct nnc_engine_params *params, struct nnc_engine **ret_engine) {
     struct nnc_engine *engine = calloc(1, sizeof(*engine));
     if (engine == NULL) {
@@ -251,7 +260,13 @@ int nnc_engine_create(const struct nnc_engine_params *params, struct nnc_engine 
     engine->setup = params->setup;
     int code = build_graphs(engine);
     code = code < 0 ? code : open_backend(engine, params);
+    if (code == 0 && params->setup->number != 0) {
+        code = share_choices(engine, params->comm);
+    }
     code = code < 0 ? code : compile_all(engine);
+    if (code == 0 && params->setup->number == 0) {
+        code = share_choices(engine, params->comm);
+    }
     if (code < 0) {
         nnc_engine_destroy(engine);
         return code;

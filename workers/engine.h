@@ -7,6 +7,7 @@
 #include "base/vfs.h"
 #include "ipc/setup.h"
 #include "workers/backend.h"
+#include "workers/comm.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +22,9 @@ int nnc_engine_graph(const struct nnc_setup *setup, enum nnc_phase phase,
 
 struct nnc_engine_params {
     const struct nnc_setup *setup; /* borrowed for the engine's life */
+    /* Through it rank 0 tells the others which algorithms their devices are to run: then all ranks
+     * create at the same time. NULL: each chooses for itself. */
+    struct nnc_comm *comm;
     /* Called while a device is waited for, as struct nnc_backend_params has it. May be NULL. */
     int (*alive)(void *context);
     void *context;

@@ -216,7 +216,7 @@ static int build(struct process *process) {
                                         .audit_fd = process->audit_fd,
                                         .vfs = nnc_vfs_real()};
     const struct nnc_engine_params engine = {
-        .setup = setup, .alive = device_alive, .context = process};
+        .setup = setup, .comm = process->comm, .alive = device_alive, .context = process};
     int code = has_model(setup) ? nnc_engine_create(&engine, &process->engine) : 0;
     if (code == 0 && process->snapshot_memory != NULL) {
         code = nnc_snapshot_attach(nnc_engine_model(process->engine), process->snapshot_memory,

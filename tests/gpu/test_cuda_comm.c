@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/err.h"
+#include "workers/choices.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -25,6 +26,7 @@ struct shared {
     uint8_t id[NNC_COMM_ID_BYTES];
     _Atomic int named;
     float gradients[RANKS][1 << 14];
+    char choices[RANKS][1 << 16]; /* as text */
 };
 
 static struct shared *shared;
@@ -358,4 +360,93 @@ Test(cuda_comm, graphs_are_for_one_rank) {
     const struct nnc_backend_params params = {.ranks = 2, .device = {.graphs = true}};
     cr_expect_eq(nnc_backend_cuda.open(&params, &backend), -NNC_E_USAGE);
     cr_expect(strstr(nnc_error_text(), "--cuda-graphs"), "%s", nnc_error_text());
+}
+
+/* ---- what rank 0 chose ---- */
+
+/* How the ranks' devices differ. */
+struct difference {
+    const char *fake[RANKS];
+    uint32_t autotune;
+    bool shares, same_choices;
+};
+static const struct difference *difference;
+static void *comm_memory;
+
+/* Rank 0's choices to rank 1; the communicator is all they have in common. */
+static void share(struct nnc_backend *backend) {
+    struct nnc_comm *comm = NULL;
+    const struct nnc_comm_params params = {
+        .rank = own_rank, .ranks = RANKS, .fd = -1, .memory = comm_memory, .deadline_ms = 15000};
+    if (difference->shares) {
+        cr_assert_eq(nnc_comm_create(&params, &comm), 0, "%s", nnc_error_text());
+        cr_assert_eq(nnc_choices_share(nnc_backend_cuda.device, backend, comm), 0, "%s",
+                     nnc_error_text());
+        nnc_comm_destroy(comm);
+    }
+}
+
+static int open_and_hear(const struct nnc_backend_params *params,
+                         struct nnc_backend **ret_backend) {
+    int rc = nnc_backend_cuda.open(params, ret_backend);
+    if (rc == 0 && own_rank != 0) {
+        share(*ret_backend);
+    }
+    return rc;
+}
+
+/* Open the same model, keep what was chosen for it and what it computes. */
+static int choose(void) {
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct nnc_case_model model;
+    char *choices = NULL;
+    size_t bytes = 0;
+    ops.open = open_and_hear;
+    cuda_case_configure(difference->fake[own_rank], NNC_AMP_OFF);
+    case_device.ordinal = own_rank;
+    case_device.autotune = difference->autotune;
+    case_model_open(&ops, cuda_case_row("vgg in small"), &model);
+    if (own_rank == 0) {
+        share(model.backend);
+    }
+    case_model_step(&model, NNC_CASE_WHOLE, 1);
+    get_gradients(&model, shared->gradients[own_rank]);
+    cr_assert_eq(ops.device->get_choices(model.backend, &choices, &bytes), 0);
+    cr_assert_lt(bytes, sizeof(shared->choices[0]));
+    memcpy(shared->choices[own_rank], choices, bytes);
+    free(choices);
+    case_model_close(&model);
+    return 0;
+}
+
+#define T4 "devices=2,device_json=" NNC_TEST_SOURCE_DIR "/tests/devices/t4.json"
+
+/* Without a choice by time, the first engine that runs is taken: 3, and 4 where that fails. */
+static const struct difference differences[] = {
+    {{"devices=2", "devices=2"}, 0, false, true},
+    {{"devices=2,faults=engine 3:0:fail", "devices=2"}, 0, false, false},
+    {{"devices=2,faults=engine 3:0:fail", "devices=2"}, 0, true, true},
+    {{"devices=2,faults=engine 3:0:slow=5", "devices=2,faults=engine 4:0:slow=5"}, 2, true, true},
+    {{"devices=2,faults=engine 4:0:slow=5", "devices=2,faults=engine 3:0:slow=5"}, 2, true, true},
+    {{"devices=2,faults=engine 3:0:fail", T4}, 0, true, false},
+};
+
+Test(cuda_comm, ranks_run_what_rank_0_chose_where_their_gpus_are_of_one_kind, .timeout = 120) {
+    size_t bytes = nnc_comm_shm_bytes(RANKS);
+    for (size_t row = 0; row < sizeof(differences) / sizeof(differences[0]); row++) {
+        int status[RANKS];
+        difference = &differences[row];
+        comm_memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        run_ranks(choose, status);
+        cr_assert_eq(status[0], 0, "row %zu", row);
+        cr_assert_eq(status[1], 0, "row %zu", row);
+        bool same_choices = strcmp(shared->choices[0], shared->choices[1]) == 0;
+        bool same_bits =
+            memcmp(shared->gradients[0], shared->gradients[1], sizeof(shared->gradients[0])) == 0;
+        cr_expect_eq(same_choices, difference->same_choices, "row %zu: %s%s", row,
+                     shared->choices[0], shared->choices[1]);
+        cr_expect_eq(same_bits, difference->same_choices, "row %zu", row);
+        cr_expect_gt(shared->choices[0][0], 0, "row %zu", row);
+        munmap(comm_memory, bytes);
+    }
 }

@@ -181,6 +181,22 @@ Test(cuda_runs, a_resumed_run_with_loss_scaling_has_the_bits_of_an_uninterrupted
     cr_expect(run_case_same(scratch, "parts", "whole"));
 }
 
+/* An engine that does not run on rank 0 alone is run by no rank: rank 1 would have taken it, and
+ * its sums have other bits. */
+Test(cuda_runs, all_ranks_run_the_algorithms_that_rank_0_chose, .init = set_up, .fini = tear_down,
+     .timeout = 300) {
+    static const char *const fakes[] = {"devices=2", "devices=2,faults=engine 3:0:fail@0",
+                                        "devices=2,faults=engine 3:0:fail"};
+    for (int i = 0; i < 3; i++) {
+        char out[16];
+        snprintf(out, sizeof(out), "choice-%d", i);
+        run_case_fake(fakes[i]);
+        train(out, ROW(RESNET, SHORT, "--gpus", "2", "--amp", "off"));
+    }
+    cr_expect(run_case_same(scratch, "choice-1", "choice-2"));
+    cr_expect_not(run_case_same(scratch, "choice-1", "choice-0"));
+}
+
 /* ---- faults ---- */
 
 struct fault {
@@ -196,6 +212,7 @@ static const struct fault faults[] = {
     {"devices=1", 2, {"--gpus 2", "this machine has 1", "--gpus all"}},
     {"devices=2,faults=cudaHostRegister:0:refuse", 0, {"cannot be pinned", "copied once more"}},
     {"devices=2,faults=cudaMalloc:4:oom@1", 1, {"trainer 1", "no room on GPU 1", "--batch-size"}},
+    {"devices=2,faults=cudaMalloc:4:oom@0", 1, {"trainer 0", "no room on GPU 0", "--batch-size"}},
     {"devices=2,faults=ncclCommInitRank:1:fail", 5, {"trainer ", "NCCL"}},
     {"devices=2,faults=ncclCommGetAsyncError:20:remote@0", 5, {"trainer ", "NCCL", "(1 of 1)"}},
     {"devices=2,faults=(norm_backward<T>):20:late@1", 4, {"trainer 1", "CUDA", "(1 of 1)"}},
