@@ -264,8 +264,8 @@ const struct nnc_option nnc_config_options[] = {
     {.name = "step-timeout", .type = NNC_OPTION_U32, FIELD(step_timeout), .unit = "seconds",
      .min = 1, .max = 86400, .def = "600",
      .help = "time after which a trainer that stands still counts as hung; the run then goes on "
-             "from its last snapshot",
-     .group = NNC_GROUP_DEVICES, .verbs = RUNS, .local = true},
+             "from its last snapshot; selftest ends after a case that takes so long",
+     .group = NNC_GROUP_DEVICES, .verbs = RUNS | SELFTEST, .local = true},
     {.name = "deterministic", .type = NNC_OPTION_BOOL, FIELD(deterministic), .unit = "",
      .def = "false",
      .help = "only algorithms that give the same bits each time",

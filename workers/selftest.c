@@ -27,6 +27,12 @@ struct nnc_selftest_line selftest_line(const struct nnc_selftest_params *params,
     return line;
 }
 
+void selftest_begin(const struct nnc_selftest_params *params, const char *name) {
+    if (params->on_case != NULL) {
+        params->on_case(params->context, params->precision, name);
+    }
+}
+
 void selftest_error(struct nnc_selftest_line *line, const char *where) {
     line->status = NNC_SELFTEST_FAIL;
     snprintf(line->text, sizeof(line->text), "%.120s: %.380s", where, nnc_error_text());
@@ -101,6 +107,7 @@ static void check_case(const struct nnc_selftest_params *params, const struct nn
     struct nnc_case_result wanted = {0}, got = {0};
     struct nnc_case_limits limits;
     reference.ops = params->reference;
+    selftest_begin(params, row->name);
     int code = limits_of(row, params->precision, &limits);
     code = code < 0 ? code : nnc_case_run(&reference, row, &wanted);
     code = code < 0 ? code : nnc_case_run(&tested, row, &got);
@@ -141,6 +148,7 @@ static void repeat_case(const struct nnc_selftest_params *params, const struct n
     const struct nnc_case_params exact = selftest_exact_params(params);
     struct nnc_case_result first = {0}, second = {0};
     const char *name = "";
+    selftest_begin(params, row->name);
     int code = nnc_case_run(&exact, row, &first);
     code = code < 0 ? code : nnc_case_run(&exact, row, &second);
     if (code < 0) {
@@ -223,6 +231,7 @@ static uint32_t check_state(const struct nnc_selftest_params *params) {
     for (const struct nnc_case *row = nnc_cases;
          row->name != NULL && line.status != NNC_SELFTEST_FAIL; row++) {
         struct nnc_case_model model;
+        selftest_begin(params, row->name);
         int code = nnc_case_open(&tested, row, &model);
         code = code < 0 ? code : round_trip(&model);
         if (code < 0) {

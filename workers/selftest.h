@@ -31,6 +31,8 @@ struct nnc_selftest_params {
     uint32_t threads; /* of CPU backends */
     uint64_t seed;
     const char *model_path; /* text of a whole network; NULL: none is checked */
+    /* A case begins, in words; called by this thread. May be NULL. */
+    void (*on_case)(void *context, enum nnc_precision precision, const char *name);
     void (*on_line)(void *context, const struct nnc_selftest_line *line);
     void *context;
 };

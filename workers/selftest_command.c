@@ -5,11 +5,13 @@
  *   GPUs    each chosen one in fp32 (TF32 products where the device has them) and in the 16-bit
  *           type that training takes, or in what --amp says alone; then the ranks together
  *
- * A table goes to standard output; with --json it goes to standard error. */
+ * A table goes to standard output; with --json it goes to standard error. A device that hangs in a
+ * case is named after --step-timeout, and nothing behind it is checked. */
 #include "base/err.h"
 #include "base/model_dir.h"
 #include "workers/probe_device.h"
 #include "workers/selftest.h"
+#include "workers/selftest_watch.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -22,6 +24,7 @@ struct report {
     FILE *table; /* NULL: none */
     bool quiet;  /* only failures */
     json_t *checks;
+    struct nnc_selftest_watch *watch;
     char device[128]; /* whose lines come */
     uint32_t told, failed, skipped;
     char first[208]; /* that failed */
@@ -67,6 +70,13 @@ static void on_line(void *context, const struct nnc_selftest_line *line) {
         json_object_set_new(entry, "limit", json_real(line->limit));
     }
     json_array_append_new(report->checks, entry);
+}
+
+static void on_case(void *context, enum nnc_precision precision, const char *name) {
+    const struct report *report = context;
+    char what[300];
+    snprintf(what, sizeof(what), "%s, %s: %s", report->device, nnc_precision_name(precision), name);
+    nnc_selftest_watch_case(report->watch, what);
 }
 
 static void announce(struct report *report, const char *device) {
@@ -134,15 +144,21 @@ int nnc_selftest_command(const struct nnc_config *config) {
     if (code < 0) {
         return code;
     }
+    code = nnc_selftest_watch_start(config->step_timeout, &report.watch);
+    if (code < 0) {
+        return code;
+    }
     report.checks = config->json ? json_array() : NULL;
     params.ops = probe.ops;
     params.model_path = model;
+    params.on_case = on_case;
     params.on_line = on_line;
     params.context = &report;
     check_devices(&probe, &params, &report);
     if (probe.ranks >= 2) {
         check_ranks(&probe, &params, &report);
     }
+    nnc_selftest_watch_stop(report.watch);
     code = config->json ? print_json(&probe, &report, config->seed) : 0;
     if (code >= 0 && report.failed > 0) {
         code = nnc_fail(-NNC_E_GOAL, "%" PRIu32 " of %" PRIu32 " checks failed, the first: %s",

@@ -115,11 +115,12 @@ static int train(struct training *training, const struct nnc_case *row) {
 }
 
 /* Train both ways and expect the same bits. */
-static void compare(struct training *plain, struct training *special,
-                    struct nnc_selftest_line *line) {
+static void compare(const struct nnc_selftest_params *params, struct training *plain,
+                    struct training *special, struct nnc_selftest_line *line) {
     static const char *const names[] = {"residual bottlenecks with projection", "alexnet in small"};
     for (size_t i = 0; i < 2 && line->status == NNC_SELFTEST_OK; i++) {
         const char *name = "";
+        selftest_begin(params, names[i]);
         int code = train(plain, selftest_case(names[i]));
         code = code < 0 ? code : train(special, selftest_case(names[i]));
         if (code < 0) {
@@ -146,7 +147,7 @@ uint32_t selftest_device_only(const struct nnc_selftest_params *params) {
     struct training pinned = plain, recorded = plain;
     pinned.pins = true;
     recorded.params.device.graphs = true;
-    compare(&plain, &pinned, &pin);
-    compare(&plain, &recorded, &graphs);
+    compare(params, &plain, &pinned, &pin);
+    compare(params, &plain, &recorded, &graphs);
     return selftest_tell(params, &pin) + selftest_tell(params, &graphs);
 }

@@ -139,6 +139,7 @@ uint32_t selftest_model(const struct nnc_selftest_params *params) {
     struct nnc_selftest_line value = selftest_line(params, "a whole network: loss and logits");
     struct nnc_selftest_line gradient = selftest_line(params, "a whole network: gradients");
     int code = nnc_graph_create(&text, &graph);
+    selftest_begin(params, "one step of a whole network");
     if (code >= 0) {
         snprintf(value.check, sizeof(value.check), "one step of %.16s: loss, logits", graph->name);
         snprintf(gradient.check, sizeof(gradient.check), "one step of %.16s: gradients",

@@ -8,6 +8,9 @@
 /* A line of this name that is OK, and has measured nothing yet. */
 struct nnc_selftest_line selftest_line(const struct nnc_selftest_params *params, const char *check);
 
+/* A case of a check begins: every piece of work on a device that may hang. */
+void selftest_begin(const struct nnc_selftest_params *params, const char *name);
+
 /* A check failed with an error: FAIL with this thread's error text. */
 void selftest_error(struct nnc_selftest_line *line, const char *where);
 

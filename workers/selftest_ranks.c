@@ -285,6 +285,7 @@ static uint32_t check_sums(const struct nnc_selftest_params *params, struct rank
     struct nnc_selftest_line line = selftest_line(params, "sums over ranks");
     struct nnc_case_result sum = {0};
     struct world world;
+    selftest_begin(params, line.check);
     int code = open_world(params, &world);
     code = code < 0 ? code : run_world(&world, ranks);
     code = code < 0 ? code : sum_on_host(params, &sum);
@@ -305,6 +306,7 @@ static uint32_t check_sums(const struct nnc_selftest_params *params, struct rank
 static uint32_t check_drill(const struct nnc_selftest_params *params, struct rank *ranks) {
     struct nnc_selftest_line line = selftest_line(params, "ranks leave when one gives nothing");
     struct world world;
+    selftest_begin(params, line.check);
     int code = open_world(params, &world);
     world.drill = true;
     memset(ranks, 0, params->ranks * sizeof(*ranks));

@@ -12,12 +12,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+/* Below the build's folder, where programs find the models of the source tree. */
+static char programs[400];
 
 char *run_case_start(void) {
-    static char programs[400];
     char text[2000], folder[400];
     char *scratch = scratch_make();
-    snprintf(programs, sizeof(programs), "%s/programs", scratch);
+    snprintf(programs, sizeof(programs), "%s/tests/gpu/programs-%d", NNC_TEST_BUILD_DIR, getpid());
     snprintf(text, sizeof(text),
              "mkdir %s && cp %s/nncoord %s/nncoord-trainer %s/nncoord-loader %s %s", programs,
              NNC_TEST_BUILD_DIR, NNC_TEST_BUILD_DIR, NNC_TEST_BUILD_DIR, NNC_TEST_FAKE_PLUGIN,
@@ -32,6 +35,9 @@ char *run_case_start(void) {
 }
 
 void run_case_finish(char *scratch) {
+    char text[450];
+    snprintf(text, sizeof(text), "rm -r %s", programs);
+    cr_expect_eq(system(text), 0, "%s", text);
     scratch_remove(scratch);
 }
 

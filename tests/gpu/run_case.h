@@ -8,8 +8,8 @@
 
 #include <stddef.h>
 
-/* A scratch folder with the programs beside the plug-in, data (28 x 28 grey, 10 classes) and
- * nothing else; to be used with command_start(). Owner: run_case_finish(). */
+/* A scratch folder with data (28 x 28 grey, 10 classes) and nothing else, and the programs beside
+ * the plug-in; to be used with command_start(). Owner: run_case_finish(). */
 char *run_case_start(void);
 void run_case_finish(char *scratch);
 

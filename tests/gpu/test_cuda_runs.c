@@ -249,6 +249,24 @@ Test(cuda_runs, every_fault_of_a_gpu_is_named_with_its_trainer, .init = set_up, 
     }
 }
 
+static const char *const hanging[] = {"faults=cudaMemcpyAsync:1:hang", "faults=cudaMalloc:2:hang"};
+
+/* In work that is waited for, and in a call that does not return. */
+Test(cuda_runs, selftest_names_the_case_in_which_a_gpu_hangs_and_ends, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    for (size_t i = 0; i < sizeof(hanging) / sizeof(hanging[0]); i++) {
+        run_case_fake(hanging[i]);
+        struct command command =
+            command_run(scratch, "selftest", "--gpus", "1", "--step-timeout", "5", NULL);
+        cr_expect_eq(command.status, 1, "%s: exit %d", hanging[i], command.status);
+        cr_expect_not_null(strstr(command.err, "GPU 0"), "%s", command.err);
+        cr_expect_not_null(strstr(command.err, "linear: has not ended within 5 s"), "%s",
+                           command.err);
+        command_free(&command);
+        cr_expect_eq(count_our_processes(scratch), 0, "%s: processes are left", hanging[i]);
+    }
+}
+
 /* ---- kills and hangs ---- */
 
 enum {
