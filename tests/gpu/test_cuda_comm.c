@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "workers/choices.h"
 
+#include <assert.h>
 #include <criterion/criterion.h>
 #include <math.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,6 +35,15 @@ static struct shared *shared;
 static uint32_t own_rank;
 static uint64_t deadline_ns; /* of waits */
 
+/* Criterion's assertions belong to its own process: one of a rank says in words what failed, and
+ * ends. */
+static void must(int rc, const char *what) {
+    if (rc < 0) {
+        fprintf(stderr, "rank %u: %s: %s\n", own_rank, what, nnc_error_text());
+        _exit(1);
+    }
+}
+
 static int before_deadline(void *context) {
     (void)context;
     return nnc_clock_ns() < deadline_ns ? 0 : -NNC_E_STOPPED;
@@ -50,13 +61,14 @@ static int open_rank(const struct nnc_backend_params *params, struct nnc_backend
 static void join(struct nnc_case_model *model) {
     const struct nnc_device_ops *device = model->ops->device;
     if (own_rank == 0) {
-        cr_assert_eq(device->comm_id(shared->id), 0, "%s", nnc_error_text());
+        must(device->comm_id(shared->id), "name of the communicator");
         shared->named = 1;
     }
     while (!shared->named) {
+        must(before_deadline(NULL), "waiting for the communicator's name");
         nnc_clock_sleep_ns(100000);
     }
-    cr_assert_eq(device->comm_open(model->backend, shared->id), 0, "%s", nnc_error_text());
+    must(device->comm_open(model->backend, shared->id), "communicator");
 }
 
 /* Wait for all ranks. One that a violation ended takes the others with it: they wait for it. */
@@ -82,6 +94,7 @@ static void run_ranks(int (*run)(void), int ret_status[RANKS]) {
     for (uint32_t rank = 0; rank < RANKS; rank++) {
         child[rank] = fork();
         if (child[rank] == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL); /* when Criterion ends the test */
             own_rank = rank;
             deadline_ns = nnc_clock_ns() + 15ull * 1000 * 1000 * 1000;
             _exit(run());
@@ -96,7 +109,13 @@ static void open_model(const struct nnc_backend_ops *ops, int32_t amp, const cha
                        struct nnc_case_model *model) {
     cuda_case_configure(fake, amp);
     case_device.ordinal = own_rank;
-    case_model_open(ops, cuda_case_row("vgg in small"), model);
+    const struct nnc_case_params params = {.ops = ops, .device = case_device};
+    must(nnc_case_open(&params, cuda_case_row("vgg in small"), model), "model");
+}
+
+static void make_step(struct nnc_case_model *model, uint64_t number) {
+    struct nnc_metrics metrics;
+    must(nnc_case_step(model, NNC_CASE_WHOLE, number, &metrics), "step");
 }
 
 /* Each rank's labels are its own. */
@@ -110,11 +129,10 @@ static void choose_labels(struct nnc_case_model *model, uint32_t rank) {
 static size_t get_gradients(struct nnc_case_model *model, float *ret_values) {
     size_t count = 0;
     for (uint32_t number = 0; number < model->graph->param_count; number++) {
-        cr_assert_eq(
-            model->ops->get(model->backend, NNC_STATE_GRADIENT, number, ret_values + count), 0,
-            "%s", nnc_error_text());
+        must(model->ops->get(model->backend, NNC_STATE_GRADIENT, number, ret_values + count),
+             "gradients");
         count += model->graph->params[number].count;
-        cr_assert_leq(count, sizeof(shared->gradients[0]) / sizeof(float));
+        assert(count <= sizeof(shared->gradients[0]) / sizeof(float));
     }
     return count;
 }
@@ -127,12 +145,12 @@ static size_t expected_gradients(int32_t amp, uint32_t ranks, float *ret_sum) {
         struct nnc_case_model model;
         open_model(&nnc_backend_cuda, amp, usual, &model);
         choose_labels(&model, rank);
-        case_model_step(&model, NNC_CASE_WHOLE, 1);
+        make_step(&model, 1);
         count = get_gradients(&model, part);
         for (size_t place = 0; place < count; place++) {
             ret_sum[place] += part[place];
         }
-        case_model_close(&model);
+        nnc_case_close(&model);
     }
     return count;
 }
@@ -161,10 +179,10 @@ static int sum_over_ranks(void) {
     open_model(&ops, amp_of_run, usual, &model);
     join(&model);
     choose_labels(&model, own_rank);
-    case_model_step(&model, NNC_CASE_WHOLE, 1);
+    make_step(&model, 1);
     get_gradients(&model, shared->gradients[own_rank]);
     ops.device->progress(model.backend, &ready, &reduced);
-    case_model_close(&model);
+    nnc_case_close(&model);
     double error = distance(expected, shared->gradients[own_rank], count);
     /* Each sum of two is rounded once, times 2 and halved again without error. */
     double roundoff = amp_of_run == NNC_AMP_OFF ? 0x1p-24 : 0x1p-8;
@@ -199,14 +217,14 @@ static int add_nothing(void) {
     open_model(&ops, NNC_AMP_OFF, usual, &model);
     join(&model);
     choose_labels(&model, own_rank);
-    case_model_step(&model, NNC_CASE_WHOLE, 1);
+    make_step(&model, 1);
     if (own_rank == 0) {
-        case_model_step(&model, NNC_CASE_WHOLE, 1);
+        make_step(&model, 1);
     } else if (ops.zero_gradients(model.backend) < 0) {
         return 1;
     }
     get_gradients(&model, shared->gradients[own_rank]);
-    case_model_close(&model);
+    nnc_case_close(&model);
     double error = distance(expected, shared->gradients[own_rank], count);
     if (error >= 4 * 0x1p-24) {
         fprintf(stderr, "rank %u: error %g\n", own_rank, error);
@@ -241,7 +259,7 @@ static int queue_all(void) {
     }
     rc = rc < 0 ? rc : ops.device->finish(model.backend);
     get_gradients(&model, shared->gradients[own_rank]);
-    case_model_close(&model);
+    nnc_case_close(&model);
     return rc < 0 ? 1 : 0;
 }
 
@@ -264,14 +282,14 @@ static int only_rank_0_has_samples(void) {
     join(&model);
     for (uint64_t step = 0; rc == 0 && step < 5; step++) {
         if (own_rank == 0 || step % 2 == 0) {
-            case_model_step(&model, NNC_CASE_WHOLE, step);
+            make_step(&model, step);
         } else {
             rc = ops.zero_gradients(model.backend);
         }
         rc = rc < 0 ? rc : ops.update(model.backend, &sgd);
     }
     get_gradients(&model, shared->gradients[own_rank]);
-    case_model_close(&model);
+    nnc_case_close(&model);
     return rc < 0 ? 1 : 0;
 }
 
@@ -303,7 +321,7 @@ static int hear_of_a_failure(void) {
     }
     bool told = strstr(nnc_error_text(), "NCCL says") != NULL;
     ops.device->comm_abort(model.backend);
-    case_model_close(&model);
+    nnc_case_close(&model);
     if (rc != -NNC_E_COMM || !told) {
         fprintf(stderr, "%d: %s\n", rc, nnc_error_text());
         return 1;
@@ -327,7 +345,7 @@ static int survive(void) {
     open_model(&ops, NNC_AMP_OFF, usual, &model);
     const struct nnc_feed feed = {model.images, model.sample_stride, model.labels};
     join(&model);
-    case_model_step(&model, NNC_CASE_WHOLE, 1);
+    make_step(&model, 1);
     if (own_rank == 1) {
         raise(SIGKILL);
     }
@@ -340,7 +358,7 @@ static int survive(void) {
         rc = ops.device->finish(model.backend);
     }
     ops.device->comm_abort(model.backend);
-    case_model_close(&model);
+    nnc_case_close(&model);
     if (rc != -NNC_E_STOPPED && rc != -NNC_E_COMM) {
         fprintf(stderr, "%d: %s\n", rc, nnc_error_text());
         return 1;
@@ -379,9 +397,8 @@ static void share(struct nnc_backend *backend) {
     const struct nnc_comm_params params = {
         .rank = own_rank, .ranks = RANKS, .fd = -1, .memory = comm_memory, .deadline_ms = 15000};
     if (difference->shares) {
-        cr_assert_eq(nnc_comm_create(&params, &comm), 0, "%s", nnc_error_text());
-        cr_assert_eq(nnc_choices_share(nnc_backend_cuda.device, backend, comm), 0, "%s",
-                     nnc_error_text());
+        must(nnc_comm_create(&params, &comm), "communicator");
+        must(nnc_choices_share(nnc_backend_cuda.device, backend, comm), "choices");
         nnc_comm_destroy(comm);
     }
 }
@@ -405,17 +422,18 @@ static int choose(void) {
     cuda_case_configure(difference->fake[own_rank], NNC_AMP_OFF);
     case_device.ordinal = own_rank;
     case_device.autotune = difference->autotune;
-    case_model_open(&ops, cuda_case_row("vgg in small"), &model);
+    const struct nnc_case_params params = {.ops = &ops, .device = case_device};
+    must(nnc_case_open(&params, cuda_case_row("vgg in small"), &model), "model");
     if (own_rank == 0) {
         share(model.backend);
     }
-    case_model_step(&model, NNC_CASE_WHOLE, 1);
+    make_step(&model, 1);
     get_gradients(&model, shared->gradients[own_rank]);
-    cr_assert_eq(ops.device->get_choices(model.backend, &choices, &bytes), 0);
-    cr_assert_lt(bytes, sizeof(shared->choices[0]));
+    must(ops.device->get_choices(model.backend, &choices, &bytes), "choices");
+    assert(bytes < sizeof(shared->choices[0]));
     memcpy(shared->choices[own_rank], choices, bytes);
     free(choices);
-    case_model_close(&model);
+    nnc_case_close(&model);
     return 0;
 }
 
