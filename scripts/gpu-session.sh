@@ -222,7 +222,7 @@ steps() {
     fi
     devices
     step "doctor" 20 doctor.txt "$program" doctor
-    step "selftest" 120 selftest.txt "$program" selftest --gpus all
+    step "selftest" 120 selftest.txt "$program" selftest --gpus all --step-timeout 60
     sanitize
     step "bench gpu" 90 bench.txt "$program" bench gpu --gpus 1 --model resnet50 --compare
     if [ "$gpus" -ge 2 ] || [ "$dry_run" = true ]; then
