@@ -70,7 +70,8 @@ void nnc_dnn_close(struct nnc_dnn_device *device);
  * Owner: caller frees. Errors: -ENOMEM, -NNC_E_HARDWARE. */
 int nnc_dnn_properties(const struct nnc_dnn_device *device, char **ret_json);
 
-/* Times one execution of a plan in nanoseconds; negative: it does not run, take another. */
+/* Runs a plan once, in the memory that it will have; nanoseconds, or what went wrong: -ENOTSUP:
+ * this plan does not run, another may; all else ends the search. */
 struct nnc_dnn_timer {
     int64_t (*time)(void *context, const struct nnc_dnn_plan *plan);
     void *context;
@@ -79,7 +80,7 @@ struct nnc_dnn_timer {
 /* The best plan for the key. timer may be NULL where policy->autotune < 2.
  * Owner: free with nnc_dnn_plan_free().
  * Errors: -ENOTSUP when no configuration passes the policy, naming shape, type and what would work;
- *         -NNC_E_HARDWARE, -ENOMEM. */
+ *         -NNC_E_HARDWARE, -ENOMEM; those of the timer. */
 int nnc_dnn_select(struct nnc_dnn_device *device, const struct nnc_dnn_key *key,
                    const struct nnc_dnn_policy *policy, const struct nnc_dnn_timer *timer,
                    struct nnc_dnn_plan **ret_plan);

@@ -16,7 +16,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 
 #define ROWS(rows)   (rows), sizeof(rows) / sizeof((rows)[0])
 #define CONFIGS_MAX  64 /* of one mode; mode A gives about 40 */
@@ -51,22 +50,23 @@ static int64_t median_time(const struct nnc_dnn_timer *timer, const struct nnc_d
     return times[TIMES_A_PLAN / 2];
 }
 
-/* Compare a plan with the best so far; takes it. True when the search is over. */
-static bool consider(struct selection *selection, struct nnc_dnn_plan *plan) {
+/* Compare a plan with the best so far; takes it. 1: the search is over; 0: go on.
+ * Errors: of the timer but -ENOTSUP. */
+static int consider(struct selection *selection, struct nnc_dnn_plan *plan) {
     if (plan->workspace > selection->policy->workspace_cap) {
         selection->too_large++;
         nnc_dnn_plan_free(plan);
-        return false;
+        return 0;
     }
     if (selection->timer == NULL) {
         selection->best = plan;
-        return true;
+        return 1;
     }
     int64_t time_ns = median_time(selection->timer, plan);
     if (time_ns < 0) {
         selection->not_running++;
         nnc_dnn_plan_free(plan);
-        return false;
+        return time_ns == -ENOTSUP ? 0 : (int)time_ns;
     }
     if (selection->best == NULL || time_ns < selection->best_ns) {
         struct nnc_dnn_plan *slower = selection->best;
@@ -79,7 +79,7 @@ static bool consider(struct selection *selection, struct nnc_dnn_plan *plan) {
 }
 
 /* Try a configuration. 1: the search is over; 0: go on. *config becomes NULL when it is used up.
- * Errors: of nnc_dnn_check() but -ENOTSUP. */
+ * Errors: of nnc_dnn_check() and of the timer but -ENOTSUP. */
 static int try_config(struct selection *selection, cudnnBackendDescriptor_t *config) {
     struct nnc_dnn_facts facts;
     int code = nnc_dnn_facts_read(*config, &facts);

@@ -150,8 +150,8 @@ static int execute(const struct trial *trial, const struct nnc_dnn_plan *plan) {
     return rc < 0 ? rc : nnc_device_wait(&backend->device, trial->end);
 }
 
-/* `run` of struct nnc_gpu_trial. */
-static int run_trial(void *context, const struct nnc_dnn_plan *plan, int64_t *ret_ns) {
+/* `time` of struct nnc_dnn_timer. */
+static int64_t run_trial(void *context, const struct nnc_dnn_plan *plan) {
     const struct trial *trial = context;
     float ms = 0;
     int rc = execute(trial, plan);
@@ -159,21 +159,20 @@ static int run_trial(void *context, const struct nnc_dnn_plan *plan, int64_t *re
         rc = nnc_device_check(cudaEventElapsedTime(&ms, trial->start, trial->end),
                               "time of a trial");
     }
-    *ret_ns = (int64_t)((double)ms * 1e6);
-    return rc;
+    return rc < 0 ? rc : (int64_t)((double)ms * 1e6);
 }
 
 static int find_plan(struct nnc_executable *exe, const struct nnc_op *op, enum nnc_dnn_op which,
                      const struct nnc_dnn_plan **ret_plan) {
     struct trial trial = {.exe = exe, .op = op, .which = which};
-    const struct nnc_gpu_trial runner = {run_trial, &trial};
+    const struct nnc_dnn_timer timer = {run_trial, &trial};
     struct nnc_dnn_key key = conv_key(exe, op, which);
     int rc = nnc_device_check(cudaEventCreate(&trial.start), "event of a trial");
     if (rc == 0) {
         rc = nnc_device_check(cudaEventCreate(&trial.end), "event of a trial");
     }
     if (rc == 0) {
-        rc = nnc_gpu_plans_get(&exe->backend->plans, &key, &runner, ret_plan);
+        rc = nnc_gpu_plans_get(&exe->backend->plans, &key, &timer, ret_plan);
     }
     if (rc == 0) {
         need_workspace(exe, nnc_dnn_plan_workspace(*ret_plan));

@@ -38,24 +38,6 @@ void nnc_gpu_plans_finish(struct nnc_gpu_plans *plans) {
     *plans = (struct nnc_gpu_plans){0};
 }
 
-/* A trial in a search, and what ended it. */
-struct search {
-    const struct nnc_gpu_trial *trial;
-    int failure;
-};
-
-/* `time` of struct nnc_dnn_timer. */
-static int64_t time_plan(void *context, const struct nnc_dnn_plan *plan) {
-    struct search *search = context;
-    int64_t ns = 0;
-    if (search->failure < 0) {
-        return search->failure;
-    }
-    int rc = search->trial->run(search->trial->context, plan, &ns);
-    search->failure = rc == -ENOTSUP ? 0 : rc;
-    return rc < 0 ? rc : ns;
-}
-
 /* What rank 0 told comes before what this machine remembers. */
 static int obey(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key) {
     const char *told = nnc_plan_cache_find(plans->told, key, &plans->policy);
@@ -69,43 +51,31 @@ static int obey(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key) {
 
 /* The first choice is run once, wherever it came from: an engine that fails only when it runs is
  * replaced by one that was seen to run. */
-static int choose(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key, struct search *search,
-                  struct nnc_dnn_plan **ret_plan) {
-    const struct nnc_dnn_timer timer = {time_plan, search};
+static int choose(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key,
+                  const struct nnc_dnn_timer *timer, struct nnc_dnn_plan **ret_plan) {
     struct nnc_dnn_policy policy = plans->policy;
     int rc = obey(plans, key);
     if (rc == 0) {
-        rc = nnc_plan_cache_select(plans->cache, plans->device, key, &policy, &timer, ret_plan);
+        rc = nnc_plan_cache_select(plans->cache, plans->device, key, &policy, timer, ret_plan);
     }
-    if (rc < 0 || time_plan(search, *ret_plan) >= 0) {
+    int64_t ran = rc < 0 ? rc : timer->time(timer->context, *ret_plan);
+    if (rc < 0 || ran >= 0) {
         return rc;
     }
     int64_t engine = nnc_dnn_plan_engine(*ret_plan);
     nnc_dnn_plan_free(*ret_plan);
     *ret_plan = NULL;
-    if (search->failure < 0) {
-        return search->failure;
+    if (ran != -ENOTSUP) {
+        return (int)ran;
     }
     nnc_log(NNC_LOG_WARN, "engine %lld of cuDNN does not run, the next one is taken: %s",
             (long long)engine, nnc_error_text());
     policy.autotune = policy.autotune < 2 ? 2 : policy.autotune;
-    return nnc_dnn_select(plans->device, key, &policy, &timer, ret_plan);
-}
-
-/* Choose a plan for a key that was not asked for before. What ended a search early is its error,
- * whatever was made of it. */
-static int find_plan(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key,
-                     const struct nnc_gpu_trial *trial, struct nnc_dnn_plan **ret_plan) {
-    struct search search = {.trial = trial};
-    int rc = choose(plans, key, &search, ret_plan);
-    if (rc == 0 && search.failure < 0) {
-        nnc_dnn_plan_free(*ret_plan);
-    }
-    return search.failure < 0 ? search.failure : rc;
+    return nnc_dnn_select(plans->device, key, &policy, timer, ret_plan);
 }
 
 int nnc_gpu_plans_get(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key,
-                      const struct nnc_gpu_trial *trial, const struct nnc_dnn_plan **ret_plan) {
+                      const struct nnc_dnn_timer *timer, const struct nnc_dnn_plan **ret_plan) {
     for (uint32_t number = 0; number < plans->count; number++) {
         if (memcmp(&plans->rows[number].key, key, sizeof(*key)) == 0) {
             *ret_plan = plans->rows[number].plan;
@@ -118,7 +88,7 @@ int nnc_gpu_plans_get(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key
     }
     plans->rows = rows;
     struct nnc_dnn_plan *plan = NULL;
-    int rc = find_plan(plans, key, trial, &plan);
+    int rc = choose(plans, key, timer, &plan);
     if (rc == 0 || rc == -ENOTSUP) {
         rows[plans->count++] = (struct nnc_gpu_plan_row){*key, plan};
         *ret_plan = plan;

@@ -24,22 +24,15 @@ struct nnc_gpu_plans {
     uint32_t count;
 };
 
-/* Runs a plan in the memory that it will have.
- * Errors: -ENOTSUP: this plan does not run, another may; all else ends the search. */
-struct nnc_gpu_trial {
-    int (*run)(void *context, const struct nnc_dnn_plan *plan, int64_t *ret_ns);
-    void *context;
-};
-
 /* plans is zero-filled before. cache_dir NULL: nothing is kept.
  * Owner: end with nnc_gpu_plans_finish(), after an error too. Errors: -ENOMEM, -NNC_E_HARDWARE. */
 int nnc_gpu_plans_init(struct nnc_gpu_plans *plans, struct nnc_dnn_device *device,
                        const struct nnc_dnn_policy *policy, const char *cache_dir);
 void nnc_gpu_plans_finish(struct nnc_gpu_plans *plans);
 
-/* The plan for a key, which ran on trial. Errors: as nnc_dnn_select(), and those of the trial. */
+/* The plan for a key, which the timer ran. Errors: as nnc_dnn_select(). */
 int nnc_gpu_plans_get(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key,
-                      const struct nnc_gpu_trial *trial, const struct nnc_dnn_plan **ret_plan);
+                      const struct nnc_dnn_timer *timer, const struct nnc_dnn_plan **ret_plan);
 
 /* All that was chosen, and nothing else, as bytes for the plans of another process; and what it
  * does with them. content[bytes] is 0, and what is heard is written over. Plans of another kind of

@@ -151,11 +151,11 @@ static int64_t listed_time(void *context, const struct nnc_dnn_plan *plan) {
 Test(dnn, autotune_takes_the_smallest_median_of_the_plans_that_run) {
     struct nnc_dnn_device *device = device_of(A100);
     static const int64_t times[] = {
-        50, 40, 45, /* 45 */
-        -5,         /* does not run: counts for nothing */
-        1,  90, 90, /* 90, however fast it was once */
-        44, 10, 99, /* 44: the best */
-        60, 60, 60, /* the fourth that runs ends the search */
+        50,       40, 45, /* 45 */
+        -ENOTSUP,         /* does not run: counts for nothing */
+        1,        90, 90, /* 90, however fast it was once */
+        44,       10, 99, /* 44: the best */
+        60,       60, 60, /* the fourth that runs ends the search */
     };
     struct clock_list list = {times, sizeof(times) / sizeof(times[0]), 0, {0}};
     const struct nnc_dnn_timer timer = {listed_time, &list};
@@ -170,7 +170,7 @@ Test(dnn, autotune_takes_the_smallest_median_of_the_plans_that_run) {
 
 Test(dnn, plans_that_all_fail_to_run_are_no_plan) {
     struct nnc_dnn_device *device = device_of(A100);
-    static const int64_t times[] = {-1};
+    static const int64_t times[] = {-ENOTSUP};
     struct clock_list list = {times, 1, 0, {0}};
     const struct nnc_dnn_timer timer = {listed_time, &list};
     struct nnc_dnn_policy policy = usual;
@@ -179,6 +179,20 @@ Test(dnn, plans_that_all_fail_to_run_are_no_plan) {
     cr_assert_eq(nnc_dnn_select(device, &vgg, &policy, &timer, &plan), -ENOTSUP);
     cr_expect_not_null(strstr(nnc_error_text(), "do not run"), "%s", nnc_error_text());
     cr_expect_gt(list.calls, 1);
+    nnc_dnn_close(device);
+}
+
+Test(dnn, what_else_goes_wrong_with_a_plan_ends_the_search) {
+    struct nnc_dnn_device *device = device_of(A100);
+    static const int64_t times[] = {50, 50, 50, -NNC_E_STOPPED};
+    struct clock_list list = {times, 4, 0, {0}};
+    const struct nnc_dnn_timer timer = {listed_time, &list};
+    struct nnc_dnn_policy policy = usual;
+    policy.autotune = 4;
+    struct nnc_dnn_plan *plan = NULL;
+    cr_assert_eq(nnc_dnn_select(device, &vgg, &policy, &timer, &plan), -NNC_E_STOPPED);
+    cr_expect_null(plan);
+    cr_expect_eq(list.calls, 4);
     nnc_dnn_close(device);
 }
 
