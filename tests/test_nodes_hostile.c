@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A machine that knows the secret and sends nonsense: the others take no harm but that it is gone.
- * A sanitizer's build finds what reads beyond a frame, which lies in a wire's buffer. */
+ * The longest frames fill a wire's buffer, so that a sanitizer's build finds who reads beyond. */
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/rng.h"
