@@ -23,6 +23,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "coordinator/nodes_fit.h"
 #include "ipc/setup.h"
 
 #include <assert.h>
@@ -225,32 +226,6 @@ static void send_join(struct nnc_nodes *nodes) {
     send_to(nodes, 0, FRAME_JOIN, body, sizeof(join) + (size_t)length);
 }
 
-/* Words that say what keeps this machine from taking part; 0 when nothing does. */
-static int judge_share(const struct nnc_nodes *nodes, const struct nnc_nodes_share *other,
-                       char *ret_words, size_t bytes) {
-    const struct nnc_nodes_share *own = &nodes->params.share;
-    if (other->ranks != own->ranks) {
-        snprintf(ret_words, bytes,
-                 "has %" PRIu32 " trainer%s and node 0 has %" PRIu32
-                 "; all machines need as many (--gpus or --cpu-ranks)",
-                 other->ranks, other->ranks == 1 ? "" : "s", own->ranks);
-        return -1;
-    }
-    for (int phase = 0; phase < 2; phase++) {
-        if (other->data_hash[phase] != own->data_hash[phase]) {
-            snprintf(ret_words, bytes,
-                     "has another %s set than node 0: all machines need the same files",
-                     phase == NNC_PHASE_TRAIN ? "training" : "validation");
-            return -1;
-        }
-    }
-    if (other->parameters != own->parameters) {
-        snprintf(ret_words, bytes, "has another model than node 0 under the same name");
-        return -1;
-    }
-    return 0;
-}
-
 /* Node 0: all have joined the same generation as this node. */
 static bool all_joined(const struct nnc_nodes *nodes) {
     for (uint32_t node = 1; node < nodes->count; node++) {
@@ -319,7 +294,7 @@ static void on_join(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wir
                                   frame->bytes - sizeof(join), words, sizeof(words)) != 0) {
         snprintf(whole, sizeof(whole), "node 0 says that %s differs: %s", name, words);
         fail(nodes, -NNC_E_USAGE, whole);
-    } else if (judge_share(nodes, &join.share, words, sizeof(words)) < 0) {
+    } else if (!nnc_nodes_share_fits(&nodes->params.share, &join.share, words, sizeof(words))) {
         snprintf(whole, sizeof(whole), "%s %s", name, words);
         fail(nodes, -NNC_E_USAGE, whole);
     }
@@ -517,29 +492,19 @@ static void refuse(const struct nnc_guest *guest, const char *words) {
     nnc_wire_destroy(wire);
 }
 
-/* Why a machine that knows the secret is none of this run's; 0: it is. */
-static int judge_greeting(const struct nnc_nodes *nodes, const struct nnc_greeting *greeting,
-                          char *ret_words, size_t bytes) {
-    if (strcmp(greeting->build_id, nnc_build_id()) != 0) {
-        snprintf(ret_words, bytes, "it is build %s and node 0 is %s; install one build everywhere",
-                 greeting->build_id, nnc_build_id());
-    } else if (strcmp(greeting->job, nodes->params.config->rdzv_id) != 0) {
-        snprintf(ret_words, bytes, "it belongs to the run \"%s\" and node 0 to \"%s\" (--rdzv-id)",
-                 greeting->job, nodes->params.config->rdzv_id);
-    } else if (greeting->nodes != nodes->count) {
-        snprintf(ret_words, bytes, "it has --nnodes %" PRIu32 " and node 0 --nnodes %" PRIu32,
-                 greeting->nodes, nodes->count);
-    } else if (greeting->node == 0 || greeting->node >= nodes->count) {
-        snprintf(ret_words, bytes, "--node-rank %" PRIu32 " is %s", greeting->node,
-                 greeting->node == 0 ? "already there" : "none of this run");
-    } else if (nodes->peer[greeting->node].wire != NULL || nodes->peer[greeting->node].gone) {
-        snprintf(ret_words, bytes, "--node-rank %" PRIu32 " is already there%s%s", greeting->node,
-                 nodes->peer[greeting->node].host[0] != '\0' ? ", on " : "",
-                 nodes->peer[greeting->node].host);
-    } else {
-        return 0;
+/* Whether a machine that knows the secret may come. */
+static bool may_come(const struct nnc_nodes *nodes, const struct nnc_greeting *greeting,
+                     char *ret_words, size_t bytes) {
+    if (!nnc_nodes_greeting_fits(nodes->params.config, greeting, ret_words, bytes)) {
+        return false;
     }
-    return -1;
+    const struct peer *peer = &nodes->peer[greeting->node];
+    if (peer->wire == NULL && !peer->gone) {
+        return true;
+    }
+    snprintf(ret_words, bytes, "--node-rank %" PRIu32 " is already there%s%s", greeting->node,
+             peer->host[0] != '\0' ? ", on " : "", peer->host);
+    return false;
 }
 
 static void welcome(struct nnc_nodes *nodes, const struct nnc_guest *guest) {
@@ -551,7 +516,7 @@ static void welcome(struct nnc_nodes *nodes, const struct nnc_guest *guest) {
         nodes->link[1] = (struct nnc_nodes_link){.fd = guest->fd, .keys = guest->keys};
     } else if (is_data || !is_first(nodes)) {
         close(guest->fd); /* of a generation that has passed */
-    } else if (judge_greeting(nodes, &guest->greeting, words, sizeof(words)) < 0) {
+    } else if (!may_come(nodes, &guest->greeting, words, sizeof(words))) {
         refuse(guest, words);
     } else if (adopt(nodes, guest, guest->greeting.node) < 0) {
         fail(nodes, -NNC_E_COMM, nnc_error_text());
