@@ -46,6 +46,7 @@ enum {
     COMPUTES = RUNS | PROBES,
     MEASURES = BENCH_TRAIN | BENCH_COMM | BENCH_GPU,
     LEARNS = TRAIN | BENCH_TRAIN | BENCH_COMM,
+    MEETS = TRAIN | BENCH_COMM, /* other machines */
     EVERY = NNC_VERB_EVERY & ~NNC_VERB_CONFIG,
 };
 
@@ -292,29 +293,29 @@ const struct nnc_option nnc_config_options[] = {
      .max = NNC_MAX_NODES, .def = "1",
      .help = "machines that train together, each with an nncoord of its own; torchrun and srun say "
              "so themselves",
-     .group = NNC_GROUP_MACHINES, .aliases = {"num-nodes"}, .verbs = TRAIN},
+     .group = NNC_GROUP_MACHINES, .aliases = {"num-nodes"}, .verbs = MEETS},
     {.name = "node-rank", .type = NNC_OPTION_U32, FIELD(node_rank), .unit = "", .min = 0,
      .max = NNC_MAX_NODES - 1, .def = "0",
      .help = "number of this machine, from 0; machine 0 writes the run's directory",
-     .group = NNC_GROUP_MACHINES, .verbs = TRAIN, .local = true},
+     .group = NNC_GROUP_MACHINES, .verbs = MEETS, .local = true},
     {.name = "rdzv-endpoint", .type = NNC_OPTION_STRING, FIELD(rdzv_endpoint),
      .unit = "HOST:PORT", .def = "",
      .help = "where machine 0 listens for the others; port 29500 if none is given, an IPv6 address "
              "stands in brackets",
-     .group = NNC_GROUP_MACHINES, .check = nnc_config_check_endpoint, .verbs = TRAIN,
+     .group = NNC_GROUP_MACHINES, .check = nnc_config_check_endpoint, .verbs = MEETS,
      .local = true},
     {.name = "rdzv-id", .type = NNC_OPTION_STRING, FIELD(rdzv_id), .unit = "ID", .def = "",
      .help = "name of the run, which all its machines must give alike",
-     .group = NNC_GROUP_MACHINES, .check = nnc_config_check_rdzv_id, .verbs = TRAIN},
+     .group = NNC_GROUP_MACHINES, .check = nnc_config_check_rdzv_id, .verbs = MEETS},
     {.name = "rdzv-secret", .type = NNC_OPTION_STRING, FIELD(rdzv_secret), .unit = "FILE|fd:N",
      .def = "",
      .help = "file, or open descriptor, with the secret that the machines know each other by: 64 "
              "hexadecimal digits, readable by you alone",
-     .group = NNC_GROUP_MACHINES, .check = nnc_config_check_secret, .verbs = TRAIN, .local = true},
+     .group = NNC_GROUP_MACHINES, .check = nnc_config_check_secret, .verbs = MEETS, .local = true},
     {.name = "rdzv-timeout", .type = NNC_OPTION_U32, FIELD(rdzv_timeout), .unit = "seconds",
      .min = 1, .max = 86400, .def = "600",
      .help = "how long to wait for the other machines at the start",
-     .group = NNC_GROUP_MACHINES, .verbs = TRAIN, .local = true},
+     .group = NNC_GROUP_MACHINES, .verbs = MEETS, .local = true},
     {.name = "model", .flag = 'a', .type = NNC_OPTION_STRING, FIELD(model), .unit = "NAME|FILE",
      .def = "resnet18",
      .help = "network: a name that `nncoord models` lists, or a model text",

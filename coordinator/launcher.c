@@ -352,7 +352,9 @@ static int ask_launchers(struct nnc_command *command) {
 }
 
 int nnc_launcher_apply(struct nnc_command *command) {
-    if (strcmp(command->verb, "train") != 0) {
+    bool meets = strcmp(command->verb, "train") == 0 ||
+                 (strcmp(command->verb, "bench") == 0 && strcmp(command->subverb, "comm") == 0);
+    if (!meets) {
         return 0;
     }
     int code = command->given.node ? 0 : ask_launchers(command);

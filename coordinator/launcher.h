@@ -35,11 +35,12 @@ struct nnc_launcher {
 /* Ended by a NULL name. */
 extern const struct nnc_launcher nnc_launchers[];
 
-/* Take the place of this process from the launcher that started it, where command trains and its
- * line and environment give neither --nnodes nor --node-rank: nnodes, node_rank, endpoint, id, and
- * of several processes on one machine that ask for GPUs, each its own. An endpoint or id that is
- * given stays. Then check what several machines need (nnc_config_check_machines). Call it once,
- * when the log is set up. Errors: -NNC_E_USAGE naming the variable or the option. */
+/* Take the place of this process from the launcher that started it, where command is one of several
+ * machines (train, bench comm) and its line and environment give neither --nnodes nor --node-rank:
+ * nnodes, node_rank, endpoint, id, and of several processes on one machine that ask for GPUs, each
+ * its own. An endpoint or id that is given stays. Then check what several machines need
+ * (nnc_config_check_machines). Call it once, when the log is set up. Errors: -NNC_E_USAGE naming
+ * the variable or the option. */
 int nnc_launcher_apply(struct nnc_command *command);
 
 /* The first host of a list as Slurm writes it: "node[003-007,9],x" is node003.

@@ -158,6 +158,9 @@ void nnc_run_perform(struct nnc_run_state *run, struct nnc_actions *actions);
  */
 void nnc_run_take_share(struct nnc_run_state *run, const struct nnc_message *message);
 
+/* Whether these are several machines' runs. */
+bool nnc_run_spans_machines(const struct nnc_run_params *params);
+
 /* Take part in a run over several machines: listen, or call node 0. Does nothing for one machine.
  */
 int nnc_run_nodes_open(struct nnc_run_state *run);

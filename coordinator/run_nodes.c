@@ -197,18 +197,25 @@ void nnc_run_nodes_add_progress(const struct nnc_run_state *run, struct nnc_prog
 
 /* ---- begin and end ---- */
 
+bool nnc_run_spans_machines(const struct nnc_run_params *params) {
+    bool meets = params->mode == NNC_MODE_TRAIN || params->mode == NNC_MODE_BENCH_COMM;
+    return meets && params->config->nnodes > 1;
+}
+
 static struct nnc_nodes_share share_of(const struct nnc_run_state *run) {
     struct nnc_nodes_share share = {.ranks = run->plan.ranks, .parameters = run->answer.parameters};
+    const struct nnc_dataset *dataset = run->params->dataset; /* NULL: synthetic images */
     for (int phase = 0; phase < 2; phase++) {
-        const struct nnc_dataset_part *part = &run->params->dataset->parts[phase];
-        share.data_hash[phase] = part->samples == 0 ? 0 : XXH3_64bits(part->bytes, part->size);
+        bool is_there = dataset != NULL && dataset->parts[phase].samples != 0;
+        share.data_hash[phase] =
+            is_there ? XXH3_64bits(dataset->parts[phase].bytes, dataset->parts[phase].size) : 0;
     }
     return share;
 }
 
 int nnc_run_nodes_open(struct nnc_run_state *run) {
     const struct nnc_config *config = run->params->config;
-    if (run->params->mode != NNC_MODE_TRAIN || config->nnodes <= 1) {
+    if (!nnc_run_spans_machines(run->params)) {
         return 0;
     }
     struct nnc_nodes_params params = {

@@ -31,13 +31,14 @@ static int make_plan(struct nnc_run_state *run) {
             return result;
         }
     }
+    bool spans = nnc_run_spans_machines(run->params);
     struct nnc_plan_input input = {
         .config = run->params->config,
         .machine = run->params->machine,
         .devices = &devices,
         .mode = run->params->mode,
-        .nodes = run->params->mode == NNC_MODE_TRAIN ? run->params->config->nnodes : 1,
-        .node = run->params->mode == NNC_MODE_TRAIN ? run->params->config->node_rank : 0,
+        .nodes = spans ? run->params->config->nnodes : 1,
+        .node = spans ? run->params->config->node_rank : 0,
         .channels = nnc_dataset_channels(run->params->dataset, run->params->config->channels)};
     for (int phase = 0; phase < 2; phase++) {
         const struct nnc_dataset_part *part = part_of(run, phase);

@@ -58,7 +58,7 @@ static void print_size(const struct nnc_msg_comm *figure, uint32_t ranks, const 
 }
 
 static void print_table(const struct figures *figures, const struct nnc_run_result *result) {
-    uint32_t ranks = result->plan.ranks;
+    uint32_t ranks = result->plan.schedule.ranks;
     fprintf(stderr, "%12s  %13s  %14s  %14s\n", "bytes", "time", "algorithm", "bus");
     for (uint32_t i = 0; i < figures->size_count; i++) {
         print_size(&figures->size[i], ranks, "");
@@ -80,7 +80,7 @@ static json_t *size_json(const struct nnc_msg_comm *figure, uint32_t ranks) {
 
 static int print_json(const struct nnc_config *config, const struct figures *figures,
                       const struct nnc_run_result *result) {
-    uint32_t ranks = result->plan.ranks;
+    uint32_t ranks = result->plan.schedule.ranks;
     json_t *sizes = json_array();
     for (uint32_t i = 0; i < figures->size_count; i++) {
         json_array_append_new(sizes, size_json(&figures->size[i], ranks));
@@ -94,11 +94,12 @@ static int print_json(const struct nnc_config *config, const struct figures *fig
 }
 
 static int check_ranks(const struct nnc_config *config) {
-    if (nnc_gpus_wanted(config) || config->cpu_ranks >= 2) {
+    if (nnc_gpus_wanted(config) || config->cpu_ranks >= 2 || config->nnodes >= 2) {
         return 0;
     }
     return nnc_fail(-NNC_E_USAGE,
-                    "bench comm measures between ranks: give --gpus all, or --cpu-ranks 2");
+                    "bench comm measures between ranks: give --gpus all, --cpu-ranks 2 or "
+                    "--nnodes 2");
 }
 
 int nnc_verb_bench_comm(const struct nnc_verb_context *context) {
@@ -115,17 +116,17 @@ int nnc_verb_bench_comm(const struct nnc_verb_context *context) {
                     : nnc_model_resolve(config->model, NULL, params.model_path,
                                         sizeof(params.model_path));
     code = code < 0 ? code : nnc_run(&params, context->started_ns, &result);
-    if (code < 0) {
-        return code;
+    if (code < 0 || config->node_rank != 0) {
+        return code; /* node 0 has the figures */
     }
-    if (result.plan.ranks < 2) {
+    if (result.plan.schedule.ranks < 2) {
         return nnc_fail(-NNC_E_USAGE, "bench comm measures between ranks, and one GPU is one");
     }
     if (figures.other[NNC_COMM_GRADIENTS].repeats == 0) {
         return nnc_fail(-NNC_E_CHILD, "the ranks stopped before all was measured");
     }
     fprintf(stderr, "%s, %" PRIu32 " ranks, batch %" PRIu32 ", %s\n", config->model,
-            result.plan.ranks, result.plan.schedule.batch, result.backend_note);
+            result.plan.schedule.ranks, result.plan.schedule.batch, result.backend_note);
     print_table(&figures, &result);
     return config->json ? print_json(config, &figures, &result) : 0;
 }
