@@ -38,7 +38,7 @@ struct nnc_nodes_start {
 struct nnc_nodes_share {
     uint32_t ranks; /* here */
     uint32_t reserved;
-    uint64_t parameters;   /* of the model */
+    uint64_t model_hash;   /* of the model's text */
     uint64_t data_hash[2]; /* of the indexes, by enum nnc_phase; 0: no such data */
 };
 

@@ -45,7 +45,7 @@ bool nnc_nodes_share_fits(const struct nnc_nodes_share *own, const struct nnc_no
             return false;
         }
     }
-    if (other->parameters != own->parameters) {
+    if (other->model_hash != own->model_hash) {
         snprintf(ret_words, bytes, "has another model than node 0 under the same name");
         return false;
     }

@@ -17,9 +17,10 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/regular.h"
 #include "ipc/secret.h"
 
-#include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -202,15 +203,35 @@ bool nnc_run_spans_machines(const struct nnc_run_params *params) {
     return meets && params->config->nnodes > 1;
 }
 
-static struct nnc_nodes_share share_of(const struct nnc_run_state *run) {
-    struct nnc_nodes_share share = {.ranks = run->plan.ranks, .parameters = run->answer.parameters};
+static int hash_file(const char *path, uint64_t *ret_hash) {
+    FILE *file;
+    int code = nnc_regular_open_stream(path, &file);
+    XXH3_state_t *state = code < 0 ? NULL : XXH3_createState();
+    if (code < 0 || state == NULL) {
+        return code < 0 ? code : nnc_fail(-ENOMEM, "hash of %s: out of memory", path);
+    }
+    char bytes[4096];
+    size_t length;
+    XXH3_64bits_reset(state);
+    while ((length = fread(bytes, 1, sizeof(bytes), file)) > 0) {
+        XXH3_64bits_update(state, bytes, length);
+    }
+    code = ferror(file) ? nnc_fail(-EIO, "read model %s", path) : 0;
+    *ret_hash = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    fclose(file);
+    return code;
+}
+
+static int fill_share(const struct nnc_run_state *run, struct nnc_nodes_share *ret_share) {
     const struct nnc_dataset *dataset = run->params->dataset; /* NULL: synthetic images */
+    *ret_share = (struct nnc_nodes_share){.ranks = run->plan.ranks};
     for (int phase = 0; phase < 2; phase++) {
         bool is_there = dataset != NULL && dataset->parts[phase].samples != 0;
-        share.data_hash[phase] =
+        ret_share->data_hash[phase] =
             is_there ? XXH3_64bits(dataset->parts[phase].bytes, dataset->parts[phase].size) : 0;
     }
-    return share;
+    return hash_file(run->params->model_path, &ret_share->model_hash);
 }
 
 int nnc_run_nodes_open(struct nnc_run_state *run) {
@@ -218,10 +239,13 @@ int nnc_run_nodes_open(struct nnc_run_state *run) {
     if (!nnc_run_spans_machines(run->params)) {
         return 0;
     }
-    struct nnc_nodes_params params = {
-        .config = config, .share = share_of(run), .on_event = on_event, .context = run};
-    int code = nnc_secret_read(config->rdzv_secret, params.secret);
-    code = code < 0 ? nnc_fail_in(code, "--rdzv-secret") : nnc_nodes_open(&params, &run->far.nodes);
+    struct nnc_nodes_params params = {.config = config, .on_event = on_event, .context = run};
+    int code = fill_share(run, &params.share);
+    if (code == 0) {
+        code = nnc_secret_read(config->rdzv_secret, params.secret);
+        code = code < 0 ? nnc_fail_in(code, "--rdzv-secret")
+                        : nnc_nodes_open(&params, &run->far.nodes);
+    }
     OPENSSL_cleanse(params.secret, sizeof(params.secret));
     if (code == 0) {
         nnc_log(NNC_LOG_INFO, "node %" PRIu32 " of %" PRIu32 ": %s %s", config->node_rank,

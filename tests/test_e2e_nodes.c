@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Trainings over several machines, each a coordinator with its trainers and loaders on this one:
  * what they compute, what the others do when one is stopped, hangs, dies or differs. */
-#include "base/clock.h"
 #include "tests/support/command.h"
 #include "tests/support/datasets.h"
+#include "tests/support/meeting.h"
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <dirent.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,40 +23,19 @@ enum {
 };
 
 static char *scratch;
-static char model_path[300], data_path[300], secret_path[300], endpoint[32];
-
-static void write_secret(const char *path, char digit) {
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    char digits[65];
-    memset(digits, digit, 64);
-    digits[64] = '\n';
-    cr_assert_eq(write(fd, digits, sizeof(digits)), sizeof(digits));
-    close(fd);
-}
-
-/* A port that nobody has right now. */
-static void choose_endpoint(void) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    cr_assert_eq(bind(fd, (struct sockaddr *)&address, bytes), 0);
-    cr_assert_eq(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
-    close(fd);
-    snprintf(endpoint, sizeof(endpoint), "127.0.0.1:%u", ntohs(address.sin_port));
-}
+static char model_path[300], data_path[300];
+static struct meeting meeting;
 
 static void set_up(void) {
     scratch = scratch_make();
     snprintf(model_path, sizeof(model_path), "%s/tiny.nn", scratch);
     snprintf(data_path, sizeof(data_path), "%s/data", scratch);
-    snprintf(secret_path, sizeof(secret_path), "%s/secret", scratch);
     FILE *file = fopen(model_path, "w");
     fputs("input(1, 28, 28)\nSequential(Flatten(), Linear(784, 64), ReLU(), Linear(64, 10))\n",
           file);
     fclose(file);
     dataset_make_idx(data_path, 1000, 100);
-    write_secret(secret_path, '7');
-    choose_endpoint();
+    meeting = meeting_make(scratch, "secret", '7');
 }
 
 static void tear_down(void) {
@@ -127,8 +105,8 @@ static struct command start(unsigned node, unsigned nodes, unsigned ranks,
                                      NULL});
     if (nodes > 1) {
         add(&line, (const char *const[]){"--nnodes", line.number[0], "--node-rank", line.number[1],
-                                         "--rdzv-endpoint", endpoint, "--rdzv-secret", secret_path,
-                                         "--rdzv-timeout", "30", NULL});
+                                         "--rdzv-endpoint", meeting.endpoint, "--rdzv-secret",
+                                         meeting.secret, "--rdzv-timeout", "30", NULL});
     }
     if (extra != NULL) {
         add(&line, extra);
@@ -352,9 +330,7 @@ Test(nodes, a_signal_to_any_machine_stops_all_and_the_run_goes_on_from_its_check
 
 Test(nodes, machines_that_differ_end_with_what_differs, .init = set_up, .fini = tear_down,
      .timeout = 120) {
-    char other_secret[320];
-    snprintf(other_secret, sizeof(other_secret), "%s/other", scratch);
-    write_secret(other_secret, '8');
+    const struct meeting other = meeting_make(scratch, "other", '8');
     const struct {
         const char *extra[4];
         unsigned ranks;
@@ -366,7 +342,7 @@ Test(nodes, machines_that_differ_end_with_what_differs, .init = set_up, .fini = 
         {{"--limit-train-batches", "7", NULL}, 1, 2, "--limit-train-batches"},
         {{"--nnodes", "3", NULL}, 1, 2, "--nnodes 3"},
         {{"--rdzv-id", "another", NULL}, 1, 2, "--rdzv-id"},
-        {{"--rdzv-secret", other_secret, "--rdzv-timeout", NULL}, 1, 5, "secret"},
+        {{"--rdzv-secret", other.secret, "--rdzv-timeout", NULL}, 1, 5, "secret"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         const char *extra[6] = {rows[i].extra[0], rows[i].extra[1], rows[i].extra[2],
@@ -402,11 +378,37 @@ Test(nodes, a_machine_that_does_not_come_is_named, .init = set_up, .fini = tear_
     command_free(&alone);
 }
 
+Test(nodes, bench_comm_measures_between_machines, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    struct machines machines = {.count = 2};
+    for (int node = 1; node >= 0; node--) {
+        machines.command[node] = command_start(
+            scratch, false, (const char *const[]){"bench",           "comm",
+                                                  "--model",         model_path,
+                                                  "--input",         "1x28x28",
+                                                  "--batch-size",    "4",
+                                                  "--bench-steps",   "2",
+                                                  "--threads",       "1",
+                                                  "--nnodes",        "2",
+                                                  "--node-rank",     node == 0 ? "0" : "1",
+                                                  "--rdzv-endpoint", meeting.endpoint,
+                                                  "--rdzv-secret",   meeting.secret,
+                                                  "--json",          NULL});
+    }
+    wait_all(&machines);
+    expect_status(&machines, 0);
+    cr_expect_eq(json_number(machines.command[0].out, "ranks"), 2);
+    expect_words(&machines.command[0], "all gradients");
+    cr_expect_str_eq(machines.command[1].out, "");
+    free_all(&machines);
+}
+
 /* Connect to the endpoint, say `bytes` of nonsense, and keep the connection. */
 static int knock(size_t bytes) {
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                                  .sin_port = htons((uint16_t)atoi(strchr(endpoint, ':') + 1))};
+                                  .sin_port =
+                                      htons((uint16_t)atoi(strchr(meeting.endpoint, ':') + 1))};
     char nonsense[512];
     memset(nonsense, 'x', sizeof(nonsense));
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -510,8 +512,8 @@ Test(nodes, what_torchrun_sets_is_enough_to_train_together, .init = set_up, .fin
     setenv("WORLD_SIZE", "2", 1);
     setenv("LOCAL_WORLD_SIZE", "2", 1);
     setenv("MASTER_ADDR", "127.0.0.1", 1);
-    setenv("MASTER_PORT", strchr(endpoint, ':') + 1, 1);
-    const char *const extra[] = {"--rdzv-secret", secret_path, NULL};
+    setenv("MASTER_PORT", strchr(meeting.endpoint, ':') + 1, 1);
+    const char *const extra[] = {"--rdzv-secret", meeting.secret, NULL};
     for (int node = 0; node < 2; node++) {
         setenv(names[0], node == 0 ? "0" : "1", 1);
         setenv(names[1], node == 0 ? "0" : "1", 1);

@@ -46,7 +46,7 @@ static void one_rank(struct nodes_case_machine *machine) {
 }
 
 static void other_model(struct nodes_case_machine *machine) {
-    machine->params.share.parameters++;
+    machine->params.share.model_hash++;
 }
 
 Test(nodes_faults, a_difference_ends_all_runs_with_one_sentence) {

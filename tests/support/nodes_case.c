@@ -61,7 +61,7 @@ void nodes_case_prepare(struct nodes_case *run, uint32_t count) {
         machine->params = (struct nnc_nodes_params){
             .config = &machine->config,
             .secret = "the machines of this run know it",
-            .share = {.ranks = 2, .parameters = 1000, .data_hash = {11, 22}},
+            .share = {.ranks = 2, .model_hash = 1000, .data_hash = {11, 22}},
             .on_event = on_event,
             .context = machine};
     }
