@@ -373,8 +373,13 @@ static bool count_strike(struct nnc_run_state *run, const struct nnc_process *pr
     if (nnc_strikes_count(&run->strikes, process, end, &strike, reason, sizeof(reason)) == 0) {
         return false;
     }
-    if (nnc_bad_add(&run->bad, strike.phase, strike.sample, reason) < 0) {
-        abort_run(run, -NNC_E_DATA_BUDGET);
+    /* As if it had said so itself. */
+    const struct nnc_msg_bad bad = {
+        .phase = strike.phase, .sample = strike.sample, .reason_bytes = (uint32_t)strlen(reason)};
+    struct nnc_message message = {{0}, {0}};
+    if (nnc_message_make(NNC_MSG_BAD, run->group.generation, 0, &bad, sizeof(bad), reason,
+                         bad.reason_bytes, &message) == 0) {
+        give_share(run, &message);
     }
     return true;
 }

@@ -165,29 +165,37 @@ int nnc_channel_send(struct nnc_channel *channel, enum nnc_message_type type, co
     return nnc_channel_send2(channel, type, body, bytes, NULL, 0, wait_ms);
 }
 
-int nnc_channel_send2(struct nnc_channel *channel, enum nnc_message_type type, const void *body,
-                      size_t bytes, const void *tail, size_t tail_bytes, int wait_ms) {
+int nnc_message_make(enum nnc_message_type type, uint32_t generation, uint64_t number,
+                     const void *body, size_t bytes, const void *tail, size_t tail_bytes,
+                     struct nnc_message *ret_message) {
     const struct body_rule *rule = find_rule((uint16_t)type);
-    assert(rule != NULL && wait_ms >= 0);
+    assert(rule != NULL);
     if (bytes > NNC_MESSAGE_MAX || tail_bytes > NNC_MESSAGE_MAX - bytes) {
         return nnc_fail(-EMSGSIZE, "channel: a body of %zu bytes; %d are possible",
                         bytes + tail_bytes, NNC_MESSAGE_MAX);
     }
     assert(bytes >= rule->bytes);
-    struct nnc_message message = {
-        .header = {.type = (uint16_t)type,
-                   .bytes = (uint16_t)(bytes + tail_bytes),
-                   .generation = channel->generation,
-                   .number = channel->next_sent},
-    };
+    ret_message->header = (struct nnc_message_header){.type = (uint16_t)type,
+                                                      .bytes = (uint16_t)(bytes + tail_bytes),
+                                                      .generation = generation,
+                                                      .number = number};
     if (bytes > 0) {
-        memcpy(message.body, body, bytes);
+        memcpy(ret_message->body, body, bytes);
     }
     if (tail_bytes > 0) {
-        memcpy(message.body + bytes, tail, tail_bytes);
+        memcpy(ret_message->body + bytes, tail, tail_bytes);
     }
-    message.header.sum = packet_sum(&message);
-    int code = send_packet(channel->fd, &message, wait_ms);
+    ret_message->header.sum = packet_sum(ret_message);
+    return 0;
+}
+
+int nnc_channel_send2(struct nnc_channel *channel, enum nnc_message_type type, const void *body,
+                      size_t bytes, const void *tail, size_t tail_bytes, int wait_ms) {
+    assert(wait_ms >= 0);
+    struct nnc_message message;
+    int code = nnc_message_make(type, channel->generation, channel->next_sent, body, bytes, tail,
+                                tail_bytes, &message);
+    code = code < 0 ? code : send_packet(channel->fd, &message, wait_ms);
     if (code == 0) {
         channel->next_sent++;
     }

@@ -166,6 +166,11 @@ int nnc_channel_send2(struct nnc_channel *channel, enum nnc_message_type type, c
  * bodies are the caller's to check. */
 int nnc_channel_receive(struct nnc_channel *channel, struct nnc_message *ret_message);
 
+/* Make a message that goes another way, its body in two parts. Errors: as send. */
+int nnc_message_make(enum nnc_message_type type, uint32_t generation, uint64_t number,
+                     const void *body, size_t bytes, const void *tail, size_t tail_bytes,
+                     struct nnc_message *ret_message);
+
 /* Whether a message of `length` bytes that came another way is whole, as in receive; of numbers
  * that say when it was sent nothing is checked. Errors: -NNC_E_FORMAT. */
 int nnc_message_check(const struct nnc_message *message, size_t length);
