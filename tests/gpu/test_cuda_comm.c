@@ -319,7 +319,7 @@ static int hear_of_a_failure(void) {
     if (rc == 0) {
         rc = ops.device->finish(model.backend);
     }
-    bool told = strstr(nnc_error_text(), "NCCL says") != NULL;
+    bool told = strstr(nnc_error_text(), "the way to it failed: NCCL says") != NULL;
     ops.device->comm_abort(model.backend);
     nnc_case_close(&model);
     if (rc != -NNC_E_COMM || !told) {
