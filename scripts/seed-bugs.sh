@@ -51,7 +51,7 @@ edited() {
 # Every test in which a bug in FILE may show, the cheapest first.
 tests_for() {
     case $1 in
-    gpu/kernels*) echo kernels cuda_feed cuda_comm cuda_state cuda_cases cuda_runs cuda_faults ptxas ;;
+    gpu/kernels*) echo kernels ptxas cuda_feed cuda_comm cuda_state cuda_cases cuda_runs cuda_faults ;;
     gpu/dnn* | gpu/plan_cache*)
         echo dnn plan_cache cuda_feed cuda_state cuda_cases dnn_matrix cuda_runs cuda_faults
         ;;
