@@ -129,7 +129,7 @@ try_bug() {
         echo "seed-bugs: $name: its text is not in '$file' once and once only" >&2
         return 1
     fi
-    echo "$file" >"$work/seeded"
+    echo "$file" >>"$work/seeded"
     cp "$work/tree/$file" "$work/whole"
     cp "$work/edited" "$work/tree/$file"
     for test in $(tests_for "$file"); do
@@ -149,7 +149,6 @@ try_bug() {
         fi
     done
     cp "$work/whole" "$work/tree/$file"
-    rm -f "$work/seeded"
     [ -n "$caught" ]
 }
 
@@ -203,10 +202,11 @@ fi
 mkdir -p "$work/tree"
 git ls-files -z -co --exclude-standard | tar -c --null -T - | tar -x -C "$work/tree" || exit 2
 touch "$work/rows"
-if [ -f "$work/seeded" ]; then
-    # A run was ended with a bug in: what was built of it is older than what is there now.
-    touch "$work/tree/$(<"$work/seeded")"
-fi
+# What an earlier run built of a bug is newer than the file that is there again.
+touch "$work/seeded"
+while IFS= read -r file; do
+    touch "$work/tree/$file"
+done <"$work/seeded"
 if [ ! -f "$work/build/build.ninja" ]; then
     meson setup "$work/build" "$work/tree" >"$work/setup.log" 2>&1 || {
         tail -n 20 "$work/setup.log" >&2
@@ -222,6 +222,7 @@ build "$every" || {
     tail -n 20 "$work/build.log" >&2
     exit 2
 }
+rm -f "$work/seeded"
 
 missed=()
 for name in "${only[@]}"; do
