@@ -1,28 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See nodes.h.
- *
- * Frames of the control connections, all fixed structs of one build (its id is compared first):
- *
- *   JOIN      to node 0    struct join, then the options' text
- *   BEGIN     from node 0  struct begin
- *   RESTART, FAILED, STOP  both ways: struct word, then words; node 0 passes on what it is told
- *   CHILD     to node 0    struct nnc_message, as long as its body is
- *   BEAT      both ways    struct nnc_nodes_beat; from node 0 without a body
- *   KILL, END from node 0  struct word, then words
- *   DONE      to node 0    struct word
- *
- * Invariants:
- *   1. peer[n] is the connection to node n: node 0 has one to each other node, they have peer[0].
- *   2. A peer that is gone has no wire, and was told of by one FAILED event, unless it had done its
- *      part.
- *   3. A body's bytes are another machine's word: every handler checks its length, and every number
- *      that is an index. */
-#include "coordinator/nodes.h"
+/* Who is there, when a generation begins, and what is told to whom; see nodes.h and
+ * nodes_private.h. */
+#include "coordinator/nodes_private.h"
 
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "base/text.h"
 #include "coordinator/nodes_fit.h"
 #include "ipc/setup.h"
 
@@ -38,75 +21,14 @@
 #include <unistd.h>
 
 #define SECOND_NS   1000000000ull
-#define DEAD_NS     (10 * SECOND_NS)
-#define LINK_NS     (30 * SECOND_NS)
 #define CLOSE_MS    5000
 #define QUEUE_BYTES (4u << 20)
-
-enum frame {
-    FRAME_JOIN = 1,
-    FRAME_BEGIN,
-    FRAME_RESTART,
-    FRAME_FAILED,
-    FRAME_STOP,
-    FRAME_CHILD,
-    FRAME_BEAT,
-    FRAME_KILL,
-    FRAME_DONE,
-    FRAME_END,
-};
-
-struct join {
-    uint32_t generation, reserved;
-    struct nnc_nodes_share share;
-    struct nnc_address listener; /* for the node behind */
-    char host[64];
-};
-
-struct begin {
-    uint32_t generation, reserved;
-    struct nnc_nodes_start start;
-    struct nnc_address before; /* where the node before listens */
-};
-
-struct word {
-    int32_t number; /* generation, code, signal or rank */
-    uint32_t node;  /* it came from; set by node 0 */
-};
-
-struct peer {
-    struct nnc_wire *wire; /* NULL: not there yet, or gone */
-    bool done, gone;
-    uint32_t joined; /* generation */
-    uint64_t heard_ns;
-    struct nnc_address listener;
-    char host[64];
-};
-
-struct nnc_nodes {
-    struct nnc_nodes_params params;
-    uint32_t node, count; /* this one, all */
-    char name[96];        /* "node 1 (db8)": what this machine's words begin with */
-    int epoll_fd;
-    struct nnc_door *door; /* node 0's is the endpoint; the last node has none */
-    struct nnc_call *control, *data;
-    struct peer peer[NNC_MAX_NODES];
-    struct nnc_nodes_link link[2]; /* to the node before, behind */
-    uint32_t joined, begun;        /* generations, of this node */
-    struct nnc_nodes_start start;
-    uint64_t deadline_ns; /* of the generation that is being joined */
-    bool failed, ended;
-};
-
-static bool is_first(const struct nnc_nodes *nodes) {
-    return nodes->node == 0;
-}
 
 static bool is_last(const struct nnc_nodes *nodes) {
     return nodes->node + 1 == nodes->count;
 }
 
-static void emit(struct nnc_nodes *nodes, const struct nnc_nodes_event *event) {
+void nodes_emit(struct nnc_nodes *nodes, const struct nnc_nodes_event *event) {
     struct nnc_nodes_event whole = *event;
     whole.words = event->words == NULL ? "" : event->words;
     nodes->params.on_event(nodes->params.context, &whole);
@@ -114,35 +36,31 @@ static void emit(struct nnc_nodes *nodes, const struct nnc_nodes_event *event) {
 
 /* ---- sending ---- */
 
-static void lose(struct nnc_nodes *nodes, uint32_t node, const char *why);
-
-/* A connection that takes no more is found closed by who reads: what came before may say why. */
-static void check_sent(struct nnc_nodes *nodes, uint32_t node, ssize_t code) {
+void nodes_check_sent(struct nnc_nodes *nodes, uint32_t node, ssize_t code) {
     if (code < 0 && code != -EPIPE) {
-        lose(nodes, node, nnc_error_text());
+        nodes_lose(nodes, node, nnc_error_text());
     }
 }
 
-static void send_to(struct nnc_nodes *nodes, uint32_t node, enum frame type, const void *body,
-                    size_t bytes) {
-    struct peer *peer = &nodes->peer[node];
+void nodes_send_to(struct nnc_nodes *nodes, uint32_t node, enum nodes_frame type, const void *body,
+                   size_t bytes) {
+    struct nodes_peer *peer = &nodes->peer[node];
     if (peer->wire != NULL) {
-        check_sent(nodes, node, nnc_wire_send(peer->wire, type, body, bytes));
+        nodes_check_sent(nodes, node, nnc_wire_send(peer->wire, type, body, bytes));
     }
 }
 
-static void send_word(struct nnc_nodes *nodes, uint32_t node, enum frame type,
-                      const struct word *word, const char *words) {
+static void send_word(struct nnc_nodes *nodes, uint32_t node, enum nodes_frame type,
+                      const struct nodes_word *word, const char *words) {
     uint8_t body[sizeof(*word) + NNC_NODES_WORDS_MAX];
     size_t length = strnlen(words, NNC_NODES_WORDS_MAX - 1);
     memcpy(body, word, sizeof(*word));
     memcpy(body + sizeof(*word), words, length);
-    send_to(nodes, node, type, body, sizeof(*word) + length);
+    nodes_send_to(nodes, node, type, body, sizeof(*word) + length);
 }
 
-/* To all others, as far as this node has connections to them, but one. */
-static void send_all(struct nnc_nodes *nodes, uint32_t but, enum frame type,
-                     const struct word *word, const char *words) {
+void nodes_send_all(struct nnc_nodes *nodes, uint32_t but, enum nodes_frame type,
+                    const struct nodes_word *word, const char *words) {
     for (uint32_t node = 0; node < nodes->count; node++) {
         if (node != but) {
             send_word(nodes, node, type, word, words);
@@ -150,28 +68,26 @@ static void send_all(struct nnc_nodes *nodes, uint32_t but, enum frame type,
     }
 }
 
-/* The run cannot go on for a reason found here: this machine and all others are told. */
-static void fail(struct nnc_nodes *nodes, int code, const char *words) {
+void nodes_fail(struct nnc_nodes *nodes, int code, const char *words) {
     if (nodes->failed) {
         return;
     }
     nodes->failed = true;
-    const struct word word = {.number = code, .node = nodes->node};
-    send_all(nodes, nodes->node, FRAME_FAILED, &word, words);
-    emit(nodes, &(struct nnc_nodes_event){
-                    .kind = NNC_NODES_FAILED, .node = word.node, .code = code, .words = words});
+    const struct nodes_word word = {.number = code, .node = nodes->node};
+    nodes_send_all(nodes, nodes->node, FRAME_FAILED, &word, words);
+    nodes_emit(nodes,
+               &(struct nnc_nodes_event){
+                   .kind = NNC_NODES_FAILED, .node = word.node, .code = code, .words = words});
 }
 
-/* "node 2 (db9)", or "node 2" of one that never said its host's name. */
-static void name_peer(const struct nnc_nodes *nodes, uint32_t node, char *ret_name, size_t bytes) {
+void nodes_name_peer(const struct nnc_nodes *nodes, uint32_t node, char *ret_name, size_t bytes) {
     const char *host = nodes->peer[node].host;
     snprintf(ret_name, bytes, host[0] != '\0' ? "node %" PRIu32 " (%s)" : "node %" PRIu32, node,
              host);
 }
 
-/* A connection is over. */
-static void lose(struct nnc_nodes *nodes, uint32_t node, const char *why) {
-    struct peer *peer = &nodes->peer[node];
+void nodes_lose(struct nnc_nodes *nodes, uint32_t node, const char *why) {
+    struct nodes_peer *peer = &nodes->peer[node];
     if (peer->gone) {
         return;
     }
@@ -180,9 +96,9 @@ static void lose(struct nnc_nodes *nodes, uint32_t node, const char *why) {
         return;
     }
     char name[128], words[NNC_NODES_WORDS_MAX];
-    name_peer(nodes, node, name, sizeof(name));
+    nodes_name_peer(nodes, node, name, sizeof(name));
     snprintf(words, sizeof(words), "%s is gone: %.600s", name, why);
-    fail(nodes, -NNC_E_COMM, words);
+    nodes_fail(nodes, -NNC_E_COMM, words);
 }
 
 /* ---- joining ---- */
@@ -196,7 +112,7 @@ static int watch(struct nnc_nodes *nodes, const struct nnc_wire *wire) {
 
 /* Take a proved connection as the one to a node; its descriptor is gone afterwards. */
 static int adopt(struct nnc_nodes *nodes, const struct nnc_guest *guest, uint32_t node) {
-    struct peer *peer = &nodes->peer[node];
+    struct nodes_peer *peer = &nodes->peer[node];
     int code = nnc_wire_create(guest->fd, &guest->keys, QUEUE_BYTES, &peer->wire);
     if (code < 0) {
         close(guest->fd);
@@ -208,22 +124,24 @@ static int adopt(struct nnc_nodes *nodes, const struct nnc_guest *guest, uint32_
 
 static void send_join(struct nnc_nodes *nodes) {
     static const struct nnc_address nowhere;
-    if (is_first(nodes) || nodes->peer[0].wire == NULL || nodes->joined == 0) {
+    if (nodes_is_first(nodes) || nodes->peer[0].wire == NULL || nodes->joined == 0) {
         return;
     }
-    uint8_t body[sizeof(struct join) + NNC_SHARED_TEXT_MAX + 1]; /* a zero goes behind the text */
-    struct join join = {.generation = nodes->joined,
-                        .share = nodes->params.share,
-                        .listener = nodes->door == NULL ? nowhere : *nnc_door_address(nodes->door)};
+    uint8_t
+        body[sizeof(struct nodes_join) + NNC_SHARED_TEXT_MAX + 1]; /* a zero goes behind the text */
+    struct nodes_join join = {.generation = nodes->joined,
+                              .share = nodes->params.share,
+                              .listener =
+                                  nodes->door == NULL ? nowhere : *nnc_door_address(nodes->door)};
     gethostname(join.host, sizeof(join.host) - 1);
     ssize_t length = nnc_config_print_shared(nodes->params.config, (char *)body + sizeof(join),
                                              sizeof(body) - sizeof(join));
     if (length < 0) {
-        fail(nodes, (int)length, nnc_error_text());
+        nodes_fail(nodes, (int)length, nnc_error_text());
         return;
     }
     memcpy(body, &join, sizeof(join));
-    send_to(nodes, 0, FRAME_JOIN, body, sizeof(join) + (size_t)length);
+    nodes_send_to(nodes, 0, FRAME_JOIN, body, sizeof(join) + (size_t)length);
 }
 
 /* Node 0: all have joined the same generation as this node. */
@@ -237,34 +155,33 @@ static bool all_joined(const struct nnc_nodes *nodes) {
 }
 
 static void begin_if_all_joined(struct nnc_nodes *nodes) {
-    if (!is_first(nodes) || nodes->failed || !all_joined(nodes)) {
+    if (!nodes_is_first(nodes) || nodes->failed || !all_joined(nodes)) {
         return;
     }
     nodes->begun = nodes->joined;
     struct nnc_address before = *nnc_door_address(nodes->door);
     for (uint32_t node = 1; node < nodes->count; node++) {
-        const struct begin begin = {
+        const struct nodes_begin begin = {
             .generation = nodes->begun, .start = nodes->start, .before = before};
-        send_to(nodes, node, FRAME_BEGIN, &begin, sizeof(begin));
+        nodes_send_to(nodes, node, FRAME_BEGIN, &begin, sizeof(begin));
         before = nodes->peer[node].listener;
     }
 }
 
 /* Both links of the generation that node 0 began are there. */
 static void tell_begin(struct nnc_nodes *nodes) {
-    bool before = is_first(nodes) || nodes->link[0].fd >= 0;
+    bool before = nodes_is_first(nodes) || nodes->link[0].fd >= 0;
     bool behind = is_last(nodes) || nodes->link[1].fd >= 0;
     if (nodes->begun == 0 || nodes->begun != nodes->joined || !before || !behind ||
         nodes->deadline_ns == 0) {
         return;
     }
     nodes->deadline_ns = 0;
-    emit(nodes, &(struct nnc_nodes_event){
-                    .kind = NNC_NODES_BEGIN, .number = nodes->begun, .start = nodes->start});
+    nodes_emit(nodes, &(struct nnc_nodes_event){
+                          .kind = NNC_NODES_BEGIN, .number = nodes->begun, .start = nodes->start});
 }
 
-static struct nnc_greeting own_greeting(const struct nnc_nodes *nodes,
-                                        enum nnc_greeting_kind kind) {
+struct nnc_greeting nodes_own_greeting(const struct nnc_nodes *nodes, enum nnc_greeting_kind kind) {
     struct nnc_greeting greeting = {
         .kind = kind, .node = nodes->node, .nodes = nodes->count, .generation = nodes->joined};
     snprintf(greeting.job, sizeof(greeting.job), "%s", nodes->params.config->rdzv_id);
@@ -272,213 +189,13 @@ static struct nnc_greeting own_greeting(const struct nnc_nodes *nodes,
     return greeting;
 }
 
-/* ---- frames that come in ---- */
-
-static void on_join(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wire_frame *frame) {
-    struct peer *peer = &nodes->peer[node];
-    struct join join;
-    char words[600], whole[800];
-    memcpy(&join, frame->body, sizeof(join));
-    if (join.listener.bytes > sizeof(join.listener.storage)) {
-        lose(nodes, node, "its address is damaged");
-        return;
-    }
-    join.host[sizeof(join.host) - 1] = '\0';
-    nnc_text_escape(join.host, peer->host, sizeof(peer->host));
-    peer->listener = join.listener;
-    peer->joined = join.generation;
-    peer->done = false;
-    char name[128];
-    name_peer(nodes, node, name, sizeof(name));
-    if (nnc_config_compare_shared(nodes->params.config, (const char *)frame->body + sizeof(join),
-                                  frame->bytes - sizeof(join), words, sizeof(words)) != 0) {
-        snprintf(whole, sizeof(whole), "node 0 says that %s differs: %s", name, words);
-        fail(nodes, -NNC_E_USAGE, whole);
-    } else if (!nnc_nodes_share_fits(&nodes->params.share, &join.share, words, sizeof(words))) {
-        snprintf(whole, sizeof(whole), "%s %s", name, words);
-        fail(nodes, -NNC_E_USAGE, whole);
-    }
-}
-
-static void on_begin(struct nnc_nodes *nodes, const struct nnc_wire_frame *frame) {
-    struct begin begin;
-    memcpy(&begin, frame->body, sizeof(begin));
-    if (begin.generation < nodes->joined) {
-        return; /* it has passed: the JOIN of the next is on its way */
-    }
-    if (begin.generation != nodes->joined || begin.generation == nodes->begun ||
-        begin.before.bytes > sizeof(begin.before.storage)) {
-        lose(nodes, 0, "it begins a generation that this machine has not joined");
-        return;
-    }
-    nodes->begun = begin.generation;
-    nodes->start = begin.start;
-    char what[64];
-    snprintf(what, sizeof(what), "the trainer of node %" PRIu32, nodes->node - 1);
-    const struct nnc_greeting greeting = own_greeting(nodes, NNC_GREETING_DATA);
-    if (nnc_call_begin(&begin.before, 1, what, nodes->params.secret, &greeting, nodes->epoll_fd,
-                       nnc_clock_ns() + LINK_NS, &nodes->data) < 0) {
-        fail(nodes, -NNC_E_COMM, nnc_error_text());
-    }
-}
-
-/* A word with its words, as an event; node 0 passes three of them on. */
-static void on_word(struct nnc_nodes *nodes, uint32_t from, const struct nnc_wire_frame *frame) {
-    static const enum nnc_nodes_event_kind kinds[] = {[FRAME_RESTART] = NNC_NODES_RESTART,
-                                                      [FRAME_FAILED] = NNC_NODES_FAILED,
-                                                      [FRAME_STOP] = NNC_NODES_STOP,
-                                                      [FRAME_KILL] = NNC_NODES_KILL,
-                                                      [FRAME_END] = NNC_NODES_END};
-    struct word word;
-    char words[NNC_NODES_WORDS_MAX];
-    memcpy(&word, frame->body, sizeof(word));
-    snprintf(words, sizeof(words), "%.*s", (int)(frame->bytes - sizeof(word)),
-             (const char *)frame->body + sizeof(word));
-    word.node = is_first(nodes) ? from : word.node;
-    nodes->failed = nodes->failed || frame->type == FRAME_FAILED;
-    nodes->ended = nodes->ended || frame->type == FRAME_END;
-    bool has_code = frame->type == FRAME_FAILED || frame->type == FRAME_END;
-    if (frame->type == FRAME_FAILED && word.number >= 0) {
-        word.number = -NNC_E_COMM; /* whatever it means, it is no success */
-    }
-    if (is_first(nodes)) {
-        send_all(nodes, from, (enum frame)frame->type, &word, words);
-    }
-    emit(nodes, &(struct nnc_nodes_event){.kind = kinds[frame->type],
-                                          .node = word.node,
-                                          .code = has_code ? word.number : 0,
-                                          .number = has_code ? 0 : (uint32_t)word.number,
-                                          .words = words});
-}
-
-static void on_child(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wire_frame *frame) {
-    struct nnc_message message = {{0}, {0}};
-    if (frame->bytes > sizeof(message)) {
-        lose(nodes, node, "a message of its trainers is too long");
-        return;
-    }
-    memcpy(&message, frame->body, frame->bytes);
-    if (nnc_message_check(&message, frame->bytes) < 0) {
-        lose(nodes, node, "a message of its trainers is damaged");
-        return;
-    }
-    emit(nodes,
-         &(struct nnc_nodes_event){.kind = NNC_NODES_CHILD, .node = node, .message = &message});
-}
-
-/* Any other byte than 0 and 1 in a bool is undefined to read. */
-static bool is_flag(const bool *flag) {
-    uint8_t byte;
-    memcpy(&byte, flag, 1);
-    return byte <= 1;
-}
-
-static bool beat_is_sound(const struct nnc_nodes_beat *beat) {
-    for (uint32_t rank = 0; rank < NNC_MAX_RANKS; rank++) {
-        if (!is_flag(&beat->rank[rank].running) || !is_flag(&beat->rank[rank].on_device)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void on_beat(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wire_frame *frame) {
-    struct nnc_nodes_beat beat;
-    if (!is_first(nodes)) {
-        return; /* that it came is all */
-    }
-    memcpy(&beat, frame->body, frame->bytes == sizeof(beat) ? sizeof(beat) : 0);
-    if (frame->bytes != sizeof(beat) || !beat_is_sound(&beat)) {
-        lose(nodes, node, "its heartbeat is damaged");
-        return;
-    }
-    if (beat.ranks == nodes->params.share.ranks) {
-        emit(nodes, &(struct nnc_nodes_event){.kind = NNC_NODES_BEAT, .node = node, .beat = &beat});
-    }
-}
-
-/* Who may send a type, and the least bytes of its body. */
-static const struct {
-    bool to_first, to_others;
-    size_t bytes;
-} frames[] = {
-    [FRAME_JOIN] = {true, false, sizeof(struct join)},
-    [FRAME_BEGIN] = {false, true, sizeof(struct begin)},
-    [FRAME_RESTART] = {true, true, sizeof(struct word)},
-    [FRAME_FAILED] = {true, true, sizeof(struct word)},
-    [FRAME_STOP] = {true, true, sizeof(struct word)},
-    [FRAME_CHILD] = {true, false, sizeof(struct nnc_message_header)},
-    [FRAME_BEAT] = {true, true, 0},
-    [FRAME_KILL] = {false, true, sizeof(struct word)},
-    [FRAME_DONE] = {true, false, sizeof(struct word)},
-    [FRAME_END] = {false, true, sizeof(struct word)},
-};
-
-static void on_frame(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wire_frame *frame) {
-    bool known = frame->type >= FRAME_JOIN && frame->type <= FRAME_END;
-    bool allowed =
-        known && (is_first(nodes) ? frames[frame->type].to_first : frames[frame->type].to_others);
-    if (!allowed || frame->bytes < frames[frame->type].bytes) {
-        lose(nodes, node, "it speaks another protocol");
-        return;
-    }
-    switch ((enum frame)frame->type) {
-    case FRAME_JOIN:
-        on_join(nodes, node, frame);
-        break;
-    case FRAME_BEGIN:
-        on_begin(nodes, frame);
-        break;
-    case FRAME_RESTART:
-    case FRAME_FAILED:
-    case FRAME_STOP:
-    case FRAME_KILL:
-    case FRAME_END:
-        on_word(nodes, node, frame);
-        break;
-    case FRAME_CHILD:
-        on_child(nodes, node, frame);
-        break;
-    case FRAME_BEAT:
-        on_beat(nodes, node, frame);
-        break;
-    case FRAME_DONE:
-        nodes->peer[node].done = true;
-        break;
-    }
-}
-
-static void read_peer(struct nnc_nodes *nodes, uint32_t node, uint64_t now_ns) {
-    struct peer *peer = &nodes->peer[node];
-    struct nnc_wire_frame frame;
-    int got = 0;
-    while (peer->wire != NULL && !peer->gone && (got = nnc_wire_receive(peer->wire, &frame)) == 1) {
-        peer->heard_ns = now_ns;
-        on_frame(nodes, node, &frame);
-    }
-    if (peer->wire != NULL && got < 0) {
-        lose(nodes, node, got == -EPIPE ? "it closed the connection" : nnc_error_text());
-    }
-    if (peer->wire != NULL && !peer->gone) {
-        check_sent(nodes, node, nnc_wire_flush(peer->wire));
-    }
-    if (peer->wire != NULL && !peer->gone && now_ns > peer->heard_ns &&
-        now_ns - peer->heard_ns > DEAD_NS) {
-        lose(nodes, node, "it has said nothing for 10 s");
-    }
-    if (peer->gone && peer->wire != NULL) {
-        nnc_wire_destroy(peer->wire);
-        peer->wire = NULL;
-    }
-}
-
 /* ---- connections that come in and go out ---- */
 
 /* Tell a machine that has the secret why it may not come, and hang up. */
 static void refuse(const struct nnc_guest *guest, const char *words) {
     struct nnc_wire *wire;
-    uint8_t body[sizeof(struct word) + NNC_NODES_WORDS_MAX];
-    const struct word word = {.number = -NNC_E_USAGE};
+    uint8_t body[sizeof(struct nodes_word) + NNC_NODES_WORDS_MAX];
+    const struct nodes_word word = {.number = -NNC_E_USAGE};
     int length = snprintf((char *)body + sizeof(word), NNC_NODES_WORDS_MAX,
                           "node 0 refuses node %" PRIu32 ": %s", guest->greeting.node, words);
     assert(length < NNC_NODES_WORDS_MAX);
@@ -498,7 +215,7 @@ static bool may_come(const struct nnc_nodes *nodes, const struct nnc_greeting *g
     if (!nnc_nodes_greeting_fits(nodes->params.config, greeting, ret_words, bytes)) {
         return false;
     }
-    const struct peer *peer = &nodes->peer[greeting->node];
+    const struct nodes_peer *peer = &nodes->peer[greeting->node];
     if (peer->wire == NULL && !peer->gone) {
         return true;
     }
@@ -514,12 +231,12 @@ static void welcome(struct nnc_nodes *nodes, const struct nnc_guest *guest) {
                    guest->greeting.generation == nodes->joined && nodes->link[1].fd < 0;
     if (is_next) {
         nodes->link[1] = (struct nnc_nodes_link){.fd = guest->fd, .keys = guest->keys};
-    } else if (is_data || !is_first(nodes)) {
+    } else if (is_data || !nodes_is_first(nodes)) {
         close(guest->fd); /* of a generation that has passed */
     } else if (!may_come(nodes, &guest->greeting, words, sizeof(words))) {
         refuse(guest, words);
     } else if (adopt(nodes, guest, guest->greeting.node) < 0) {
-        fail(nodes, -NNC_E_COMM, nnc_error_text());
+        nodes_fail(nodes, -NNC_E_COMM, nnc_error_text());
     }
 }
 
@@ -533,7 +250,7 @@ static void on_connected(struct nnc_nodes *nodes, const struct nnc_guest *guest)
                         : nnc_door_open(&here, nodes->params.secret, nodes->epoll_fd, &nodes->door);
     }
     if (code < 0) {
-        fail(nodes, -NNC_E_COMM, nnc_error_text());
+        nodes_fail(nodes, -NNC_E_COMM, nnc_error_text());
         return;
     }
     send_join(nodes);
@@ -551,14 +268,14 @@ static int work_call(struct nnc_nodes *nodes, struct nnc_call **call, uint64_t n
         *call = NULL;
     }
     if (done < 0) {
-        fail(nodes, done, nnc_error_text());
+        nodes_fail(nodes, done, nnc_error_text());
     }
     return done == 1;
 }
 
 /* Who has not come, when the time for it is over. */
 static void find_missing(struct nnc_nodes *nodes, uint64_t now_ns) {
-    if (!is_first(nodes) || nodes->begun == nodes->joined || now_ns < nodes->deadline_ns) {
+    if (!nodes_is_first(nodes) || nodes->begun == nodes->joined || now_ns < nodes->deadline_ns) {
         return; /* the links of what has begun have a limit of their own */
     }
     char words[512];
@@ -571,7 +288,7 @@ static void find_missing(struct nnc_nodes *nodes, uint64_t now_ns) {
             used += (size_t)snprintf(words + used, sizeof(words) - used, " node %" PRIu32, node);
         }
     }
-    fail(nodes, -NNC_E_COMM, words);
+    nodes_fail(nodes, -NNC_E_COMM, words);
 }
 
 void nnc_nodes_work(struct nnc_nodes *nodes, uint64_t now_ns) {
@@ -587,7 +304,7 @@ void nnc_nodes_work(struct nnc_nodes *nodes, uint64_t now_ns) {
         welcome(nodes, &guest);
     }
     for (uint32_t node = 0; node < nodes->count; node++) {
-        read_peer(nodes, node, now_ns);
+        nodes_read_peer(nodes, node, now_ns);
     }
     if (work_call(nodes, &nodes->data, now_ns, &guest)) {
         nodes->link[0] = (struct nnc_nodes_link){.fd = guest.fd, .keys = guest.keys};
@@ -626,11 +343,12 @@ void nnc_nodes_forget_links(struct nnc_nodes *nodes) {
 }
 
 /* "node 1 (db8): WORDS" to the others. */
-static void tell(struct nnc_nodes *nodes, enum frame type, int32_t number, const char *words) {
+static void tell(struct nnc_nodes *nodes, enum nodes_frame type, int32_t number,
+                 const char *words) {
     char whole[NNC_NODES_WORDS_MAX];
-    const struct word word = {.number = number, .node = nodes->node};
+    const struct nodes_word word = {.number = number, .node = nodes->node};
     snprintf(whole, sizeof(whole), "%s: %s", nodes->name, words);
-    send_all(nodes, nodes->node, type, &word, whole);
+    nodes_send_all(nodes, nodes->node, type, &word, whole);
 }
 
 void nnc_nodes_tell_restart(struct nnc_nodes *nodes, uint32_t generation, const char *words) {
@@ -649,31 +367,32 @@ void nnc_nodes_tell_stop(struct nnc_nodes *nodes, int signal_number) {
 }
 
 void nnc_nodes_tell_child(struct nnc_nodes *nodes, const struct nnc_message *message) {
-    if (!is_first(nodes)) {
-        send_to(nodes, 0, FRAME_CHILD, message, sizeof(message->header) + message->header.bytes);
+    if (!nodes_is_first(nodes)) {
+        nodes_send_to(nodes, 0, FRAME_CHILD, message,
+                      sizeof(message->header) + message->header.bytes);
     }
 }
 
 void nnc_nodes_tell_beat(struct nnc_nodes *nodes, const struct nnc_nodes_beat *beat) {
     for (uint32_t node = 0; node < nodes->count; node++) {
-        send_to(nodes, node, FRAME_BEAT, beat, is_first(nodes) ? 0 : sizeof(*beat));
+        nodes_send_to(nodes, node, FRAME_BEAT, beat, nodes_is_first(nodes) ? 0 : sizeof(*beat));
     }
 }
 
 void nnc_nodes_tell_kill(struct nnc_nodes *nodes, uint32_t node, uint32_t rank, const char *words) {
-    const struct word word = {.number = (int32_t)rank, .node = nodes->node};
+    const struct nodes_word word = {.number = (int32_t)rank, .node = nodes->node};
     send_word(nodes, node, FRAME_KILL, &word, words);
 }
 
 void nnc_nodes_tell_done(struct nnc_nodes *nodes) {
-    const struct word word = {.node = nodes->node};
-    if (!is_first(nodes)) {
+    const struct nodes_word word = {.node = nodes->node};
+    if (!nodes_is_first(nodes)) {
         send_word(nodes, 0, FRAME_DONE, &word, "");
     }
 }
 
 bool nnc_nodes_are_done(const struct nnc_nodes *nodes) {
-    if (!is_first(nodes)) {
+    if (!nodes_is_first(nodes)) {
         return nodes->ended || nodes->peer[0].gone;
     }
     for (uint32_t node = 1; node < nodes->count; node++) {
@@ -686,11 +405,27 @@ bool nnc_nodes_are_done(const struct nnc_nodes *nodes) {
 
 /* ---- begin and end ---- */
 
-static int open_door(struct nnc_nodes *nodes, const struct nnc_address *addresses, int count) {
+/* Debian lets a host's own name mean 127.0.1.1 on it, where nobody else can come. */
+static void warn_of_loopback(const struct nnc_nodes *nodes, const struct nnc_endpoint *endpoint) {
+    char text[NNC_ENDPOINT_MAX];
+    nnc_address_text(nnc_door_address(nodes->door), text, sizeof(text));
+    bool is_meant = strncmp(text, endpoint->host, strlen(endpoint->host)) == 0 ||
+                    strcmp(endpoint->host, "localhost") == 0;
+    if (!is_meant && strncmp(text, "127.", 4) == 0) {
+        nnc_log(NNC_LOG_WARN,
+                "--rdzv-endpoint %s is %s here, where other machines cannot come; give this one's "
+                "address in their network",
+                endpoint->host, text);
+    }
+}
+
+static int open_door(struct nnc_nodes *nodes, const struct nnc_endpoint *endpoint,
+                     const struct nnc_address *addresses, int count) {
     int code = 0;
     for (int i = 0; i < count; i++) {
         code = nnc_door_open(&addresses[i], nodes->params.secret, nodes->epoll_fd, &nodes->door);
         if (code == 0) {
+            warn_of_loopback(nodes, endpoint);
             return 0;
         }
     }
@@ -711,7 +446,7 @@ static int open_door(struct nnc_nodes *nodes, const struct nnc_address *addresse
 static int begin_call(struct nnc_nodes *nodes, const struct nnc_address *addresses, int count) {
     char what[NNC_ENDPOINT_MAX + 16];
     snprintf(what, sizeof(what), "node 0 at %s", nodes->params.config->rdzv_endpoint);
-    const struct nnc_greeting greeting = own_greeting(nodes, NNC_GREETING_CONTROL);
+    const struct nnc_greeting greeting = nodes_own_greeting(nodes, NNC_GREETING_CONTROL);
     return nnc_call_begin(addresses, count, what, nodes->params.secret, &greeting, nodes->epoll_fd,
                           nnc_clock_ns() + nodes->params.config->rdzv_timeout * SECOND_NS,
                           &nodes->control);
@@ -725,9 +460,9 @@ static int reach(struct nnc_nodes *nodes) {
     count = count < 0 ? count
                       : nnc_address_resolve(&endpoint, addresses,
                                             (int)(sizeof(addresses) / sizeof(addresses[0])));
-    return count < 0         ? nnc_fail_in(count, "--rdzv-endpoint")
-           : is_first(nodes) ? open_door(nodes, addresses, count)
-                             : begin_call(nodes, addresses, count);
+    return count < 0               ? nnc_fail_in(count, "--rdzv-endpoint")
+           : nodes_is_first(nodes) ? open_door(nodes, &endpoint, addresses, count)
+                                   : begin_call(nodes, addresses, count);
 }
 
 int nnc_nodes_open(const struct nnc_nodes_params *params, struct nnc_nodes **ret_nodes) {
@@ -760,7 +495,7 @@ int nnc_nodes_fd(const struct nnc_nodes *nodes) {
 }
 
 /* Wait until all that was said is sent, but not for long. */
-static void flush_peer(struct peer *peer, uint64_t until_ns) {
+static void flush_peer(struct nodes_peer *peer, uint64_t until_ns) {
     while (peer->wire != NULL && !peer->gone && nnc_wire_flush(peer->wire) > 0) {
         uint64_t now_ns = nnc_clock_ns();
         if (now_ns >= until_ns) {
@@ -776,7 +511,7 @@ void nnc_nodes_close(struct nnc_nodes *nodes, int code, const char *words) {
         return;
     }
     nodes->ended = true; /* that others close now is no failure */
-    if (is_first(nodes)) {
+    if (nodes_is_first(nodes)) {
         tell(nodes, FRAME_END, code, words);
     }
     uint64_t until_ns = nnc_clock_ns() + CLOSE_MS * 1000000ull;
