@@ -6,8 +6,9 @@
 #   2 gcc without optional parts, unit and kernel tests
 #   3 AddressSanitizer + UBSan, unit and kernel tests
 #   4 ThreadSanitizer on the ring and the all-reduce
-#   5 scripts/fuzz.sh: every parser for a bounded time, longer where most bytes are hostile
-#   6 scripts/test.sh: gcc -Werror, all tests; its last line is the count
+#   5 scripts/check-machines.sh: several machines with a network each, where namespaces can be made
+#   6 scripts/fuzz.sh: every parser for a bounded time, longer where most bytes are hostile
+#   7 scripts/test.sh: gcc -Werror, all tests; its last line is the count
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -69,5 +70,6 @@ step "clang build" clang_build
 step "build without optional parts" bare_build
 step "address and undefined-behaviour sanitizer" address_sanitizer
 step "thread sanitizer" thread_sanitizer
+step "machines with a network each" bash scripts/check-machines.sh build-clang
 step "fuzzing" fuzz
 exec bash scripts/test.sh

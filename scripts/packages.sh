@@ -36,6 +36,7 @@ clang-format
 libclang-rt-14-dev|libclang-rt-dev
 libomp-dev
 git
+iproute2
 jq
 libseccomp-dev
 shellcheck"
