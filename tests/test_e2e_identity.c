@@ -465,38 +465,11 @@ Test(identity, refused_io_uring_is_one_line_and_changes_nothing, .init = set_up,
     char golden[65], hash[65];
     const struct options plain = {.out = "golden", .extra = {"--epochs", "1"}};
     run(&plain, golden);
-    const char *const arguments[] = {"train",
-                                     data_path,
-                                     "--model",
-                                     model_path,
-                                     "--train-crop-size",
-                                     "28",
-                                     "--val-crop-size",
-                                     "28",
-                                     "--val-resize-size",
-                                     "28",
-                                     "--train-transform",
-                                     "padded-crop",
-                                     "--crop-padding",
-                                     "2",
-                                     "--mean",
-                                     "0.5",
-                                     "--std",
-                                     "0.25",
-                                     "--lr",
-                                     "0.02",
-                                     "--lr-scheduler",
-                                     "constant",
-                                     "--threads",
-                                     "1",
-                                     "--workers",
-                                     "3",
-                                     "--json",
-                                     "--output-dir",
-                                     "denied",
-                                     "--epochs",
-                                     "1",
-                                     NULL};
+    const char *const arguments[] = {
+        "train",    data_path,   "--model", model_path,       DATASET_IDX_OPTIONS, "--crop-padding",
+        "2",        "--lr",      "0.02",    "--lr-scheduler", "constant",          "--threads",
+        "1",        "--workers", "3",       "--json",         "--output-dir",      "denied",
+        "--epochs", "1",         NULL};
     struct command command = command_start(scratch, true, arguments);
     command_wait(&command);
     cr_assert_eq(command.status, 0, "%s", command.err);

@@ -270,10 +270,8 @@ Test(e2e_pack, idx_files_become_pgm_and_train_the_same) {
     for (int i = 0; i < 2; i++) {
         struct command command =
             command_run(scratch, "train", sets[i], "--model", "tiny.nn", "--channels", "1",
-                        "--train-crop-size", "28", "--val-crop-size", "28", "--val-resize-size",
-                        "28", "--train-transform", "padded-crop", "--mean", "0.5", "--std", "0.25",
-                        "--epochs", "1", "--batch-size", "10", "--backend", "reference",
-                        "--output-dir", i == 0 ? "a" : "b", "--quiet", "--json", NULL);
+                        DATASET_IDX_OPTIONS, "--epochs", "1", "--batch-size", "10", "--backend",
+                        "reference", "--output-dir", i == 0 ? "a" : "b", "--quiet", "--json", NULL);
         cr_assert_eq(command.status, 0, "%s", command.err);
         json_text(command.out, "weights_sha256", i == 0 ? first : second, 65);
         command_free(&command);
