@@ -77,6 +77,10 @@ static void on_word(struct nnc_nodes *nodes, uint32_t from, const struct nnc_wir
     snprintf(words, sizeof(words), "%.*s", (int)(frame->bytes - sizeof(word)),
              (const char *)frame->body + sizeof(word));
     word.node = nodes_is_first(nodes) ? from : word.node;
+    if (word.node >= nodes->count) {
+        nodes_lose(nodes, from, "it speaks of a machine that is none of this run");
+        return;
+    }
     nodes->failed = nodes->failed || frame->type == FRAME_FAILED;
     nodes->ended = nodes->ended || frame->type == FRAME_END;
     bool has_code = frame->type == FRAME_FAILED || frame->type == FRAME_END;

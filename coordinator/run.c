@@ -447,9 +447,10 @@ static void on_signal(struct nnc_run_state *run) {
             continue;
         }
         if (run->far.nodes != NULL) {
-            nnc_nodes_tell_stop(run->far.nodes, number);
+            nnc_run_nodes_stop(run, number);
+        } else {
+            nnc_run_stop(run, number);
         }
-        nnc_run_stop(run, number);
     }
 }
 

@@ -40,7 +40,8 @@ struct nnc_run_nodes {
     struct nnc_progress progress[NNC_MAX_NODES]; /* at node 0 */
     uint32_t killed;                             /* generation in which one of them was killed */
     uint64_t beat_ns;                            /* when this machine last said that it lives */
-    uint32_t told_restarts, told_signals;
+    uint32_t told_restarts;
+    uint32_t signals[NNC_MAX_NODES]; /* that asked each machine to stop */
     bool told_done;
     int code; /* how node 0 ended, or the run elsewhere */
     char words[NNC_NODES_WORDS_MAX];
@@ -78,7 +79,7 @@ struct nnc_run_state {
     struct nnc_run_look look; /* of the last tick */
     struct nnc_run_window window;
     uint32_t extra_failures; /* of the group, heard of so far */
-    uint32_t signals;        /* that ask to stop */
+    uint32_t signals;        /* that ask to stop: of several machines, the most that one had */
     uint64_t signal_ns;      /* of the first */
     uint64_t failed_ns;      /* when the group had failed but a saver still ran; 0: not so */
     bool uring_note_logged;
@@ -170,6 +171,9 @@ void nnc_run_nodes_join(struct nnc_run_state *run);
 
 /* Work on what came from other machines, and tell them what is new here. */
 void nnc_run_nodes_work(struct nnc_run_state *run);
+
+/* A signal asks this machine to stop: all do. */
+void nnc_run_nodes_stop(struct nnc_run_state *run, int number);
 
 /* Kill a rank of another machine, which hangs. */
 void nnc_run_nodes_kill(struct nnc_run_state *run, uint32_t rank, const char *words);

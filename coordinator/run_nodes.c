@@ -90,6 +90,14 @@ static void on_kill(struct nnc_run_state *run, const struct nnc_nodes_event *eve
     }
 }
 
+/* A scheduler's signal comes to all machines at once, and each tells the others of it. It is one
+ * signal, and not the second one that would end the run without a checkpoint. */
+static void count_signal(struct nnc_run_state *run, uint32_t node, int number) {
+    if (++run->far.signals[node] > run->signals) {
+        nnc_run_stop(run, number);
+    }
+}
+
 static void on_event(void *context, const struct nnc_nodes_event *event) {
     struct nnc_run_state *run = context;
     switch (event->kind) {
@@ -103,8 +111,7 @@ static void on_event(void *context, const struct nnc_nodes_event *event) {
         on_failed(run, event);
         break;
     case NNC_NODES_STOP:
-        run->far.told_signals++;
-        nnc_run_stop(run, (int)event->number);
+        count_signal(run, event->node, (int)event->number);
         break;
     case NNC_NODES_CHILD:
         on_child(run, event);
@@ -165,6 +172,11 @@ void nnc_run_nodes_work(struct nnc_run_state *run) {
     nnc_nodes_work(run->far.nodes, now_ns);
     tell_news(run);
     say_that_we_live(run, now_ns);
+}
+
+void nnc_run_nodes_stop(struct nnc_run_state *run, int number) {
+    nnc_nodes_tell_stop(run->far.nodes, number);
+    count_signal(run, run->params->config->node_rank, number);
 }
 
 void nnc_run_nodes_kill(struct nnc_run_state *run, uint32_t rank, const char *words) {

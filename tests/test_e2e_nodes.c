@@ -317,6 +317,37 @@ Test(nodes, a_signal_to_any_machine_stops_all_and_the_run_goes_on_from_its_check
     free_all(&machines);
 }
 
+Test(nodes, a_signal_to_all_machines_at_once_is_one_signal, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    const char *const extra[] = {LONG, "--epochs", "100000", NULL};
+    struct machines machines = start_all(3, 1, extra);
+    wait_for_metrics("run");
+    for (unsigned node = 0; node < 3; node++) {
+        kill(machines.command[node].pid, SIGUSR1);
+    }
+    wait_all(&machines);
+    expect_status(&machines, 75);
+    expect_words(&machines.command[0], "is durable");
+    free_all(&machines);
+}
+
+/* With a trainer that stands still the first signal alone would not end the run. */
+Test(nodes, a_second_signal_to_one_machine_stops_all_at_once, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    const char *const extra[] = {LONG, "--epochs", "100000", "--step-timeout", "600", NULL};
+    struct machines machines = start_all(3, 1, extra);
+    wait_for_metrics("run");
+    kill(trainer_of(&machines.command[0], 0), SIGSTOP);
+    kill(machines.command[1].pid, SIGTERM);
+    kill(machines.command[1].pid, SIGUSR1);
+    wait_all(&machines);
+    expect_status(&machines, 1);
+    for (int node = 0; node < 3; node++) {
+        expect_words(&machines.command[node], "before a checkpoint of this moment was durable");
+    }
+    free_all(&machines);
+}
+
 Test(nodes, machines_that_differ_end_with_what_differs, .init = set_up, .fini = tear_down,
      .timeout = 120) {
     const struct meeting other = meeting_make(scratch, "other", '8');

@@ -325,6 +325,16 @@ Test(nodes_hostile, a_beginning_that_makes_no_sense_ends_the_connection) {
     expect_gone(1, "it begins a generation that this machine has not joined");
 }
 
+Test(nodes_hostile, words_of_a_machine_that_there_is_not_end_the_connection) {
+    static const uint32_t types[] = {RESTART, FAILED, STOP, KILL, END};
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        begin_as_node_0();
+        const struct word word = {.number = 15, .node = 3};
+        say(types[i], &word, sizeof(word));
+        expect_gone(1, "it speaks of a machine that is none of this run");
+    }
+}
+
 Test(nodes_hostile, a_beginning_with_an_address_of_noise_is_called_until_the_time_is_over) {
     begin_as_node_0();
     struct begin begin = {.generation = 1};
@@ -346,6 +356,7 @@ Test(nodes_hostile, words_of_noise_from_node_0_are_cut) {
     static const uint32_t types[] = {RESTART, FAILED, KILL, END};
     static uint8_t body[NNC_WIRE_BODY_MAX];
     memset(body, 'w', sizeof(body));
+    memset(body, 0, sizeof(struct word)); /* of a machine that there is */
     begin_as_node_0();
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         say(types[i], body, sizeof(body));
