@@ -68,13 +68,26 @@ void nodes_send_all(struct nnc_nodes *nodes, uint32_t but, enum nodes_frame type
     }
 }
 
+/* "node 1 (db8): WORDS" to the others. */
+static void tell(struct nnc_nodes *nodes, enum nodes_frame type, int32_t number,
+                 const char *words) {
+    char whole[NNC_NODES_WORDS_MAX];
+    const struct nodes_word word = {.number = number, .node = nodes->node};
+    snprintf(whole, sizeof(whole), "%s: %s", nodes->name, words);
+    nodes_send_all(nodes, nodes->node, type, &word, whole);
+}
+
 void nodes_fail(struct nnc_nodes *nodes, int code, const char *words) {
     if (nodes->failed) {
         return;
     }
     nodes->failed = true;
     const struct nodes_word word = {.number = code, .node = nodes->node};
-    nodes_send_all(nodes, nodes->node, FRAME_FAILED, &word, words);
+    if (nodes_is_first(nodes)) {
+        nodes_send_all(nodes, nodes->node, FRAME_FAILED, &word, words);
+    } else {
+        tell(nodes, FRAME_FAILED, code, words); /* node 0 must not say of itself that it is gone */
+    }
     nodes_emit(nodes,
                &(struct nnc_nodes_event){
                    .kind = NNC_NODES_FAILED, .node = word.node, .code = code, .words = words});
@@ -340,15 +353,6 @@ void nnc_nodes_forget_links(struct nnc_nodes *nodes) {
         OPENSSL_cleanse(&nodes->link[side], sizeof(nodes->link[side]));
         nodes->link[side].fd = -1;
     }
-}
-
-/* "node 1 (db8): WORDS" to the others. */
-static void tell(struct nnc_nodes *nodes, enum nodes_frame type, int32_t number,
-                 const char *words) {
-    char whole[NNC_NODES_WORDS_MAX];
-    const struct nodes_word word = {.number = number, .node = nodes->node};
-    snprintf(whole, sizeof(whole), "%s: %s", nodes->name, words);
-    nodes_send_all(nodes, nodes->node, type, &word, whole);
 }
 
 void nnc_nodes_tell_restart(struct nnc_nodes *nodes, uint32_t generation, const char *words) {

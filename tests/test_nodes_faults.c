@@ -345,5 +345,11 @@ Test(nodes_faults, node_0_that_says_nothing_for_ten_seconds_is_gone_for_the_othe
     run.ahead_ns += 11 * SECOND_NS;
     expect_failed(1, -NNC_E_COMM, "node 0", "is gone: it has said nothing for 10 s");
     expect_failed(2, -NNC_E_COMM, "node 0", "is gone: it has said nothing for 10 s");
+    run.machine[0].asleep = false; /* it learns who finds so */
+    const struct nodes_case_event *seen = nodes_case_wait(&run, 0, NNC_NODES_FAILED, 1);
+    const char *name = nodes_case_name(seen->event.node);
+    cr_expect(strncmp(seen->words, name, strlen(name)) == 0 &&
+                  strncmp(seen->words + strlen(name), ": node 0", 8) == 0,
+              "node 0 is told: %s", seen->words);
     nodes_case_close_all(&run);
 }
