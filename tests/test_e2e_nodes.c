@@ -315,6 +315,11 @@ Test(nodes, a_signal_to_any_machine_stops_all_and_the_run_goes_on_from_its_check
     read_weights(&machines, together);
     cr_expect_str_eq(together, alone);
     free_all(&machines);
+    machines = start_all(2, 1, again);
+    wait_all(&machines);
+    expect_status(&machines, 0);
+    expect_words(&machines.command[0], "nothing left to do after 60 epochs");
+    free_all(&machines);
 }
 
 Test(nodes, a_signal_to_all_machines_at_once_is_one_signal, .init = set_up, .fini = tear_down,

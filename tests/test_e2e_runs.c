@@ -202,12 +202,12 @@ Test(runs, a_validation_loss_that_is_no_number_ends_with_6, .init = set_up, .fin
     command_free(&command);
 }
 
-Test(runs, a_finished_run_says_what_it_has_and_invents_nothing, .init = set_up, .fini = tear_down,
-     .timeout = 60) {
+static void resume_finished(const char *out, const char *ranks) {
     char path[500], checkpoint[500];
-    struct command first = train("small", "run", (const char *[]){NULL});
+    struct command first = train("small", out, (const char *[]){"--cpu-ranks", ranks, NULL});
     cr_assert_eq(first.status, 0, "%s", first.err);
-    struct command again = train("small", "run", (const char *[]){"--resume", "auto", NULL});
+    struct command again =
+        train("small", out, (const char *[]){"--cpu-ranks", ranks, "--resume", "auto", NULL});
     cr_assert_eq(again.status, 0, "%s", again.err);
     cr_assert_not_null(strstr(again.err, "nothing left to do after 1 epoch;"), "%s", again.err);
     static const char *const same[] = {"epochs", "steps", "best_acc1"};
@@ -227,6 +227,12 @@ Test(runs, a_finished_run_says_what_it_has_and_invents_nothing, .init = set_up, 
     json_decref(object);
     command_free(&first);
     command_free(&again);
+}
+
+Test(runs, a_finished_run_says_what_it_has_and_invents_nothing, .init = set_up, .fini = tear_down,
+     .timeout = 60) {
+    resume_finished("one", "1");
+    resume_finished("three", "3");
 }
 
 Test(runs, eval_and_predict_without_weights_are_refused_with_the_line_that_works, .init = set_up,

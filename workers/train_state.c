@@ -9,7 +9,8 @@
  *   1. A resumed run has the tensors, the place and every rank's sums of the run it continues, so
  * its weights and its epoch lines are the same bits.
  *   2. Halves are written in turn, but a half that is being saved is left alone.
- *   3. Running statistics are rank 0's wherever they are used: validation, snapshots.
+ *   3. All ranks know alike which place is on disk, because all take part in a snapshot or none.
+ *   4. Running statistics are rank 0's wherever they are used: validation, snapshots.
  *
  * It does not decide when (train.c) and writes no files (saver.c). */
 #include "workers/train_private.h"
@@ -229,16 +230,28 @@ static int restore_loss_scale(struct nnc_trainer *trainer) {
                : device->set_scale(nnc_engine_backend(trainer->params.engine), &scale);
 }
 
+/* What rank 0 tells of its start; others have nothing to tell. */
+enum start_word {
+    START_LOADED,
+    START_STORED, /* and that place is on disk already */
+    START_FAILED,
+};
+
 static int load_tensors(struct nnc_trainer *trainer, float *tensors) {
     int mine = trainer->setup->number == 0 ? start_rank_0(trainer, tensors) : 0;
-    uint32_t failed = 0;
+    bool stored = trainer->stored_step != UINT64_MAX;
+    uint32_t word = START_LOADED;
     char text[NNC_ERROR_TEXT_MAX];
     snprintf(text, sizeof(text), "%s", nnc_error_text());
-    int code = nnc_comm_agree(trainer->params.comm, mine < 0, &failed);
+    int code = nnc_comm_agree(trainer->params.comm,
+                              mine < 0 ? START_FAILED
+                              : stored ? START_STORED
+                                       : START_LOADED,
+                              &word);
     if (mine < 0) {
         return nnc_fail(mine, "%s", text);
     }
-    if (code == 0 && failed != 0) {
+    if (code == 0 && word == START_FAILED) {
         code = nnc_fail(-NNC_E_COMM, "rank 0 could not load the weights");
     }
     if (code < 0) {
@@ -247,6 +260,10 @@ static int load_tensors(struct nnc_trainer *trainer, float *tensors) {
     size_t floats = nnc_engine_floats(trainer->params.engine);
     code = nnc_comm_broadcast(trainer->params.comm, tensors, floats);
     code = code < 0 ? code : share_state(trainer);
+    if (code == 0 && word == START_STORED) {
+        trainer->stored_epoch = trainer->state.epoch;
+        trainer->stored_step = trainer->state.step;
+    }
     code = code < 0 ? code : nnc_engine_set(trainer->params.engine, tensors);
     return code < 0 ? code : restore_loss_scale(trainer);
 }
