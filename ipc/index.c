@@ -291,3 +291,22 @@ static int check_samples(const struct nnc_index *index) {
     }
     return 0;
 }
+
+uint64_t nnc_index_content_hash(const struct nnc_index *index) {
+    const struct nnc_index_header *header = index->header;
+    const uint64_t shape[] = {header->samples, header->classes, header->height, header->width,
+                              header->channels};
+    uint64_t hash = XXH3_64bits(shape, sizeof(shape));
+    for (uint64_t class_number = 0; class_number < header->classes; class_number++) {
+        const char *name = nnc_index_class_name(index, class_number);
+        hash = XXH3_64bits_withSeed(name, strlen(name), hash);
+    }
+    for (uint64_t i = 0; i < header->samples; i++) {
+        const struct nnc_index_sample *sample = &index->samples[i];
+        const uint32_t numbers[] = {sample->size, (uint32_t)sample->label};
+        const char *name = header->kind == NNC_INDEX_IDX ? "" : index->strings + sample->name;
+        hash = XXH3_64bits_withSeed(numbers, sizeof(numbers), hash);
+        hash = XXH3_64bits_withSeed(name, strlen(name), hash);
+    }
+    return hash;
+}

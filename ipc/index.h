@@ -89,6 +89,11 @@ struct nnc_index {
  * Errors: -NNC_E_FORMAT naming the first fault; *ret_index is untouched then. */
 int nnc_index_open(const void *bytes, size_t size, struct nnc_index *ret_index);
 
+/* Hash of what the samples are, the same for each copy of a data set: shape, class names, and of
+ * each sample in order its size, its label and, where it is a file or a tar's member, its name. Not
+ * what it is kept in, when that changed, nor its bytes. */
+uint64_t nnc_index_content_hash(const struct nnc_index *index);
+
 /* Path of a sample as users know it: "train/CLASS/x.jpg" (relative to the root),
  * "shard.tar/key.jpg", "train-images-idx3-ubyte[17]". For messages, not for opening: it went
  * through nnc_text_escape(). buffer_bytes >= 4. Returns buffer. */

@@ -118,6 +118,36 @@ Test(index, sample_paths_are_as_users_know_them) {
     }
 }
 
+static uint64_t hash_of(const struct blob *blob) {
+    struct nnc_index index;
+    cr_assert_eq(nnc_index_open(blob->bytes, blob->size, &index), 0);
+    return nnc_index_content_hash(&index);
+}
+
+/* A folder of one file, as it was at a time. */
+static struct blob one_file(const char *name, uint32_t size, int32_t label, int64_t time) {
+    struct nnc_index_builder *builder = nnc_index_builder_create(NNC_INDEX_FOLDER);
+    nnc_index_builder_add_class(builder, "cat");
+    nnc_index_builder_add_class(builder, "dog");
+    nnc_index_builder_add_watch(builder, "", &(struct nnc_index_watch){.mtime_ns = time});
+    nnc_index_builder_add_sample(
+        builder, &(struct nnc_index_entry){.name = name, .size = size, .label = label});
+    return finish(builder);
+}
+
+Test(index, copies_of_a_data_set_have_one_hash_and_other_sets_have_others) {
+    struct blob blobs[] = {one_file("cat/a.jpg", 10, 0, 1), one_file("cat/a.jpg", 10, 0, 2),
+                           one_file("cat/b.jpg", 10, 0, 1), one_file("cat/a.jpg", 11, 0, 1),
+                           one_file("cat/a.jpg", 10, 1, 1)};
+    cr_expect_eq(hash_of(&blobs[1]), hash_of(&blobs[0]), "copied later");
+    for (size_t i = 2; i < sizeof(blobs) / sizeof(blobs[0]); i++) {
+        cr_expect_neq(hash_of(&blobs[i]), hash_of(&blobs[0]), "row %zu", i);
+    }
+    for (size_t i = 0; i < sizeof(blobs) / sizeof(blobs[0]); i++) {
+        free(blobs[i].bytes);
+    }
+}
+
 Test(index, each_truncation_is_refused) {
     struct blob blobs[] = {folder_blob(), tar_blob(), idx_blob()};
     for (size_t i = 0; i < 3; i++) {
