@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define SECOND_NS   1000000000ull
+#define TELL_NS     (15 * SECOND_NS)
 #define CLOSE_MS    5000
 #define QUEUE_BYTES (4u << 20)
 
@@ -50,8 +51,8 @@ void nodes_send_to(struct nnc_nodes *nodes, uint32_t node, enum nodes_frame type
     }
 }
 
-static void send_word(struct nnc_nodes *nodes, uint32_t node, enum nodes_frame type,
-                      const struct nodes_word *word, const char *words) {
+void nodes_send_word(struct nnc_nodes *nodes, uint32_t node, enum nodes_frame type,
+                     const struct nodes_word *word, const char *words) {
     uint8_t body[sizeof(*word) + NNC_NODES_WORDS_MAX];
     size_t length = strnlen(words, NNC_NODES_WORDS_MAX - 1);
     memcpy(body, word, sizeof(*word));
@@ -63,7 +64,7 @@ void nodes_send_all(struct nnc_nodes *nodes, uint32_t but, enum nodes_frame type
                     const struct nodes_word *word, const char *words) {
     for (uint32_t node = 0; node < nodes->count; node++) {
         if (node != but) {
-            send_word(nodes, node, type, word, words);
+            nodes_send_word(nodes, node, type, word, words);
         }
     }
 }
@@ -269,6 +270,15 @@ static void on_connected(struct nnc_nodes *nodes, const struct nnc_guest *guest)
     send_join(nodes);
 }
 
+/* Waiting is told of every 15 s. */
+static bool is_time_for_a_word(struct nnc_nodes *nodes, uint64_t now_ns) {
+    if (now_ns < nodes->told_ns + TELL_NS) {
+        return false;
+    }
+    nodes->told_ns = now_ns;
+    return true;
+}
+
 /* Go on with one call; returns 1 with the connection when it stands. */
 static int work_call(struct nnc_nodes *nodes, struct nnc_call **call, uint64_t now_ns,
                      struct nnc_guest *ret_guest) {
@@ -282,26 +292,40 @@ static int work_call(struct nnc_nodes *nodes, struct nnc_call **call, uint64_t n
     }
     if (done < 0) {
         nodes_fail(nodes, done, nnc_error_text());
+    } else if (done == 0 && is_time_for_a_word(nodes, now_ns)) {
+        char words[NNC_ENDPOINT_MAX + 300];
+        nnc_call_describe(*call, words, sizeof(words));
+        nnc_log(NNC_LOG_INFO, "%s", words);
     }
     return done == 1;
 }
 
-/* Who has not come, when the time for it is over. */
-static void find_missing(struct nnc_nodes *nodes, uint64_t now_ns) {
-    if (!nodes_is_first(nodes) || nodes->begun == nodes->joined || now_ns < nodes->deadline_ns) {
-        return; /* the links of what has begun have a limit of their own */
-    }
-    char words[512];
-    size_t used =
-        (size_t)snprintf(words, sizeof(words),
-                         "not all machines came within %" PRIu32 " s (--rdzv-timeout); missing:",
-                         nodes->params.config->rdzv_timeout);
-    for (uint32_t node = 1; node < nodes->count && used < sizeof(words); node++) {
+/* "node 1, node 3": who has not joined this generation. */
+static void list_missing(const struct nnc_nodes *nodes, char *ret_words, size_t bytes) {
+    size_t used = 0;
+    for (uint32_t node = 1; node < nodes->count && used < bytes; node++) {
         if (nodes->peer[node].joined != nodes->joined) {
-            used += (size_t)snprintf(words + used, sizeof(words) - used, " node %" PRIu32, node);
+            used += (size_t)snprintf(ret_words + used, bytes - used, "%snode %" PRIu32,
+                                     used == 0 ? "" : ", ", node);
         }
     }
-    nodes_fail(nodes, -NNC_E_COMM, words);
+}
+
+/* Who has not come, when the time for it is over; a word now and then before. */
+static void find_missing(struct nnc_nodes *nodes, uint64_t now_ns) {
+    char list[400], words[512];
+    if (!nodes_is_first(nodes) || nodes->begun == nodes->joined || nodes->failed) {
+        return; /* the links of what has begun have a limit of their own */
+    }
+    list_missing(nodes, list, sizeof(list));
+    if (now_ns >= nodes->deadline_ns) {
+        snprintf(words, sizeof(words),
+                 "not all machines came within %" PRIu32 " s (--rdzv-timeout); missing: %s",
+                 nodes->params.config->rdzv_timeout, list);
+        nodes_fail(nodes, -NNC_E_COMM, words);
+    } else if (is_time_for_a_word(nodes, now_ns)) {
+        nnc_log(NNC_LOG_INFO, "still waiting for %s", list);
+    }
 }
 
 void nnc_nodes_work(struct nnc_nodes *nodes, uint64_t now_ns) {
@@ -337,7 +361,8 @@ void nnc_nodes_join(struct nnc_nodes *nodes, uint32_t generation,
     nodes->data = NULL;
     nodes->joined = generation;
     nodes->start = *start;
-    nodes->deadline_ns = nnc_clock_ns() + nodes->params.config->rdzv_timeout * SECOND_NS;
+    nodes->told_ns = nnc_clock_ns();
+    nodes->deadline_ns = nodes->told_ns + nodes->params.config->rdzv_timeout * SECOND_NS;
     send_join(nodes);
 }
 
@@ -385,13 +410,13 @@ void nnc_nodes_tell_beat(struct nnc_nodes *nodes, const struct nnc_nodes_beat *b
 
 void nnc_nodes_tell_kill(struct nnc_nodes *nodes, uint32_t node, uint32_t rank, const char *words) {
     const struct nodes_word word = {.number = (int32_t)rank, .node = nodes->node};
-    send_word(nodes, node, FRAME_KILL, &word, words);
+    nodes_send_word(nodes, node, FRAME_KILL, &word, words);
 }
 
 void nnc_nodes_tell_done(struct nnc_nodes *nodes) {
     const struct nodes_word word = {.node = nodes->node};
     if (!nodes_is_first(nodes)) {
-        send_word(nodes, 0, FRAME_DONE, &word, "");
+        nodes_send_word(nodes, 0, FRAME_DONE, &word, "");
     }
 }
 

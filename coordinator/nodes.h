@@ -36,10 +36,10 @@ struct nnc_nodes_start {
 
 /* What a machine does for the run and works on; node 0 compares. */
 struct nnc_nodes_share {
-    uint32_t ranks; /* here */
-    uint32_t reserved;
+    uint32_t ranks;        /* here */
+    uint32_t on_gpus;      /* 1, or 0: they compute on CPUs */
     uint64_t model_hash;   /* of the model's text */
-    uint64_t data_hash[2]; /* of the indexes, by enum nnc_phase; 0: no such data */
+    uint64_t data_hash[2]; /* nnc_index_content_hash(), by enum nnc_phase; 0: no such data */
 };
 
 /* What node 0 is told every second of each machine, and the coordinators' heartbeat. Times are

@@ -37,6 +37,11 @@ bool nnc_nodes_share_fits(const struct nnc_nodes_share *own, const struct nnc_no
                  other->ranks, other->ranks == 1 ? "" : "s", own->ranks);
         return false;
     }
+    if (other->on_gpus != own->on_gpus) {
+        snprintf(ret_words, bytes, "trains on %s and node 0 on %s; all machines need the same",
+                 other->on_gpus != 0 ? "GPUs" : "CPUs", own->on_gpus != 0 ? "GPUs" : "CPUs");
+        return false;
+    }
     for (int phase = 0; phase < 2; phase++) {
         if (other->data_hash[phase] != own->data_hash[phase]) {
             snprintf(ret_words, bytes,

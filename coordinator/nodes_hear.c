@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "coordinator/nodes_fit.h"
 
@@ -15,6 +16,20 @@
 #define SECOND_NS 1000000000ull
 #define DEAD_NS   (10 * SECOND_NS)
 #define LINK_NS   (30 * SECOND_NS)
+
+/* A machine that cannot take part: it may be one of another run, so this one goes on waiting for
+ * its own. Once that has begun all have fitted. */
+static void turn_away(struct nnc_nodes *nodes, uint32_t node, const char *words) {
+    if (nodes->begun != 0) {
+        nodes_fail(nodes, -NNC_E_USAGE, words);
+        return;
+    }
+    const struct nodes_word word = {.number = -NNC_E_USAGE, .node = nodes->node};
+    nnc_log(NNC_LOG_WARN, "%s; still waiting for a node %" PRIu32 " that fits", words, node);
+    nodes_send_word(nodes, node, FRAME_FAILED, &word, words);
+    nodes->peer[node].joined = 0;
+    nodes->peer[node].turned_away = true;
+}
 
 static void on_join(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wire_frame *frame) {
     struct nodes_peer *peer = &nodes->peer[node];
@@ -35,10 +50,10 @@ static void on_join(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wir
     if (nnc_config_compare_shared(nodes->params.config, (const char *)frame->body + sizeof(join),
                                   frame->bytes - sizeof(join), words, sizeof(words)) != 0) {
         snprintf(whole, sizeof(whole), "node 0 says that %s differs: %s", name, words);
-        nodes_fail(nodes, -NNC_E_USAGE, whole);
+        turn_away(nodes, node, whole);
     } else if (!nnc_nodes_share_fits(&nodes->params.share, &join.share, words, sizeof(words))) {
         snprintf(whole, sizeof(whole), "%s %s", name, words);
-        nodes_fail(nodes, -NNC_E_USAGE, whole);
+        turn_away(nodes, node, whole);
     }
 }
 
@@ -199,7 +214,8 @@ void nodes_read_peer(struct nnc_nodes *nodes, uint32_t node, uint64_t now_ns) {
     struct nodes_peer *peer = &nodes->peer[node];
     struct nnc_wire_frame frame;
     int got = 0;
-    while (peer->wire != NULL && !peer->gone && (got = nnc_wire_receive(peer->wire, &frame)) == 1) {
+    while (peer->wire != NULL && !peer->gone && !peer->turned_away &&
+           (got = nnc_wire_receive(peer->wire, &frame)) == 1) {
         peer->heard_ns = now_ns;
         on_frame(nodes, node, &frame);
     }
@@ -213,8 +229,11 @@ void nodes_read_peer(struct nnc_nodes *nodes, uint32_t node, uint64_t now_ns) {
         now_ns - peer->heard_ns > DEAD_NS) {
         nodes_lose(nodes, node, "it has said nothing for 10 s");
     }
-    if (peer->gone && peer->wire != NULL) {
+    if ((peer->gone || peer->turned_away) && peer->wire != NULL) {
         nnc_wire_destroy(peer->wire);
         peer->wire = NULL;
+    }
+    if (peer->turned_away) {
+        *peer = (struct nodes_peer){.wire = NULL}; /* its place is free */
     }
 }

@@ -62,7 +62,8 @@ struct nodes_word {
 struct nodes_peer {
     struct nnc_wire *wire; /* NULL: not there yet, or gone */
     bool done, gone;
-    uint32_t joined; /* generation */
+    bool turned_away; /* it does not fit, and leaves its place when it was told */
+    uint32_t joined;  /* generation */
     uint64_t heard_ns;
     struct nnc_address listener;
     char host[64];
@@ -80,6 +81,7 @@ struct nnc_nodes {
     uint32_t joined, begun;        /* generations, of this node */
     struct nnc_nodes_start start;
     uint64_t deadline_ns; /* of the generation that is being joined */
+    uint64_t told_ns;     /* when waiting was last told of */
     bool failed, ended;
 };
 
@@ -91,9 +93,11 @@ static inline bool nodes_is_first(const struct nnc_nodes *nodes) {
 /* Hand an event to the run. */
 void nodes_emit(struct nnc_nodes *nodes, const struct nnc_nodes_event *event);
 
-/* Send to a node, if there is a connection to it. */
+/* Send to a node, if there is a connection to it: a body, or a word with words. */
 void nodes_send_to(struct nnc_nodes *nodes, uint32_t node, enum nodes_frame type, const void *body,
                    size_t bytes);
+void nodes_send_word(struct nnc_nodes *nodes, uint32_t node, enum nodes_frame type,
+                     const struct nodes_word *word, const char *words);
 
 /* The same to all that this one has connections to, but one. */
 void nodes_send_all(struct nnc_nodes *nodes, uint32_t but, enum nodes_frame type,

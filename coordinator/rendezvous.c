@@ -377,13 +377,20 @@ static int shake(struct nnc_call *call, uint64_t now_ns, struct nnc_guest *ret_g
     return done;
 }
 
+void nnc_call_describe(const struct nnc_call *call, char *ret_words, size_t bytes) {
+    snprintf(ret_words, bytes, "%s does not answer yet: %s", call->what, call->last);
+}
+
 int nnc_call_work(struct nnc_call *call, uint64_t now_ns, struct nnc_guest *ret_guest) {
     bool is_over = now_ns >= call->deadline_ns;
     if (call->fd >= 0 && (is_over || now_ns - call->since_ns > HANDSHAKE_NS)) {
         hang_up(call, now_ns, call->connected ? "it accepts and then says nothing" : "no answer");
     }
     if (is_over) {
-        return nnc_fail(-NNC_E_COMM, "%s cannot be reached: %s", call->what, call->last);
+        return nnc_fail(-NNC_E_COMM,
+                        "%s cannot be reached: %s; is nncoord started there, and does a firewall "
+                        "let its port through?",
+                        call->what, call->last);
     }
     if (call->fd < 0 && now_ns >= call->again_ns) {
         dial(call, now_ns);

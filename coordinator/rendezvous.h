@@ -70,6 +70,9 @@ int nnc_call_begin(const struct nnc_address *addresses, int count, const char *w
 /* Give up. Takes NULL. */
 void nnc_call_end(struct nnc_call *call);
 
+/* "node 0 at db7:29500 does not answer yet: Connection refused". */
+void nnc_call_describe(const struct nnc_call *call, char *ret_words, size_t bytes);
+
 /* Go on with it. Returns 1 with the connection (guest->greeting is the caller's own), 0 when more
  * is to come. Errors: -NNC_E_COMM nobody there until the deadline, or it does not know the secret.
  */

@@ -237,11 +237,12 @@ static int hash_file(const char *path, uint64_t *ret_hash) {
 
 static int fill_share(const struct nnc_run_state *run, struct nnc_nodes_share *ret_share) {
     const struct nnc_dataset *dataset = run->params->dataset; /* NULL: synthetic images */
-    *ret_share = (struct nnc_nodes_share){.ranks = run->plan.ranks};
+    *ret_share =
+        (struct nnc_nodes_share){.ranks = run->plan.ranks, .on_gpus = run->plan.device[0] >= 0};
     for (int phase = 0; phase < 2; phase++) {
         bool is_there = dataset != NULL && dataset->parts[phase].samples != 0;
         ret_share->data_hash[phase] =
-            is_there ? XXH3_64bits(dataset->parts[phase].bytes, dataset->parts[phase].size) : 0;
+            is_there ? nnc_index_content_hash(&dataset->parts[phase].index) : 0;
     }
     return hash_file(run->params->model_path, &ret_share->model_hash);
 }

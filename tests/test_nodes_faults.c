@@ -49,52 +49,8 @@ static void other_model(struct nodes_case_machine *machine) {
     machine->params.share.model_hash++;
 }
 
-Test(nodes_faults, a_difference_ends_all_runs_with_one_sentence) {
-    static const struct {
-        void (*change)(struct nodes_case_machine *machine);
-        const char *words;
-    } rows[] = {
-        {other_rate, "--lr is 0.2 there and 0.1 here"},
-        {other_data, "has another training set than node 0: all machines need the same files"},
-        {other_validation, "has another validation set than node 0"},
-        {one_rank, "has 1 trainer and node 0 has 2; all machines need as many"},
-        {other_model, "has another model than node 0 under the same name"},
-    };
-    for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
-        nodes_case_prepare(&run, 3);
-        rows[row].change(&run.machine[2]);
-        nodes_case_open_all(&run);
-        nodes_case_join(&run, 1);
-        for (uint32_t node = 0; node < 3; node++) {
-            expect_failed(node, -NNC_E_USAGE, nodes_case_name(2), rows[row].words);
-            cr_expect_eq(nodes_case_count(&run, node, NNC_NODES_BEGIN), 0);
-        }
-        nodes_case_close_all(&run);
-    }
-}
-
-/* "there" and "here" mean the same on both machines. */
-Test(nodes_faults, the_sentence_on_options_says_whose_it_is) {
-    nodes_case_prepare(&run, 2);
-    run.machine[1].config.lr = 0.2;
-    nodes_case_open_all(&run);
-    nodes_case_join(&run, 1);
-    expect_failed(1, -NNC_E_USAGE, "node 0 says that", "there and 0.1 here");
-    nodes_case_close_all(&run);
-}
-
-/* ---- machines that do not belong to the run ---- */
-
-static void other_id(struct nodes_case_machine *machine) {
-    strcpy(machine->config.rdzv_id, "tuesday");
-}
-
-static void more_nodes(struct nodes_case_machine *machine) {
-    machine->config.nnodes = 4;
-}
-
-static void same_rank(struct nodes_case_machine *machine) {
-    machine->config.node_rank = 1;
+static void other_device(struct nodes_case_machine *machine) {
+    machine->params.share.on_gpus = 1;
 }
 
 /* What this process logs, from now on. */
@@ -120,6 +76,7 @@ static void expect_place_free(void) {
     memcpy(run.machine[2].params.secret, run.machine[1].params.secret, NNC_SECRET_BYTES);
     run.machine[2].config = run.machine[1].config;
     run.machine[2].config.node_rank = 2;
+    run.machine[2].params.share = run.machine[1].params.share;
     nodes_case_open(&run, 2);
     nnc_nodes_join(run.machine[2].nodes, 1, &nodes_case_start);
     for (uint32_t node = 0; node < 3; node++) {
@@ -127,6 +84,56 @@ static void expect_place_free(void) {
         cr_expect_eq(nodes_case_count(&run, node, NNC_NODES_FAILED), 0);
     }
     nodes_case_close_all(&run);
+}
+
+/* It may be of another run: its place stays free for the one that fits. */
+Test(nodes_faults, a_machine_that_differs_is_told_so_and_its_place_stays_free) {
+    static const struct {
+        void (*change)(struct nodes_case_machine *machine);
+        const char *words;
+    } rows[] = {
+        {other_rate, "--lr is 0.2 there and 0.1 here"},
+        {other_data, "has another training set than node 0: all machines need the same files"},
+        {other_validation, "has another validation set than node 0"},
+        {one_rank, "has 1 trainer and node 0 has 2; all machines need as many"},
+        {other_device, "trains on GPUs and node 0 on CPUs"},
+        {other_model, "has another model than node 0 under the same name"},
+    };
+    for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
+        FILE *log = catch_log();
+        nodes_case_prepare(&run, 3);
+        rows[row].change(&run.machine[2]);
+        nodes_case_open_all(&run);
+        nodes_case_join(&run, 1);
+        expect_failed(2, -NNC_E_USAGE, nodes_case_name(2), rows[row].words);
+        expect_logged(log, rows[row].words, "still waiting for a node 2");
+        expect_place_free();
+        fclose(log);
+    }
+}
+
+/* "there" and "here" mean the same on both machines. */
+Test(nodes_faults, the_sentence_on_options_says_whose_it_is) {
+    nodes_case_prepare(&run, 2);
+    run.machine[1].config.lr = 0.2;
+    nodes_case_open_all(&run);
+    nodes_case_join(&run, 1);
+    expect_failed(1, -NNC_E_USAGE, "node 0 says that", "there and 0.1 here");
+    nodes_case_close_all(&run);
+}
+
+/* ---- machines that do not belong to the run ---- */
+
+static void other_id(struct nodes_case_machine *machine) {
+    strcpy(machine->config.rdzv_id, "tuesday");
+}
+
+static void more_nodes(struct nodes_case_machine *machine) {
+    machine->config.nnodes = 4;
+}
+
+static void same_rank(struct nodes_case_machine *machine) {
+    machine->config.node_rank = 1;
 }
 
 Test(nodes_faults, who_is_none_of_the_run_is_told_so_and_harms_nobody) {
@@ -212,7 +219,7 @@ Test(nodes_faults, machines_that_do_not_come_in_time_are_named) {
     nnc_nodes_tell_beat(run.machine[2].nodes, &(struct nnc_nodes_beat){.ranks = 2});
     run.ahead_ns = 60 * SECOND_NS;
     const char *words =
-        "not all machines came within 60 s (--rdzv-timeout); missing: node 1 node 3 node 4";
+        "not all machines came within 60 s (--rdzv-timeout); missing: node 1, node 3, node 4";
     expect_failed(0, -NNC_E_COMM, words, words);
     expect_failed(2, -NNC_E_COMM, words, words);
     nodes_case_close_all(&run);
