@@ -38,6 +38,7 @@ struct nnc_run_nodes {
     struct nnc_nodes *nodes;
     struct nnc_stall_rank rank[NNC_MAX_RANKS];   /* at node 0: where other machines' ranks are */
     struct nnc_progress progress[NNC_MAX_NODES]; /* at node 0 */
+    uint64_t heard_ns[NNC_MAX_NODES];            /* at node 0 */
     uint32_t killed;                             /* generation in which one of them was killed */
     uint64_t beat_ns;                            /* when this machine last said that it lives */
     uint32_t told_restarts;
@@ -174,6 +175,9 @@ void nnc_run_nodes_work(struct nnc_run_state *run);
 
 /* A signal asks this machine to stop: all do. */
 void nnc_run_nodes_stop(struct nnc_run_state *run, int number);
+
+/* Whether it is known where the ranks of other machines are: all have just said that they live. */
+bool nnc_run_nodes_heard(const struct nnc_run_state *run, uint64_t now_ns);
 
 /* Kill a rank of another machine, which hangs. */
 void nnc_run_nodes_kill(struct nnc_run_state *run, uint32_t rank, const char *words);

@@ -28,6 +28,7 @@
 #include <xxhash.h>
 
 #define SECOND_NS 1000000000ull
+#define LATE_NS   (3 * SECOND_NS) /* for a word that comes every second */
 
 /* ---- what comes ---- */
 
@@ -74,6 +75,7 @@ static void on_beat(struct nnc_run_state *run, const struct nnc_nodes_event *eve
     const struct nnc_nodes_beat *beat = event->beat;
     uint64_t now_ns = nnc_clock_ns();
     run->far.progress[event->node] = beat->progress;
+    run->far.heard_ns[event->node] = now_ns;
     for (uint32_t i = 0; i < run->plan.ranks; i++) {
         struct nnc_stall_rank *rank = &run->far.rank[event->node * run->plan.ranks + i];
         *rank = beat->rank[i];
@@ -177,6 +179,16 @@ void nnc_run_nodes_work(struct nnc_run_state *run) {
 void nnc_run_nodes_stop(struct nnc_run_state *run, int number) {
     nnc_nodes_tell_stop(run->far.nodes, number);
     count_signal(run, run->params->config->node_rank, number);
+}
+
+bool nnc_run_nodes_heard(const struct nnc_run_state *run, uint64_t now_ns) {
+    uint32_t nodes = run->far.nodes == NULL ? 1 : run->params->config->nnodes;
+    for (uint32_t node = 1; node < nodes; node++) {
+        if (now_ns - run->far.heard_ns[node] > LATE_NS) {
+            return false; /* its own silence is judged in nodes.c */
+        }
+    }
+    return true;
 }
 
 void nnc_run_nodes_kill(struct nnc_run_state *run, uint32_t rank, const char *words) {

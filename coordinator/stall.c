@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 static bool moved(const struct nnc_stall_rank *before, const struct nnc_stall_rank *now) {
     return before->running != now->running || before->seq != now->seq ||
@@ -47,13 +48,17 @@ static int find_stopped(const struct nnc_stall_rank *ranks, uint32_t count, uint
     return worst;
 }
 
-/* The least far of devices that have all stood still. */
+/* Whether a rank whose heart beats does so because it waits: for its device, or for other ranks. */
+static bool waits(const struct nnc_stall_rank *rank) {
+    return rank->on_device ? rank->activity != NNC_DOING_DATA : rank->activity == NNC_DOING_REDUCE;
+}
+
+/* The least far of ranks that have all waited and stood still. */
 static int find_held(const struct nnc_stall *stall, const struct nnc_stall_rank *ranks,
                      uint32_t count, uint64_t now_ns, uint64_t limit_ns) {
     int worst = -1;
     for (uint32_t i = 0; i < count; i++) {
-        if (!ranks[i].running || !ranks[i].on_device || ranks[i].activity == NNC_DOING_DATA ||
-            now_ns - stall->moved_ns[i] < limit_ns) {
+        if (!ranks[i].running || !waits(&ranks[i]) || now_ns - stall->moved_ns[i] < limit_ns) {
             return -1;
         }
         if (worst < 0 || compare(&ranks[i], &ranks[worst]) < 0) {
@@ -61,6 +66,26 @@ static int find_held(const struct nnc_stall *stall, const struct nnc_stall_rank 
         }
     }
     return worst;
+}
+
+/* "; trainers 1, 2 stand there too", or nothing: which of them hangs cannot be told then. */
+static void add_others(const struct nnc_stall_rank *ranks, uint32_t count, uint32_t held,
+                       char *words, size_t bytes) {
+    size_t used = strlen(words);
+    uint32_t others = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        others += i != held && compare(&ranks[i], &ranks[held]) == 0 ? 1 : 0;
+    }
+    const char *before = others > 1 ? "; trainers " : "; trainer ";
+    for (uint32_t i = 0; i < count && used < bytes; i++) {
+        if (i != held && compare(&ranks[i], &ranks[held]) == 0) {
+            used += (size_t)snprintf(words + used, bytes - used, "%s%" PRIu32, before, i);
+            before = ", ";
+        }
+    }
+    if (others > 0 && used < bytes) {
+        snprintf(words + used, bytes - used, others > 1 ? " stand there too" : " stands there too");
+    }
 }
 
 int nnc_stall_look(struct nnc_stall *stall, const struct nnc_stall_rank *ranks, uint32_t count,
@@ -79,9 +104,14 @@ int nnc_stall_look(struct nnc_stall *stall, const struct nnc_stall_rank *ranks, 
     char place[128];
     int rank = stopped >= 0 ? stopped : held;
     uint64_t since_ns = stopped >= 0 ? ranks[rank].beat_ns : stall->moved_ns[rank];
+    const char *why = stopped >= 0            ? "has not moved"
+                      : ranks[rank].on_device ? "waits for its GPU, which has finished nothing"
+                                              : "waits for other trainers and gets nothing";
     nnc_stall_place(&ranks[rank], place, sizeof(place));
-    snprintf(ret_words, bytes, "%s for %" PRIu64 " s %s",
-             stopped >= 0 ? "has not moved" : "waits for its GPU, which has finished nothing",
+    snprintf(ret_words, bytes, "%s for %" PRIu64 " s %s", why,
              (uint64_t)((now_ns - since_ns) / 1000000000u), place);
+    if (held >= 0) {
+        add_others(ranks, count, (uint32_t)held, ret_words, bytes);
+    }
     return rank;
 }

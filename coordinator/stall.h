@@ -3,7 +3,8 @@
  * go in, the one to blame and a clause come out.
  *
  *   its heart stands still          the process hangs: stopped, or stuck in a call
- *   all hearts beat, nothing moves  a GPU hangs: the rank that is least far holds the others up
+ *   all hearts beat, nothing moves  a GPU hangs, or the way between ranks: the rank that is least
+ *                                   far holds the others up
  *
  * Ranks meet in collectives, so a single hung one stops all; the order of their counters tells them
  * apart. A rank that waits for data is no hang: loaders have their own watch. */

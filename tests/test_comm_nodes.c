@@ -452,17 +452,17 @@ Test(comm_nodes, machines_that_call_different_operations_are_told_so) {
     struct rank_job jobs[RANKS_MAX];
     run_failing(layout, work_other_size, LONG_MS, NULL, jobs);
     check_text(
-        &jobs[1], -NNC_E_COMM,
+        &jobs[1], -NNC_E_HARDWARE,
         "the machine before (node 0): it is at collective 1, a sum of 40 bytes; this machine "
         "is at collective 1, a sum of 44 bytes");
     check_text(&jobs[0], -NNC_E_COMM, "the machine behind (node 1) closed");
     run_failing(layout, work_other_kind, LONG_MS, NULL, jobs);
-    check_text(&jobs[1], -NNC_E_COMM,
+    check_text(&jobs[1], -NNC_E_HARDWARE,
                "a gather of 16 bytes; this machine is at collective 0, a br");
     check_text(&jobs[0], -NNC_E_COMM, "closed");
     run_failing(layout, work_one_more, LONG_MS, NULL, jobs);
-    check_text(&jobs[1], -NNC_E_COMM, "it is at collective 0");
-    check_text(&jobs[1], -NNC_E_COMM, "this machine is at collective 1");
+    check_text(&jobs[1], -NNC_E_HARDWARE, "it is at collective 0");
+    check_text(&jobs[1], -NNC_E_HARDWARE, "this machine is at collective 1");
 }
 
 /* What a neighbour with the right keys, but nothing good in mind, sends to a rank that sums. */
@@ -503,8 +503,8 @@ Test(comm_nodes, every_length_in_a_neighbours_frame_is_checked) {
         memcpy(jobs[0].values, &bad_pieces[row], sizeof(bad_pieces[row]));
         run_threads(jobs, 2);
         cr_assert_eq(jobs[0].code, 0, "%s", jobs[0].text);
-        check_text(&jobs[1], -NNC_E_COMM, bad_pieces[row].words);
-        check_text(&jobs[1], -NNC_E_COMM, "the machine before (node 0)");
+        check_text(&jobs[1], -NNC_E_HARDWARE, bad_pieces[row].words);
+        check_text(&jobs[1], -NNC_E_HARDWARE, "the machine before (node 0)");
         free_jobs(jobs, 2);
         close_world(&world);
     }
@@ -534,7 +534,7 @@ Test(comm_nodes, a_total_that_comes_too_early_is_refused) {
     open_world((const uint32_t[]){1, 1, 0}, false, &world);
     make_jobs(&world, 60 * SEGMENT, work_hasty_total, jobs);
     run_threads(jobs, 2);
-    check_text(&jobs[0], -NNC_E_COMM, "it sent a total before it got the sum");
+    check_text(&jobs[0], -NNC_E_HARDWARE, "it sent a total before it got the sum");
     free_jobs(jobs, 2);
     close_world(&world);
 }
@@ -549,7 +549,7 @@ Test(comm_nodes, bytes_that_are_no_frame_end_in_an_error) {
     struct rank_job jobs[RANKS_MAX];
     run_failing((const uint32_t[]){1, 1, 0}, work_garbage, LONG_MS, NULL, jobs);
     cr_assert_eq(jobs[0].code, 100);
-    check_text(&jobs[1], -NNC_E_COMM, "the machine before (node 0): wire: ");
+    check_text(&jobs[1], -NNC_E_HARDWARE, "the machine before (node 0): wire: ");
 }
 
 /* The first machine is there, but does not come. It leaves when the others gave up. */

@@ -101,3 +101,29 @@ Test(stall, ranks_that_are_done_or_not_yet_running_are_not_blamed) {
         cr_assert_eq(look(&scene, second, 2), -1);
     }
 }
+
+Test(stall, ranks_on_cpus_that_all_wait_for_each_other_are_found) {
+    struct scene scene = scene_of(false);
+    for (int i = 0; i < RANKS; i++) {
+        scene.rank[i].activity = NNC_DOING_REDUCE;
+    }
+    scene.rank[1].reduced = 19;
+    cr_assert_eq(look(&scene, 1, 0), -1);
+    cr_assert_eq(look(&scene, 5, 0), -1);
+    cr_assert_eq(look(&scene, 6, 0), 1);
+    cr_assert_str_eq(scene.words, "waits for other trainers and gets nothing for 5 s in reduce, "
+                                  "step 7, after 19 all-reduces");
+    scene.rank[2].activity = NNC_DOING_BACKWARD;
+    cr_assert_eq(look(&scene, 7, 0), -1, "one computes: all wait for it");
+}
+
+Test(stall, ranks_at_the_same_place_are_all_named) {
+    struct scene scene = scene_of(true);
+    cr_assert_eq(look(&scene, 1, 0), -1);
+    cr_assert_eq(look(&scene, 6, 0), 0);
+    cr_assert_not_null(strstr(scene.words, "; trainers 1, 2 stand there too"), "%s", scene.words);
+    scene.rank[2].reduced = 21;
+    cr_assert_eq(look(&scene, 7, 0), -1);
+    cr_assert_eq(look(&scene, 12, 0), 0);
+    cr_assert_not_null(strstr(scene.words, "; trainer 1 stands there too"), "%s", scene.words);
+}

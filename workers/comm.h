@@ -9,9 +9,10 @@
  * Sums are taken in rank order 0, 1, ..., P-1 for every element, whatever the timing, so the result
  * is the same bits on all ranks and in all runs, and on one machine or several.
  *
- * A wait ends in -NNC_E_COMM when the stop word is set, when a peer does not come within the
- * deadline, or when the `alive` callback says so. After any error the communicator is spent:
- * destroy it. */
+ * What a neighbour sends that is damaged, or of another operation than this rank's, is
+ * -NNC_E_HARDWARE. A wait ends in -NNC_E_COMM when the stop word is set, when a peer does not come
+ * within the deadline, or when the `alive` callback says so. After any error the communicator is
+ * spent: destroy it. */
 #ifndef NNC_WORKERS_COMM_H
 #define NNC_WORKERS_COMM_H
 

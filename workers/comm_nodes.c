@@ -137,7 +137,8 @@ static const char *kind_name(uint32_t kind) {
     return "something unknown";
 }
 
-/* Put the neighbour on a wire in front of what happened. */
+/* Put the neighbour on a wire in front of what happened. What it sent wrong is a cause; that it is
+ * gone or late may be the consequence of one. */
 static int fail_at(const struct nodes_comm *nodes, const struct nnc_wire *wire, int code) {
     bool is_before = wire == nodes->params.before;
     uint32_t node = is_before ? nodes->params.node - 1 : nodes->params.node + 1;
@@ -147,7 +148,8 @@ static int fail_at(const struct nodes_comm *nodes, const struct nnc_wire *wire, 
                         "the machine %s (node %u) closed the connection during a collective", where,
                         node);
     }
-    return nnc_fail_in(-NNC_E_COMM, "the machine %s (node %u)", where, node);
+    return nnc_fail_in(code == -NNC_E_FORMAT ? -NNC_E_HARDWARE : -NNC_E_COMM,
+                       "the machine %s (node %u)", where, node);
 }
 
 /* Is the frame the next piece of this run? Frames are another machine's word. */
@@ -155,12 +157,12 @@ static int check_piece(const struct nodes_comm *nodes, const struct run *run,
                        const struct nnc_wire_frame *frame, size_t got) {
     struct piece_header header;
     if (frame->bytes < sizeof(header)) {
-        return nnc_fail(-NNC_E_COMM, "it sent a piece of %u bytes", frame->bytes);
+        return nnc_fail(-NNC_E_FORMAT, "it sent a piece of %u bytes", frame->bytes);
     }
     memcpy(&header, frame->body, sizeof(header));
     if (header.operation != nodes->operation || frame->type != run->kind ||
         header.bytes != run->bytes) {
-        return nnc_fail(-NNC_E_COMM,
+        return nnc_fail(-NNC_E_FORMAT,
                         "it is at collective %" PRIu64 ", %s of %" PRIu64
                         " bytes; this machine is at collective %" PRIu64 ", %s of %zu bytes",
                         header.operation, kind_name(frame->type), header.bytes, nodes->operation,
@@ -168,7 +170,7 @@ static int check_piece(const struct nodes_comm *nodes, const struct run *run,
     }
     size_t left = run->bytes - got, piece = frame->bytes - sizeof(header);
     if (piece != (left < PIECE_BYTES ? left : PIECE_BYTES)) {
-        return nnc_fail(-NNC_E_COMM, "it sent a piece of %zu bytes where %zu are left", piece,
+        return nnc_fail(-NNC_E_FORMAT, "it sent a piece of %zu bytes where %zu are left", piece,
                         left);
     }
     return 0;
@@ -200,7 +202,7 @@ static int take_piece(const struct nodes_comm *nodes, const struct run *run, str
     const uint8_t *piece = code < 0 ? NULL : frame.body + sizeof(struct piece_header);
     bool early = flow == &run->down && flow->got + bytes > run->up.sent;
     if (code >= 0 && early) {
-        code = nnc_fail(-NNC_E_COMM, "it sent a total before it got the sum");
+        code = nnc_fail(-NNC_E_FORMAT, "it sent a total before it got the sum");
     }
     if (code < 0) {
         return fail_at(nodes, flow->in, code);
