@@ -2,8 +2,8 @@
 /* See rendezvous.h.
  *
  * Invariants:
- *   1. Before a handshake is done nothing of a caller is believed and nothing is logged above debug
- *      level: strangers can neither fill the log nor the memory.
+ *   1. Before a handshake is done nothing of a caller is believed, and of the first one alone more
+ *      than a debug line is logged: strangers can neither fill the log nor the memory.
  *   2. A socket leaves the epoll instance before it is handed out, because a copy of it in another
  *      process would keep it there.
  *
@@ -110,6 +110,7 @@ struct nnc_door {
     int fd, epoll_fd;
     struct nnc_address address;
     uint8_t secret[NNC_SECRET_BYTES];
+    bool told; /* of a stranger */
     struct knock knock[DOORSTEP_MAX];
     uint64_t came; /* so far */
 };
@@ -230,6 +231,22 @@ static void let_in(struct nnc_door *door, uint64_t now_ns) {
     }
 }
 
+/* The first one may be a machine of the run with another secret. */
+static void tell_of_stranger(struct nnc_door *door, const struct knock *knock, const char *why) {
+    struct nnc_address address = {.bytes = sizeof(address.storage)};
+    char text[NNC_ENDPOINT_MAX] = "?";
+    socklen_t bytes = sizeof(address.storage);
+    if (getpeername(knock->fd, (struct sockaddr *)&address.storage, &bytes) == 0) {
+        address.bytes = bytes;
+        nnc_address_text(&address, text, sizeof(text));
+    }
+    nnc_log(door->told ? NNC_LOG_DEBUG : NNC_LOG_INFO,
+            "a connection from %s did not prove that it knows the run's secret (%s); more of them "
+            "are not told of",
+            text, why);
+    door->told = true;
+}
+
 /* Go on with all who are on the doorstep: 1 with one that is proved. */
 static int work_doorstep(struct nnc_door *door, uint64_t now_ns, struct nnc_guest *ret_guest) {
     for (int i = 0; i < DOORSTEP_MAX; i++) {
@@ -246,8 +263,7 @@ static int work_doorstep(struct nnc_door *door, uint64_t now_ns, struct nnc_gues
             return 1;
         }
         if (done < 0 || now_ns - knock->since_ns > HANDSHAKE_NS) {
-            nnc_log(NNC_LOG_DEBUG, "rendezvous: a stranger was turned away: %s",
-                    done < 0 ? nnc_error_text() : "no word within 5 s");
+            tell_of_stranger(door, knock, done < 0 ? nnc_error_text() : "no word within 5 s");
             drop(knock);
         }
     }

@@ -102,7 +102,8 @@ void nnc_run_begin_generation(struct nnc_run_state *run) {
         .max_restarts = run->params->mode == NNC_MODE_TRAIN ? run->params->config->max_restarts : 0,
         .grace_ns = run->params->config->grace * SECOND_NS};
     struct nnc_actions actions = {.count = 0};
-    int result = nnc_run_prepare_generation(run);
+    int result = run->group.children == 0 ? nnc_run_open_records(run) : 0;
+    result = result < 0 ? result : nnc_run_prepare_generation(run);
     if (result < 0) {
         nnc_group_abort(&run->group, result, nnc_error_text(), nnc_clock_ns(), &actions);
     } else if (run->group.children == 0) {
@@ -422,13 +423,17 @@ static void reap_child(struct nnc_run_state *run, uint32_t child) {
 
 void nnc_run_stop(struct nnc_run_state *run, int number) {
     run->signal_ns = run->signals++ == 0 ? nnc_clock_ns() : run->signal_ns;
+    bool waiting = run->group.children == 0; /* for other machines */
+    bool saves = run->params->mode == NNC_MODE_TRAIN && !waiting;
     nnc_log(NNC_LOG_INFO, "%s: %s", strsignal(number),
-            run->signals == 1 && run->params->mode == NNC_MODE_TRAIN
+            run->signals == 1 && saves
                 ? "stopping at the next step, with a checkpoint (again: stop now)"
                 : "stopping now");
     struct nnc_actions actions = {.count = 0};
-    if (run->params->mode != NNC_MODE_TRAIN) {
-        int code = nnc_fail(-(NNC_E_SIGNAL + number), "stopped by %s", strsignal(number));
+    if (!saves) {
+        int code =
+            nnc_fail(-(NNC_E_SIGNAL + number), "stopped by %s%s", strsignal(number),
+                     waiting ? " while not all machines were there; nothing was trained" : "");
         nnc_group_abort(&run->group, code, nnc_error_text(), nnc_clock_ns(), &actions);
     } else {
         nnc_group_stop_signal(&run->group, number, nnc_clock_ns(), &actions);
@@ -680,6 +685,11 @@ static int conclude(struct nnc_run_state *run) {
                           : 0.0;
     if (run->saving.newest_path[0] != '\0') {
         snprintf(result->checkpoint, sizeof(result->checkpoint), "%s", run->saving.newest_path);
+    }
+    if (run->group.code == -NNC_E_COMM && run->far.nodes != NULL && result->checkpoint[0] != '\0') {
+        return nnc_fail(run->group.code,
+                        "%s; checkpoint %s is durable: start all machines again with --resume %s",
+                        run->group.verdict, result->checkpoint, run->setup.run_dir);
     }
     if (run->group.code < 0) {
         return nnc_fail(run->group.code, "%s", run->group.verdict);

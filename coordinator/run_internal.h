@@ -90,8 +90,12 @@ struct nnc_run_state {
 };
 
 /* Plan the run and make everything that outlives a generation: index memfds, snapshot, plan, memory
- * check, report, ledger. */
+ * check. */
 int nnc_run_prepare(struct nnc_run_state *run);
+
+/* Open report and ledger and write what the run's folder says of it: once it is certain that the
+ * run starts, since what was refused before must leave an older run as it was. */
+int nnc_run_open_records(struct nnc_run_state *run);
 
 /* Choose where the next generation starts from. */
 void nnc_run_choose_start(struct nnc_run_state *run);

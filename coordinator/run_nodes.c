@@ -25,6 +25,7 @@
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <xxhash.h>
 
 #define SECOND_NS 1000000000ull
@@ -37,6 +38,13 @@ static void on_begin(struct nnc_run_state *run, const struct nnc_nodes_event *ev
         run->setup.start = NNC_START_FRESH; /* rank 0 alone reads a checkpoint, all get its state */
         run->setup.start_epoch = event->start.epoch;
         run->setup.start_step = event->start.step;
+    }
+    if (run->group.children == 0) {
+        nnc_log(NNC_LOG_INFO,
+                "all %" PRIu32 " machines are there; trainers %" PRIu32 " to %" PRIu32
+                " of %" PRIu32 " run here",
+                run->params->config->nnodes, run->plan.first_rank,
+                run->plan.first_rank + run->plan.ranks - 1, run->plan.schedule.ranks);
     }
     nnc_run_begin_generation(run);
     nnc_nodes_forget_links(run->far.nodes); /* the first trainer has them */
@@ -125,6 +133,9 @@ static void on_event(void *context, const struct nnc_nodes_event *event) {
         on_kill(run, event);
         break;
     case NNC_NODES_END:
+        if (event->code >= 0) {
+            nnc_log(NNC_LOG_INFO, "done; node 0 has the result");
+        }
         run->far.code = event->code;
         snprintf(run->far.words, sizeof(run->far.words), "%s", event->words);
         break;
@@ -267,6 +278,7 @@ int nnc_run_nodes_open(struct nnc_run_state *run) {
     struct nnc_nodes_params params = {.config = config, .on_event = on_event, .context = run};
     int code = fill_share(run, &params.share);
     if (code == 0) {
+        prctl(PR_SET_DUMPABLE, 0); /* no core file, no debugger of the same user gets the secret */
         code = nnc_secret_read(config->rdzv_secret, params.secret);
         code = code < 0 ? nnc_fail_in(code, "--rdzv-secret")
                         : nnc_nodes_open(&params, &run->far.nodes);

@@ -206,8 +206,15 @@ int nnc_run_prepare(struct nnc_run_state *run) {
         result = nnc_memfd_create("snapshot", run->setup.snapshot_bytes, NNC_MEMFD_SHARED, NULL,
                                   run->setup.config.shm_dir, &run->snapshot_fd);
     }
-    if (result >= 0 && run->params->rundir != NULL) {
-        /* Not before: what was refused above must leave an older run as it was. */
+    run->saving.enabled = run->params->rundir != NULL;
+    run->result->plan = run->plan;
+    run->result->ring_bytes = (uint64_t)run->plan.ring_bytes * run->plan.ranks;
+    return result;
+}
+
+int nnc_run_open_records(struct nnc_run_state *run) {
+    int result = 0;
+    if (run->params->rundir != NULL) {
         result = nnc_rundir_record(run->params->rundir, run->params->config,
                                    run->params->model_path, &part_of(run, NNC_PHASE_TRAIN)->index);
     }
@@ -220,9 +227,6 @@ int nnc_run_prepare(struct nnc_run_state *run) {
     run->report.peak_flops = run->peak_flops;
     run->report.silent = run->params->mode == NNC_MODE_PREDICT || run->plan.first_rank != 0;
     run->report.best_acc1 = run->has_model ? run->answer.best_acc1 : -1.0;
-    run->saving.enabled = run->params->rundir != NULL;
-    run->result->plan = run->plan;
-    run->result->ring_bytes = (uint64_t)run->plan.ring_bytes * run->plan.ranks;
     return 0;
 }
 

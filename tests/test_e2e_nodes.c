@@ -181,6 +181,38 @@ static pid_t trainer_of(const struct command *command, size_t number) {
     return -1;
 }
 
+/* Sockets of a process that are of TCP or UDP, by inode. */
+static unsigned count_network_sockets(pid_t pid) {
+    static const char *const tables[] = {"/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp",
+                                         "/proc/net/udp6"};
+    char path[64], target[64], line[512], inode[32];
+    unsigned count = 0;
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *folder = opendir(path);
+    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
+        char name[320];
+        snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
+        ssize_t length = readlink(name, target, sizeof(target) - 1);
+        target[length < 0 ? 0 : length] = '\0';
+        if (sscanf(target, "socket:[%31[0-9]", inode) != 1) {
+            continue;
+        }
+        char field[40];
+        snprintf(field, sizeof(field), " %s ", inode);
+        for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+            FILE *file = fopen(tables[i], "r");
+            while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+                count += strstr(line, field) != NULL;
+            }
+            if (file != NULL) {
+                fclose(file);
+            }
+        }
+    }
+    closedir(folder);
+    return count;
+}
+
 /* Long enough to be disturbed. */
 #define LONG "--epochs", "60", "--snapshot-interval", "1", "--save-every", "1000"
 
@@ -400,6 +432,7 @@ Test(nodes, a_machine_that_does_not_come_is_named, .init = set_up, .fini = tear_
     command_wait(&alone);
     cr_expect_eq(alone.status, 5);
     expect_words(&alone, "cannot be reached: Connection refused");
+    expect_words(&alone, "is nncoord started there");
     command_free(&alone);
 }
 
@@ -426,6 +459,23 @@ Test(nodes, bench_comm_measures_between_machines, .init = set_up, .fini = tear_d
     expect_words(&machines.command[0], "all gradients");
     cr_expect_str_eq(machines.command[1].out, "");
     free_all(&machines);
+}
+
+Test(nodes, a_signal_while_waiting_ends_at_once_and_leaves_no_folder, .init = set_up,
+     .fini = tear_down, .timeout = 60) {
+    struct command first = start(0, 2, 1, NULL);
+    char path[320];
+    struct stat info;
+    snprintf(path, sizeof(path), "%s/run", scratch);
+    for (int i = 0; i < 2000 && count_network_sockets(first.pid) == 0; i++) {
+        usleep(5000);
+    }
+    kill(first.pid, SIGINT);
+    command_wait(&first);
+    cr_expect_eq(first.status, 128 + SIGINT, "%d", first.status);
+    expect_words(&first, "stopped by Interrupt while not all machines were there");
+    cr_expect_lt(stat(path, &info), 0, "a folder of a run that never began");
+    command_free(&first);
 }
 
 /* Connect to the endpoint, say `bytes` of nonsense, and keep the connection. */
@@ -467,38 +517,6 @@ Test(nodes, strangers_at_the_port_change_nothing, .init = set_up, .fini = tear_d
     cr_expect_str_eq(together, alone);
     cr_expect_null(strstr(machines.command[0].err, "warning"), "%s", machines.command[0].err);
     free_all(&machines);
-}
-
-/* Sockets of a process that are of TCP or UDP, by inode. */
-static unsigned count_network_sockets(pid_t pid) {
-    static const char *const tables[] = {"/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp",
-                                         "/proc/net/udp6"};
-    char path[64], target[64], line[512], inode[32];
-    unsigned count = 0;
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-    DIR *folder = opendir(path);
-    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
-        char name[320];
-        snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
-        ssize_t length = readlink(name, target, sizeof(target) - 1);
-        target[length < 0 ? 0 : length] = '\0';
-        if (sscanf(target, "socket:[%31[0-9]", inode) != 1) {
-            continue;
-        }
-        char field[40];
-        snprintf(field, sizeof(field), " %s ", inode);
-        for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
-            FILE *file = fopen(tables[i], "r");
-            while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
-                count += strstr(line, field) != NULL;
-            }
-            if (file != NULL) {
-                fclose(file);
-            }
-        }
-    }
-    closedir(folder);
-    return count;
 }
 
 Test(nodes, one_machine_opens_no_socket_and_of_two_one_coordinator_listens, .init = set_up,
