@@ -210,26 +210,44 @@ static void on_frame(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wi
     }
 }
 
+/* A machine went away. Before the run has begun another one can take its place. */
+static void leave(struct nnc_nodes *nodes, uint32_t node, const char *why) {
+    struct nodes_peer *peer = &nodes->peer[node];
+    if (!nodes_is_first(nodes) || nodes->begun != 0 || nodes->failed) {
+        nodes_lose(nodes, node, why);
+        return;
+    }
+    char name[128];
+    nodes_name_peer(nodes, node, name, sizeof(name));
+    nnc_log(NNC_LOG_WARN, "%s has left: %s; still waiting for it", name, why);
+    peer->joined = 0;
+    peer->turned_away = true;
+}
+
+static bool is_here(const struct nodes_peer *peer) {
+    return peer->wire != NULL && !peer->gone && !peer->turned_away;
+}
+
 void nodes_read_peer(struct nnc_nodes *nodes, uint32_t node, uint64_t now_ns) {
     struct nodes_peer *peer = &nodes->peer[node];
     struct nnc_wire_frame frame;
     int got = 0;
-    while (peer->wire != NULL && !peer->gone && !peer->turned_away &&
-           (got = nnc_wire_receive(peer->wire, &frame)) == 1) {
+    while (is_here(peer) && (got = nnc_wire_receive(peer->wire, &frame)) == 1) {
         peer->heard_ns = now_ns;
         on_frame(nodes, node, &frame);
     }
-    if (peer->wire != NULL && got < 0) {
-        nodes_lose(nodes, node, got == -EPIPE ? "it closed the connection" : nnc_error_text());
+    if (is_here(peer) && got == -EPIPE) {
+        leave(nodes, node, "it closed the connection");
+    } else if (is_here(peer) && got < 0) {
+        nodes_lose(nodes, node, nnc_error_text());
     }
-    if (peer->wire != NULL && !peer->gone) {
+    if (is_here(peer)) {
         nodes_check_sent(nodes, node, nnc_wire_flush(peer->wire));
     }
-    if (peer->wire != NULL && !peer->gone && now_ns > peer->heard_ns &&
-        now_ns - peer->heard_ns > DEAD_NS) {
-        nodes_lose(nodes, node, "it has said nothing for 10 s");
+    if (is_here(peer) && now_ns > peer->heard_ns && now_ns - peer->heard_ns > DEAD_NS) {
+        leave(nodes, node, "it has said nothing for 10 s");
     }
-    if ((peer->gone || peer->turned_away) && peer->wire != NULL) {
+    if (peer->wire != NULL && !is_here(peer)) {
         nnc_wire_destroy(peer->wire);
         peer->wire = NULL;
     }

@@ -122,6 +122,26 @@ Test(nodes_faults, the_sentence_on_options_says_whose_it_is) {
     nodes_case_close_all(&run);
 }
 
+Test(nodes_faults, a_machine_that_leaves_before_all_are_there_can_come_again) {
+    FILE *log = catch_log();
+    nodes_case_prepare(&run, 3);
+    nodes_case_open(&run, 0);
+    nodes_case_open(&run, 2);
+    nodes_case_join(&run, 1);
+    for (int i = 0; i < 20; i++) {
+        nodes_case_work(&run);
+    }
+    nodes_case_close(&run, 2);
+    for (int i = 0; i < 20; i++) {
+        nodes_case_work(&run);
+    }
+    expect_logged(log, nodes_case_name(2), "has left: it closed the connection; still waiting");
+    nodes_case_open(&run, 1);
+    nnc_nodes_join(run.machine[1].nodes, 1, &nodes_case_start);
+    expect_place_free();
+    fclose(log);
+}
+
 /* ---- machines that do not belong to the run ---- */
 
 static void other_id(struct nodes_case_machine *machine) {
