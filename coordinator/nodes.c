@@ -258,7 +258,7 @@ static void welcome(struct nnc_nodes *nodes, const struct nnc_guest *guest) {
 static void on_connected(struct nnc_nodes *nodes, const struct nnc_guest *guest) {
     struct nnc_address here;
     int code = adopt(nodes, guest, 0);
-    if (code == 0 && !is_last(nodes)) {
+    if (code == 0 && !is_last(nodes) && nodes->door == NULL) {
         code = nnc_address_here(guest->fd, &here);
         code = code < 0 ? code
                         : nnc_door_open(&here, nodes->params.secret, nodes->epoll_fd, &nodes->door);
@@ -481,8 +481,7 @@ static int begin_call(struct nnc_nodes *nodes, const struct nnc_address *address
                           &nodes->control);
 }
 
-/* Listen or call. */
-static int reach(struct nnc_nodes *nodes) {
+int nodes_reach(struct nnc_nodes *nodes) {
     struct nnc_endpoint endpoint;
     struct nnc_address addresses[8];
     int count = nnc_endpoint_parse(nodes->params.config->rdzv_endpoint, &endpoint);
@@ -510,7 +509,7 @@ int nnc_nodes_open(const struct nnc_nodes_params *params, struct nnc_nodes **ret
     nodes->link[0].fd = nodes->link[1].fd = -1;
     snprintf(nodes->name, sizeof(nodes->name), "node %" PRIu32 " (%s)", nodes->node, host);
     nodes->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    int code = nodes->epoll_fd < 0 ? nnc_fail_errno("epoll") : reach(nodes);
+    int code = nodes->epoll_fd < 0 ? nnc_fail_errno("epoll") : nodes_reach(nodes);
     if (code < 0) {
         nnc_nodes_close(nodes, 0, "");
         return code;

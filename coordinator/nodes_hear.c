@@ -210,10 +210,26 @@ static void on_frame(struct nnc_nodes *nodes, uint32_t node, const struct nnc_wi
     }
 }
 
+/* Node 0 hung up without a word: it may not have got this machine's proof in time. */
+static void call_again(struct nnc_nodes *nodes) {
+    nnc_log(NNC_LOG_INFO, "node 0 hung up before it said anything; calling again");
+    nodes->peer[0].turned_away = true;
+    int code = nodes_reach(nodes);
+    if (code < 0) {
+        nodes_fail(nodes, code, nnc_error_text());
+    }
+}
+
 /* A machine went away. Before the run has begun another one can take its place. */
 static void leave(struct nnc_nodes *nodes, uint32_t node, const char *why) {
     struct nodes_peer *peer = &nodes->peer[node];
-    if (!nodes_is_first(nodes) || nodes->begun != 0 || nodes->failed) {
+    bool is_waiting = nodes->begun == 0 && !nodes->failed && !nodes->ended;
+    if (is_waiting && !nodes_is_first(nodes) && !peer->heard &&
+        nnc_clock_ns() < nodes->deadline_ns) {
+        call_again(nodes);
+        return;
+    }
+    if (!is_waiting || !nodes_is_first(nodes)) {
         nodes_lose(nodes, node, why);
         return;
     }
@@ -234,6 +250,7 @@ void nodes_read_peer(struct nnc_nodes *nodes, uint32_t node, uint64_t now_ns) {
     int got = 0;
     while (is_here(peer) && (got = nnc_wire_receive(peer->wire, &frame)) == 1) {
         peer->heard_ns = now_ns;
+        peer->heard = true;
         on_frame(nodes, node, &frame);
     }
     if (is_here(peer) && got == -EPIPE) {

@@ -61,6 +61,7 @@ struct nodes_word {
 
 struct nodes_peer {
     struct nnc_wire *wire; /* NULL: not there yet, or gone */
+    bool heard;            /* a frame of it */
     bool done, gone;
     bool turned_away; /* it does not fit, and leaves its place when it was told */
     uint32_t joined;  /* generation */
@@ -118,6 +119,9 @@ void nodes_name_peer(const struct nnc_nodes *nodes, uint32_t node, char *ret_nam
 
 /* What this machine says of itself. */
 struct nnc_greeting nodes_own_greeting(const struct nnc_nodes *nodes, enum nnc_greeting_kind kind);
+
+/* Listen, or call node 0. Errors: as nnc_nodes_open(). */
+int nodes_reach(struct nnc_nodes *nodes);
 
 /* Work on all that came from a node, and on what waits to go there (nodes_hear.c). */
 void nodes_read_peer(struct nnc_nodes *nodes, uint32_t node, uint64_t now_ns);

@@ -168,6 +168,27 @@ static void settle(uint32_t node) {
     nodes_case_wait(&run, node, NNC_NODES_STOP, 1);
 }
 
+Test(nodes_hostile, a_node_0_that_hangs_up_without_a_word_is_called_again) {
+    struct nnc_guest guest;
+    begin_as_node_0();
+    nnc_wire_destroy(foe.wire);
+    foe.wire = NULL;
+    for (uint64_t until_ns = nnc_clock_ns() + LIMIT_NS;
+         nnc_door_next(foe.door, nnc_clock_ns(), &guest) == 0;) {
+        cr_assert_lt(nnc_clock_ns(), until_ns);
+        nodes_case_work(&run);
+    }
+    take(&guest);
+    cr_expect_eq(nodes_case_count(&run, 1, NNC_NODES_FAILED), 0);
+    say(BEAT, noise, 0); /* a word */
+    for (int i = 0; i < 20; i++) {
+        nodes_case_work(&run);
+    }
+    nnc_wire_destroy(foe.wire);
+    foe.wire = NULL;
+    expect_gone(1, "node 0 is gone: it closed the connection");
+}
+
 /* ---- to node 0 ---- */
 
 Test(nodes_hostile, types_that_are_none_or_not_for_node_0_end_the_connection) {
