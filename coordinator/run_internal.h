@@ -160,8 +160,7 @@ void nnc_run_stop(struct nnc_run_state *run, int number);
 /* Carry out what the group decided. */
 void nnc_run_perform(struct nnc_run_state *run, struct nnc_actions *actions);
 
-/* A message of a trainer or loader of any machine: sums, counts, bad samples. rank: of a trainer.
- */
+/* A message of a trainer or loader of any machine: sums, counts, bad samples. */
 void nnc_run_take_share(struct nnc_run_state *run, const struct nnc_message *message);
 
 /* Whether these are several machines' runs. */

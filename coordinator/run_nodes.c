@@ -52,8 +52,8 @@ static void on_begin(struct nnc_run_state *run, const struct nnc_nodes_event *ev
 
 static void on_restart(struct nnc_run_state *run, const struct nnc_nodes_event *event) {
     struct nnc_actions actions = {.count = 0};
-    if (event->number != run->group.generation) {
-        return; /* of a generation that this machine has left already */
+    if (event->number != run->group.generation || run->group.code < 0) {
+        return; /* of a generation that this machine has left already, or it ends itself */
     }
     nnc_report_clear(&run->report);
     run->finished = run->far.told_done = false; /* should its trainers have been through */
