@@ -80,7 +80,7 @@ cudaError_t cudaRuntimeGetVersion(int *version) {
 }
 
 cudaError_t cudaDriverGetVersion(int *version) {
-    *version = (int)fake_device_number("driverVer", CUDART_VERSION);
+    *version = (int)fake_device_number(0, "driverVer", CUDART_VERSION);
     return cudaSuccess;
 }
 
@@ -109,36 +109,37 @@ cudaError_t cudaGetDevice(int *device) {
 }
 
 static void describe(int device, struct cudaDeviceProp *properties) {
-    int64_t version = fake_device_number("deviceVer", 800);
+    int64_t version = fake_device_number(device, "deviceVer", 800);
     *properties = (struct cudaDeviceProp){
-        .totalGlobalMem = (size_t)fake_device_number("totalGlobalMem", 42331013120),
-        .sharedMemPerBlock = (size_t)fake_device_number("maxSharedMemoryPerBlock", 49152),
-        .regsPerBlock = (int)fake_device_number("regsPerBlock", 65536),
+        .totalGlobalMem = (size_t)fake_device_number(device, "totalGlobalMem", 42331013120),
+        .sharedMemPerBlock = (size_t)fake_device_number(device, "maxSharedMemoryPerBlock", 49152),
+        .regsPerBlock = (int)fake_device_number(device, "regsPerBlock", 65536),
         .warpSize = 32,
         .maxThreadsPerBlock = 1024,
         .maxThreadsDim = {1024, 1024, 64},
         .maxGridSize = {2147483647, 65535, 65535},
         .major = (int)(version / 100),
         .minor = (int)(version % 100 / 10),
-        .multiProcessorCount = (int)fake_device_number("multiProcessorCount", 108),
+        .multiProcessorCount = (int)fake_device_number(device, "multiProcessorCount", 108),
         .canMapHostMemory = 1,
         .concurrentKernels = 1,
         .pciBusID = 16 + device,
         .asyncEngineCount = 2,
         .unifiedAddressing = 1,
-        .l2CacheSize = (int)fake_device_number("l2CacheSize", 41943040),
-        .maxThreadsPerMultiProcessor = (int)fake_device_number("maxThreadsPerSM", 2048),
+        .l2CacheSize = (int)fake_device_number(device, "l2CacheSize", 41943040),
+        .maxThreadsPerMultiProcessor = (int)fake_device_number(device, "maxThreadsPerSM", 2048),
         .streamPrioritiesSupported = 1,
-        .regsPerMultiprocessor = (int)fake_device_number("maxRegistersPerSM", 65536),
+        .regsPerMultiprocessor = (int)fake_device_number(device, "maxRegistersPerSM", 65536),
         .cooperativeLaunch = 1,
         .sharedMemPerBlockOptin =
-            (size_t)fake_device_number("maxSharedMemoryPerBlockOptin", 166912),
-        .maxBlocksPerMultiProcessor = (int)fake_device_number("maxCtasPerSM", 32),
+            (size_t)fake_device_number(device, "maxSharedMemoryPerBlockOptin", 166912),
+        .maxBlocksPerMultiProcessor = (int)fake_device_number(device, "maxCtasPerSM", 32),
         .reservedSharedMemPerBlock = 1024,
         .hostRegisterSupported = 1,
         .hostRegisterReadOnlySupported = fake_settings()->read_only_register,
     };
-    fake_device_text("deviceName", "Stand-in A100", sizeof properties->name, properties->name);
+    fake_device_text(device, "deviceName", "Stand-in A100", sizeof properties->name,
+                     properties->name);
     snprintf(properties->uuid.bytes, sizeof properties->uuid.bytes, "fake-device-%d", device);
 }
 
@@ -175,8 +176,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
         {cudaDevAttrPciBusId, properties.pciBusID},
         {cudaDevAttrPciDeviceId, properties.pciDeviceID},
         {cudaDevAttrPciDomainId, properties.pciDomainID},
-        {cudaDevAttrClockRate, (int)fake_device_number("smClockRateKHz", 1410000)},
-        {cudaDevAttrMemoryClockRate, (int)fake_device_number("memClockRateKHz", 1215000)},
+        {cudaDevAttrClockRate, (int)fake_device_number(device, "smClockRateKHz", 1410000)},
+        {cudaDevAttrMemoryClockRate, (int)fake_device_number(device, "memClockRateKHz", 1215000)},
         {cudaDevAttrHostRegisterSupported, properties.hostRegisterSupported},
         {cudaDevAttrHostRegisterReadOnlySupported, properties.hostRegisterReadOnlySupported},
         {cudaDevAttrMaxBlocksPerMultiprocessor, properties.maxBlocksPerMultiProcessor},

@@ -88,8 +88,9 @@ cudnnStatus_t dnn_check_properties(const struct dnn_descriptor *properties) {
 /* The settings' description, or one made up in its likeness, where each device has its number. */
 static void describe(int device, char text[TEXT_MAX]) {
     size_t used = 0;
-    if (fake_settings()->device_json[0]) {
-        snprintf(text, TEXT_MAX, "%s", fake_settings()->device_json);
+    const char *json = fake_device_json(device);
+    if (json[0]) {
+        snprintf(text, TEXT_MAX, "%s", json);
         return;
     }
     for (size_t i = 0; i < sizeof device_keys / sizeof device_keys[0]; i++) {
@@ -113,7 +114,8 @@ static int64_t device_version(const struct dnn_descriptor *properties) {
         properties ? dnn_values(properties, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION) : NULL;
     const char *found = text ? strstr(text, "\"deviceVer\"") : NULL;
     found = found ? strchr(found, ':') : NULL;
-    return found ? strtoll(found + 1, NULL, 10) : fake_device_number("deviceVer", 800);
+    int64_t device = properties ? dnn_number(properties, CUDNN_ATTR_DEVICEPROP_DEVICE_ID, 0) : 0;
+    return found ? strtoll(found + 1, NULL, 10) : fake_device_number((int)device, "deviceVer", 800);
 }
 
 /* ---- what is computed when it is read ---- */

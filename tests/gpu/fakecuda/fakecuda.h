@@ -52,6 +52,7 @@ struct fake_settings {
     int devices;
     size_t memory;           /* bytes of the arena that all devices share */
     char device_json[4096];  /* text of the file */
+    int described;           /* the device that it describes; -1: all */
     bool heuristic_none;     /* cuBLASLt offers nothing */
     bool heuristic_plain;    /* cuBLASLt offers nothing with an epilogue */
     bool read_only_register; /* cudaHostRegisterReadOnly is supported */
@@ -66,9 +67,13 @@ enum fake_action fake_fault(const char *function, int device, int64_t *ret_ms);
 /* The next number of the seeded sequence. */
 uint64_t fake_random(void);
 
+/* The device's description; "": it is like an A100. */
+const char *fake_device_json(int device);
+
 /* A whole number or a text of the device's description; fallback where it has none. */
-int64_t fake_device_number(const char *key, int64_t fallback);
-void fake_device_text(const char *key, const char *fallback, size_t bytes, char *ret_text);
+int64_t fake_device_number(int device, const char *key, int64_t fallback);
+void fake_device_text(int device, const char *key, const char *fallback, size_t bytes,
+                      char *ret_text);
 
 /* ---- order (order.c) ---- */
 

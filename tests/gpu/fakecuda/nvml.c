@@ -130,8 +130,7 @@ nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *bus, nvmlDevice_t *dev
 }
 
 nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned length) {
-    (void)device;
-    fake_device_text("deviceName", "Stand-in A100", length, name);
+    fake_device_text((int)device->index, "deviceName", "Stand-in A100", length, name);
     return enter("nvmlDeviceGetName");
 }
 

@@ -103,7 +103,12 @@ static void read_fault(char *text) {
     faults[fault_count++] = fault;
 }
 
-static void read_device(const char *path) {
+static void read_device(char *path) {
+    char *at = strchr(path, '@');
+    if (at) {
+        *at = 0;
+        settings.described = (int)number_of(at + 1);
+    }
     FILE *file = fopen(path, "re");
     size_t got = file ? fread(settings.device_json, 1, sizeof settings.device_json - 1, file) : 0;
     settings.device_json[got] = 0;
@@ -153,6 +158,7 @@ static void read_pair(const char *key, char *value) {
 static void read_settings(const char *text) {
     settings = (struct fake_settings){
         .devices = 1,
+        .described = -1,
         .memory = (size_t)2 << 30,
         .read_only_register = true,
     };
@@ -231,22 +237,28 @@ enum fake_action fake_fault(const char *function, int device, int64_t *ret_ms) {
     return FAKE_NONE;
 }
 
+const char *fake_device_json(int device) {
+    const struct fake_settings *now = fake_settings();
+    return now->described < 0 || now->described == device ? now->device_json : "";
+}
+
 /* The value of a key in flat JSON text: what follows "key": . */
-static const char *find_key(const char *key) {
+static const char *find_key(int device, const char *key) {
     char quoted[64];
     snprintf(quoted, sizeof quoted, "\"%s\"", key);
-    const char *found = strstr(fake_settings()->device_json, quoted);
+    const char *found = strstr(fake_device_json(device), quoted);
     found = found ? strchr(found + strlen(quoted), ':') : NULL;
     return found ? found + 1 + strspn(found + 1, " \t\n") : NULL;
 }
 
-int64_t fake_device_number(const char *key, int64_t fallback) {
-    const char *text = find_key(key);
+int64_t fake_device_number(int device, const char *key, int64_t fallback) {
+    const char *text = find_key(device, key);
     return text ? strtoll(text, NULL, 10) : fallback;
 }
 
-void fake_device_text(const char *key, const char *fallback, size_t bytes, char *ret_text) {
-    const char *text = find_key(key);
+void fake_device_text(int device, const char *key, const char *fallback, size_t bytes,
+                      char *ret_text) {
+    const char *text = find_key(device, key);
     if (text && *text == '"') {
         snprintf(ret_text, bytes, "%.*s", (int)strcspn(text + 1, "\""), text + 1);
     } else {
