@@ -14,6 +14,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -198,6 +199,22 @@ static int cuda_finish(struct nnc_backend *backend) {
     return rc < 0 ? rc : nnc_exec_land(backend, true);
 }
 
+static int cuda_get_type(const struct nnc_backend *backend, struct nnc_device_type *ret_type) {
+    static const int32_t amps[NNC_GPU_TYPE_COUNT] = {
+        [NNC_GPU_F32] = NNC_AMP_OFF,
+        [NNC_GPU_BF16] = NNC_AMP_BF16,
+        [NNC_GPU_F16] = NNC_AMP_FP16,
+    };
+    struct cudaDeviceProp properties;
+    int rc = nnc_device_check(cudaGetDeviceProperties(&properties, backend->device.ordinal),
+                              "device properties");
+    if (rc == 0) {
+        *ret_type = (struct nnc_device_type){.amp = amps[backend->type]};
+        snprintf(ret_type->name, sizeof(ret_type->name), "%.63s", properties.name);
+    }
+    return rc;
+}
+
 static int cuda_comm_open(struct nnc_backend *backend, const uint8_t id[NNC_COMM_ID_BYTES]) {
     if (backend->params.ranks < 2) {
         return 0;
@@ -254,6 +271,7 @@ static const struct nnc_device_ops device_ops = {
     .unpin = cuda_unpin,
     .fed = cuda_fed,
     .finish = cuda_finish,
+    .get_type = cuda_get_type,
     .comm_id = nnc_comm_name,
     .comm_open = cuda_comm_open,
     .comm_abort = cuda_comm_abort,

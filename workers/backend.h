@@ -36,6 +36,12 @@ struct nnc_loss_scale {
     uint32_t good_steps; /* since it last changed */
 };
 
+/* What a device computes in, for ranks to compare. */
+struct nnc_device_type {
+    int32_t amp;   /* enum nnc_amp, never AUTO */
+    char name[64]; /* of the device: "NVIDIA H100 80GB HBM3" */
+};
+
 #define NNC_COMM_ID_BYTES 128
 
 struct nnc_backend_params {
@@ -189,6 +195,10 @@ struct nnc_device_ops {
 
     /* Wait for everything that was queued. */
     int (*finish)(struct nnc_backend *backend);
+
+    /* The type that tensors and gradients have, which AUTO leaves to the device; the same on all
+     * ranks, or their sums are sums of nothing. Errors: -NNC_E_HARDWARE. */
+    int (*get_type)(const struct nnc_backend *backend, struct nnc_device_type *ret_type);
 
     /* A communicator's name, made by rank 0 and told to all; then every rank joins, which waits for
      * all. From then on step and zero_gradients sum the gradients over the ranks, bucket by bucket,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See choices.h.
  *
+ *   all     type: gather -> compared by each with rank 0's
  *   rank 0  choices -> bytes: gather, content: broadcast
  *   others  bytes -> memory -> content -> set
  *
@@ -16,7 +17,31 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(sizeof(struct nnc_device_type) <= NNC_COMM_BLOCK_MAX, "a type can be gathered");
+
 #define CHOICES_MAX ((uint64_t)64 << 20)
+
+static const char *type_name(int32_t amp) {
+    return amp == NNC_AMP_BF16 ? "bf16" : amp == NNC_AMP_FP16 ? "fp16" : "fp32";
+}
+
+int nnc_choices_agree(const struct nnc_device_ops *device, const struct nnc_backend *backend,
+                      struct nnc_comm *comm) {
+    struct nnc_device_type all[NNC_MAX_RANKS], own;
+    memset(&own, 0, sizeof(own));
+    int code = device->get_type(backend, &own);
+    code = code < 0 ? code : nnc_comm_gather(comm, &own, sizeof(own), all);
+    for (uint32_t rank = 1; code == 0 && rank < comm->ranks; rank++) {
+        if (all[rank].amp != all[0].amp) {
+            code = nnc_fail(-NNC_E_USAGE,
+                            "rank %" PRIu32 " (%.63s) computes in %s and rank 0 (%.63s) in %s: "
+                            "give all --amp fp16",
+                            rank, all[rank].name, type_name(all[rank].amp), all[0].name,
+                            type_name(all[0].amp));
+        }
+    }
+    return code;
+}
 
 /* The same number of bytes to all, and memory for them that ends with a zero. */
 static int agree_on_bytes(struct nnc_comm *comm, uint64_t own, uint64_t *ret_bytes,

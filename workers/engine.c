@@ -9,8 +9,9 @@
  *
  * Invariants:
  *   1. Both graphs have the same parameters in the same order, checked by name and shape.
- *   2. Devices of one kind run the same algorithms on all ranks: rank 0 chooses first, and the
- *      others compile when they know its choice.
+ *   2. Devices compute in the same type on all ranks, or nothing is compiled; those of one kind
+ *      run the same algorithms: rank 0 chooses first, and the others compile when they know its
+ *      choice.
  *   3. Training programs of one engine cut their reduction buckets alike: the cut depends on the
  *      parameters alone.
  *
@@ -246,10 +247,20 @@ static int open_backend(struct nnc_engine *engine, const struct nnc_engine_param
     return engine->ops->open(&params, &engine->backend);
 }
 
+/* Whether there are other ranks whose devices must do as this one's. */
+static bool has_peers(const struct nnc_engine *engine, const struct nnc_comm *comm) {
+    return comm != NULL && engine->setup->ranks > 1 && engine->ops->device != NULL;
+}
+
+static int agree_on_type(struct nnc_engine *engine, struct nnc_comm *comm) {
+    return has_peers(engine, comm) ? nnc_choices_agree(engine->ops->device, engine->backend, comm)
+                                   : 0;
+}
+
 /* Ranks but 0 call it before they compile, rank 0 afterwards. */
 static int share_choices(struct nnc_engine *engine, struct nnc_comm *comm) {
-    bool shares = comm != NULL && engine->setup->ranks > 1 && engine->ops->device != NULL;
-    return shares ? nnc_choices_share(engine->ops->device, engine->backend, comm) : 0;
+    return has_peers(engine, comm) ? nnc_choices_share(engine->ops->device, engine->backend, comm)
+                                   : 0;
 }
 
 int nnc_engine_create(const struct nnc_engine_params *params, struct nnc_engine **ret_engine) {
@@ -260,6 +271,7 @@ int nnc_engine_create(const struct nnc_engine_params *params, struct nnc_engine 
     engine->setup = params->setup;
     int code = build_graphs(engine);
     code = code < 0 ? code : open_backend(engine, params);
+    code = code < 0 ? code : agree_on_type(engine, params->comm);
     if (code == 0 && params->setup->number != 0) {
         code = share_choices(engine, params->comm);
     }

@@ -28,6 +28,7 @@ static void tear_down(void) {
 #define RESNET                                                                                     \
     "--model", NNC_TEST_SOURCE_DIR "/models/resnet20.nn", "--model-args",                          \
         "width=8,blocks=1,in_channels=1", "--amp", "bf16"
+#define T4    "device_json=" NNC_TEST_SOURCE_DIR "/tests/devices/t4.json"
 #define SHORT "--limit-train-batches", "6", "--limit-val-batches", "2"
 
 /* Machine `node` of two; what the stand-ins are told holds for it alone. */
@@ -99,5 +100,38 @@ Test(cuda_nodes, a_fault_of_another_machines_gpu_is_named_on_both, .init = set_u
         }
         command_free(&first);
         command_free(&second);
+    }
+}
+
+#define UNLIKE                                                                                     \
+    "rank 1 (Tesla T4) computes in fp16 and rank 0 (Stand-in A100) in bf16: give all --amp fp16"
+
+/* bf16 and fp16 gradients cannot be summed, and where `auto` leads each GPU says for itself. */
+Test(cuda_nodes, unlike_gpus_take_one_type_or_none, .init = set_up, .fini = tear_down,
+     .timeout = 120) {
+    static const char *const amps[] = {"auto", "fp16"};
+    for (int i = 0; i < 2; i++) {
+        const char *const options[] = {RESNET, SHORT, "--amp", amps[i], "--gpus", "1", NULL};
+        int status = i == 0 ? 2 : 0;
+        struct command second = start(amps[i], 1, "devices=1," T4, options);
+        struct command first = start(amps[i], 0, "devices=1", options);
+        finish(&second, status);
+        finish(&first, status);
+        cr_expect_eq(strstr(first.err, UNLIKE) != NULL, status != 0, "%s", first.err);
+        cr_expect_eq(strstr(second.err, UNLIKE) != NULL, status != 0, "%s", second.err);
+        command_free(&first);
+        command_free(&second);
+    }
+}
+
+Test(cuda_nodes, unlike_gpus_of_one_machine_take_one_type_or_none, .init = set_up,
+     .fini = tear_down, .timeout = 120) {
+    static const char *const amps[] = {"auto", "fp16"};
+    run_case_fake("devices=2," T4 "@1");
+    for (int i = 0; i < 2; i++) {
+        const char *const options[] = {RESNET, SHORT, "--amp", amps[i], "--gpus", "2", NULL};
+        struct command command = run_case_finished(scratch, amps[i], i == 0 ? 2 : 0, options);
+        cr_expect_eq(strstr(command.err, UNLIKE) != NULL, i == 0, "%s", command.err);
+        command_free(&command);
     }
 }
