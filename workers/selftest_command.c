@@ -6,7 +6,9 @@
  *           type that training takes, or in what --amp says alone; then the ranks together
  *
  * A table goes to standard output; with --json it goes to standard error. A device that hangs in a
- * case is named after --step-timeout, and nothing behind it is checked. */
+ * case, or while devices are looked for, is named after --step-timeout, and nothing behind it is
+ * checked. What is known by then is printed, by the thread of the watch: the lock of the report
+ * keeps it whole. */
 #include "base/err.h"
 #include "base/model_dir.h"
 #include "workers/probe_device.h"
@@ -15,6 +17,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,9 +26,12 @@
 struct report {
     FILE *table; /* NULL: none */
     bool quiet;  /* only failures */
-    json_t *checks;
+    uint64_t seed;
     struct nnc_selftest_watch *watch;
-    char device[128]; /* whose lines come */
+    char device[128];     /* whose lines come */
+    pthread_mutex_t lock; /* of all below */
+    const char *backend;  /* NULL: not opened yet */
+    json_t *checks;       /* NULL: no JSON is wanted, or it is printed */
     uint32_t told, failed, skipped;
     char first[208]; /* that failed */
 };
@@ -47,16 +53,12 @@ static void print_line(const struct report *report, const struct nnc_selftest_li
     fflush(report->table);
 }
 
-static void on_line(void *context, const struct nnc_selftest_line *line) {
-    struct report *report = context;
+static void keep_line(struct report *report, const struct nnc_selftest_line *line) {
     report->told++;
     report->skipped += line->status == NNC_SELFTEST_SKIPPED;
     if (line->status == NNC_SELFTEST_FAIL && report->failed++ == 0) {
         snprintf(report->first, sizeof(report->first), "%s, %s: %s", report->device,
                  nnc_precision_name(line->precision), line->check);
-    }
-    if (report->table != NULL && (!report->quiet || line->status == NNC_SELFTEST_FAIL)) {
-        print_line(report, line);
     }
     if (report->checks == NULL) {
         return;
@@ -72,6 +74,16 @@ static void on_line(void *context, const struct nnc_selftest_line *line) {
     json_array_append_new(report->checks, entry);
 }
 
+static void on_line(void *context, const struct nnc_selftest_line *line) {
+    struct report *report = context;
+    pthread_mutex_lock(&report->lock);
+    keep_line(report, line);
+    pthread_mutex_unlock(&report->lock);
+    if (report->table != NULL && (!report->quiet || line->status == NNC_SELFTEST_FAIL)) {
+        print_line(report, line);
+    }
+}
+
 static void on_case(void *context, enum nnc_precision precision, const char *name) {
     const struct report *report = context;
     char what[300];
@@ -84,6 +96,7 @@ static void announce(struct report *report, const char *device) {
     if (report->table != NULL && !report->quiet) {
         fprintf(report->table, "%s\n", device);
         fprintf(report->table, "      %-36s cases      error    limit\n", "check");
+        fflush(report->table); /* a device that hangs ends the process without that */
     }
 }
 
@@ -119,47 +132,75 @@ static void check_ranks(const struct nnc_probe *probe, struct nnc_selftest_param
     nnc_selftest_ranks(params);
 }
 
-static int print_json(const struct nnc_probe *probe, struct report *report, uint64_t seed) {
-    json_t *object =
-        json_pack("{s:s, s:I, s:i, s:o}", "backend", probe->ops->name, "seed", (json_int_t)seed,
-                  "failed", (int)report->failed, "checks", report->checks);
-    report->checks = NULL;
-    if (object == NULL) {
-        return nnc_fail(-NNC_E_FORMAT, "a result is no UTF-8 text and cannot be printed as JSON");
+/* ---- the end ---- */
+
+/* hung: the case that did not end; NULL: all did. Once: the watch may come while it is printed. */
+static int print_json(struct report *report, const char *hung) {
+    int code = 0;
+    pthread_mutex_lock(&report->lock);
+    if (report->checks != NULL) {
+        json_t *object = json_pack("{s:s?, s:I, s:i, s:O, s:s*}", "backend", report->backend,
+                                   "seed", (json_int_t)report->seed, "failed", (int)report->failed,
+                                   "checks", report->checks, "hung", hung);
+        if (object != NULL) {
+            json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+            putchar('\n');
+            fflush(stdout);
+        } else {
+            code =
+                nnc_fail(-NNC_E_FORMAT, "a result is no UTF-8 text and cannot be printed as JSON");
+        }
+        json_decref(object);
+        json_decref(report->checks);
+        report->checks = NULL;
     }
-    json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(object);
-    return 0;
+    pthread_mutex_unlock(&report->lock);
+    return code;
 }
 
-int nnc_selftest_command(const struct nnc_config *config) {
+static void on_hang(void *context, const char *what) {
+    print_json(context, what);
+}
+
+static int check_all(const struct nnc_config *config, struct report *report) {
     char model[NNC_PATH_MAX];
     struct nnc_probe probe;
     struct nnc_selftest_params params = {.threads = config->threads, .seed = config->seed};
-    struct report report = {.table = config->json ? stderr : stdout, .quiet = config->quiet};
+    nnc_selftest_watch_case(report->watch, "opening the devices");
     int code = nnc_probe_open(config, &probe);
     code = code < 0 ? code : nnc_backend_find(NNC_BACKEND_REFERENCE, &params.reference);
     code = code < 0 ? code : nnc_model_resolve(MODEL, NULL, model, sizeof(model));
     if (code < 0) {
         return code;
     }
-    code = nnc_selftest_watch_start(config->step_timeout, &report.watch);
-    if (code < 0) {
-        return code;
-    }
-    report.checks = config->json ? json_array() : NULL;
+    pthread_mutex_lock(&report->lock);
+    report->backend = probe.ops->name;
+    pthread_mutex_unlock(&report->lock);
     params.ops = probe.ops;
     params.model_path = model;
     params.on_case = on_case;
     params.on_line = on_line;
-    params.context = &report;
-    check_devices(&probe, &params, &report);
+    params.context = report;
+    check_devices(&probe, &params, report);
     if (probe.ranks >= 2) {
-        check_ranks(&probe, &params, &report);
+        check_ranks(&probe, &params, report);
     }
+    return 0;
+}
+
+int nnc_selftest_command(const struct nnc_config *config) {
+    struct report report = {.table = config->json ? stderr : stdout,
+                            .quiet = config->quiet,
+                            .seed = config->seed,
+                            .lock = PTHREAD_MUTEX_INITIALIZER,
+                            .checks = config->json ? json_array() : NULL};
+    int code = nnc_selftest_watch_start(config->step_timeout, on_hang, &report, &report.watch);
+    code = code < 0 ? code : check_all(config, &report);
     nnc_selftest_watch_stop(report.watch);
-    code = config->json ? print_json(&probe, &report, config->seed) : 0;
+    if (code >= 0) {
+        code = print_json(&report, NULL);
+    }
+    json_decref(report.checks);
     if (code >= 0 && report.failed > 0) {
         code = nnc_fail(-NNC_E_GOAL, "%" PRIu32 " of %" PRIu32 " checks failed, the first: %s",
                         report.failed, report.told, report.first);

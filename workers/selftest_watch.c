@@ -26,6 +26,8 @@ struct nnc_selftest_watch {
     bool watches;          /* a case goes on */
     bool stops;
     char what[300];
+    void (*on_hang)(void *context, const char *what);
+    void *context;
 };
 
 static void *watch_cases(void *context) {
@@ -41,6 +43,7 @@ static void *watch_cases(void *context) {
                     "nncoord: %s: has not ended within %" PRIu32 " s: the device hangs, or is very "
                     "slow (--step-timeout); the system's log may say why\n",
                     watch->what, watch->limit_s);
+            watch->on_hang(watch->context, watch->what);
             _exit(NNC_EXIT_INTERNAL);
         }
     }
@@ -48,12 +51,15 @@ static void *watch_cases(void *context) {
     return NULL;
 }
 
-int nnc_selftest_watch_start(uint32_t limit_s, struct nnc_selftest_watch **ret_watch) {
+int nnc_selftest_watch_start(uint32_t limit_s, void (*on_hang)(void *context, const char *what),
+                             void *context, struct nnc_selftest_watch **ret_watch) {
     struct nnc_selftest_watch *watch = calloc(1, sizeof(*watch));
     if (watch == NULL) {
         return nnc_fail(-ENOMEM, "no memory for a watch");
     }
     watch->limit_s = limit_s;
+    watch->on_hang = on_hang;
+    watch->context = context;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

@@ -249,21 +249,43 @@ Test(cuda_runs, every_fault_of_a_gpu_is_named_with_its_trainer, .init = set_up, 
     }
 }
 
-static const char *const hanging[] = {"faults=cudaMemcpyAsync:1:hang", "faults=cudaMalloc:2:hang"};
+/* In work that is waited for, in a call that does not return, and in the first one of all. */
+static const struct {
+    const char *fake, *hung, *table; /* what of it was printed */
+} hanging[] = {
+    {"faults=cudaMemcpyAsync:1:hang", ": linear", "GPU 0: Stand-in A100"},
+    {"faults=cudaMalloc:2:hang", ": linear", "GPU 0: Stand-in A100"},
+    {"faults=cudaGetDeviceCount:1:hang", "opening the devices", ""},
+};
 
-/* In work that is waited for, and in a call that does not return. */
 Test(cuda_runs, selftest_names_the_case_in_which_a_gpu_hangs_and_ends, .init = set_up,
      .fini = tear_down, .timeout = 120) {
     for (size_t i = 0; i < sizeof(hanging) / sizeof(hanging[0]); i++) {
-        run_case_fake(hanging[i]);
+        run_case_fake(hanging[i].fake);
         struct command command =
             command_run(scratch, "selftest", "--gpus", "1", "--step-timeout", "5", NULL);
-        cr_expect_eq(command.status, 1, "%s: exit %d", hanging[i], command.status);
-        cr_expect_not_null(strstr(command.err, "GPU 0"), "%s", command.err);
-        cr_expect_not_null(strstr(command.err, "linear: has not ended within 5 s"), "%s",
-                           command.err);
+        cr_expect_eq(command.status, 1, "%s: exit %d", hanging[i].fake, command.status);
+        cr_expect_not_null(strstr(command.err, hanging[i].hung), "%s", command.err);
+        cr_expect_not_null(strstr(command.err, ": has not ended within 5 s"), "%s", command.err);
+        cr_expect_not_null(strstr(command.out, hanging[i].table), "%s", command.out);
         command_free(&command);
-        cr_expect_eq(count_our_processes(scratch), 0, "%s: processes are left", hanging[i]);
+        cr_expect_eq(count_our_processes(scratch), 0, "%s: processes are left", hanging[i].fake);
+    }
+}
+
+Test(cuda_runs, selftest_that_hangs_says_so_in_json_too, .init = set_up, .fini = tear_down,
+     .timeout = 120) {
+    for (size_t i = 0; i < sizeof(hanging) / sizeof(hanging[0]); i++) {
+        char hung[300];
+        run_case_fake(hanging[i].fake);
+        struct command command =
+            command_run(scratch, "selftest", "--gpus", "1", "--step-timeout", "5", "--json", NULL);
+        cr_expect_eq(command.status, 1, "%s: exit %d", hanging[i].fake, command.status);
+        cr_expect_not_null(
+            strstr(json_text(command.out, "hung", hung, sizeof(hung)), hanging[i].hung), "%s",
+            command.out);
+        cr_expect_eq(json_number(command.out, "failed"), 0, "%s", command.out);
+        command_free(&command);
     }
 }
 
