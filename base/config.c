@@ -280,15 +280,15 @@ const struct nnc_option nnc_config_options[] = {
      .max = 64, .def = "10",
      .help = "how many to time for each convolution on a GPU, once; 0 and --deterministic take "
              "the first",
-     .group = NNC_GROUP_DEVICES, .verbs = COMPUTES, .local = true},
+     .group = NNC_GROUP_DEVICES, .verbs = COMPUTES},
     {.name = "workspace", .type = NNC_OPTION_U32, FIELD(workspace), .unit = "MiB", .min = 0,
      .max = 16384, .def = "512",
      .help = "scratch memory that one operation on a GPU may take",
-     .group = NNC_GROUP_DEVICES, .verbs = COMPUTES, .local = true},
+     .group = NNC_GROUP_DEVICES, .verbs = COMPUTES},
     {.name = "cuda-graphs", .type = NNC_OPTION_BOOL, FIELD(cuda_graphs), .unit = "",
      .def = "false",
      .help = "record a step on the GPU once and replay it; helps small batches",
-     .group = NNC_GROUP_DEVICES, .verbs = RUNS | BENCH_GPU, .local = true},
+     .group = NNC_GROUP_DEVICES, .verbs = RUNS | BENCH_GPU},
     {.name = "nnodes", .type = NNC_OPTION_U32, FIELD(nnodes), .unit = "machines", .min = 1,
      .max = NNC_MAX_NODES, .def = "1",
      .help = "machines that train together, each with an nncoord of its own; torchrun and srun say "

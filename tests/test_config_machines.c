@@ -216,9 +216,10 @@ Test(config_machines, each_option_of_train_that_is_not_a_machines_own_must_be_al
 Test(config_machines, what_a_machine_may_have_of_its_own_is_decided) {
     static const char *const own[] = {"data",      "workers",    "gpus",          "threads",
                                       "node-rank", "output-dir", "rdzv-endpoint", "weights"};
-    static const char *const alike[] = {"nnodes", "rdzv-id",         "model",         "seed",
-                                        "lr",     "batch-size",      "global-batch",  "max-bad",
-                                        "amp",    "train-crop-size", "deterministic", "decode"};
+    static const char *const alike[] = {"nnodes",   "rdzv-id",         "model",         "seed",
+                                        "lr",       "batch-size",      "global-batch",  "max-bad",
+                                        "amp",      "train-crop-size", "deterministic", "decode",
+                                        "autotune", "workspace",       "cuda-graphs"};
     for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
         cr_expect(nnc_config_find(own[i])->local, "%s", own[i]);
     }
