@@ -93,7 +93,8 @@ uint32_t nnc_dnn_plan_notes(const struct nnc_dnn_plan *plan);   /* NNC_DNN_* bit
 int64_t nnc_dnn_plan_engine(const struct nnc_dnn_plan *plan);   /* cuDNN's global index */
 
 /* A plan as text, and back: the plan cache, and how all ranks run the same engines.
- * key: the one that the text was made for; nobody compares them.
+ * key: the one that the text was made for. Nobody compares them: cuDNN does not tell the shape of a
+ * plan, so whoever keeps texts keeps them with their keys (plan_cache.h).
  * Owner: caller frees the text. Errors: -NNC_E_FORMAT when cuDNN refuses the text, as it does those
  * of another version or device; -ENOMEM. */
 int nnc_dnn_plan_text(const struct nnc_dnn_plan *plan, char **ret_text);

@@ -4,11 +4,13 @@
  * DIRECTORY/DEVICE.plans, DEVICE the first 16 digits of the device's hash, and what ranks tell each
  * other:
  *
- *   line     "nncoord-plans 1 DEVICE BODY": hashes of cuDNN's version with the device's properties
+ *   line     "nncoord-plans 2 DEVICE BODY": hashes of cuDNN's version with the device's properties
  *            without its place in the machine, and of all bytes after this line; SHA-256 in
  *            hexadecimal
  *   plans    oldest first, each:
- *     line   "plan", the numbers of the key, of the policy, and BYTES, in decimal, a blank between
+ *     line   "plan", the numbers of the key, of the policy, and BYTES, in decimal, a blank between,
+ *            and the hash of that with the text: cuDNN takes the text of another shape and then
+ *            reads memory that is not there, and cannot be asked which shape a plan is for
  *     BYTES  the text, without zero bytes
  *     1      newline
  *
@@ -29,15 +31,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAGIC       "nncoord-plans 1 "
+#define MAGIC       "nncoord-plans 2 "
 #define HEX_DIGITS  (NNC_SHA256_HEX_BYTES - 1)
 #define HEAD_BYTES  (sizeof(MAGIC) - 1 + HEX_DIGITS + 1 + HEX_DIGITS + 1)
 #define FILE_MAX    ((size_t)16 << 20)
 #define TEXT_MAX    ((size_t)256 << 10)
 #define ROWS_MAX    4096
 #define KEY_NUMBERS (sizeof(struct nnc_dnn_key) / sizeof(uint32_t))
-/* "plan", 13 numbers of 10 digits, 1, 20, 10 and 6 digits, blanks and newlines: 190 at most. */
-#define ROW_MAX 256
+/* "plan", 13 numbers of 10 digits, 1, 20, 10 and 6 digits, a hash, blanks and newlines: 255 at
+ * most. */
+#define ROW_MAX 320
 
 _Static_assert(sizeof(struct nnc_dnn_key) == 13 * sizeof(uint32_t), "a key is 13 numbers");
 
@@ -135,9 +138,23 @@ static bool take_number(char **cursor, char after, uint64_t most, uint64_t *ret_
     return errno == 0 && *end == after && *ret_number <= most;
 }
 
+/* Take the hash of a plan's line, which began at `line`, and the text behind it. */
+static bool take_hash(char **cursor, const char *line, const char *end, size_t bytes) {
+    char right[NNC_SHA256_HEX_BYTES];
+    size_t numbers = (size_t)(*cursor - line);
+    if ((size_t)(end - *cursor) < HEX_DIGITS + 1 || (*cursor)[HEX_DIGITS] != '\n') {
+        return false;
+    }
+    const char *told = *cursor;
+    *cursor += HEX_DIGITS + 1;
+    return bytes < (size_t)(end - *cursor) && hash(line, numbers, *cursor, bytes, right) == 0 &&
+           memcmp(told, right, HEX_DIGITS) == 0;
+}
+
 /* Take one plan; *cursor is in a text that ends with a zero at end. */
 static bool take_row(char **cursor, const char *end, struct nnc_plan_cache *cache) {
     static const char word[] = "plan ";
+    const char *line = *cursor;
     if (strncmp(*cursor, word, sizeof(word) - 1) != 0) {
         return false;
     }
@@ -157,7 +174,7 @@ static bool take_row(char **cursor, const char *end, struct nnc_plan_cache *cach
     policy.deterministic = number != 0;
     if (!take_number(cursor, ' ', SIZE_MAX, &cap) ||
         !take_number(cursor, ' ', UINT32_MAX, &number) ||
-        !take_number(cursor, '\n', TEXT_MAX, &bytes) || bytes >= (size_t)(end - *cursor)) {
+        !take_number(cursor, ' ', TEXT_MAX, &bytes) || !take_hash(cursor, line, end, bytes)) {
         return false;
     }
     policy.workspace_cap = cap;
@@ -296,15 +313,22 @@ void nnc_plan_cache_close(struct nnc_plan_cache *cache) {
 
 /* ---- to a file ---- */
 
-static void print_row(const struct row *row, FILE *stream) {
+static int print_row(const struct row *row, FILE *stream) {
     uint32_t numbers[KEY_NUMBERS];
+    char line[ROW_MAX], digest[NNC_SHA256_HEX_BYTES];
     memcpy(numbers, &row->key, sizeof(numbers));
-    fprintf(stream, "plan ");
+    int used = snprintf(line, sizeof(line), "plan ");
     for (size_t place = 0; place < KEY_NUMBERS; place++) {
-        fprintf(stream, "%u ", numbers[place]);
+        used += snprintf(line + used, sizeof(line) - (size_t)used, "%u ", numbers[place]);
     }
-    fprintf(stream, "%d %zu %u %zu\n%s\n", row->policy.deterministic, row->policy.workspace_cap,
-            row->policy.autotune, row->bytes, row->text);
+    used += snprintf(line + used, sizeof(line) - (size_t)used, "%d %zu %u %zu ",
+                     row->policy.deterministic, row->policy.workspace_cap, row->policy.autotune,
+                     row->bytes);
+    int code = hash(line, (size_t)used, row->text, row->bytes, digest);
+    if (code == 0) {
+        fprintf(stream, "%s%s\n%s\n", line, digest, row->text);
+    }
+    return code;
 }
 
 int nnc_plan_cache_write(const struct nnc_plan_cache *cache, char **ret_content,
@@ -315,7 +339,7 @@ int nnc_plan_cache_write(const struct nnc_plan_cache *cache, char **ret_content,
     FILE *stream = open_memstream(&content, &bytes);
     bool whole = stream != NULL && fprintf(stream, "%*s", (int)HEAD_BYTES, "") >= 0;
     for (uint32_t number = 0; whole && number < cache->count; number++) {
-        print_row(&cache->rows[number], stream);
+        whole = print_row(&cache->rows[number], stream) == 0;
     }
     whole = whole && ferror(stream) == 0;
     whole = stream != NULL && fclose(stream) == 0 && whole;

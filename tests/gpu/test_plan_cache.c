@@ -15,7 +15,7 @@
 
 #define VERSION    91900
 #define PROPERTIES "{\"deviceName\": \"one\"}"
-#define FIRST_LINE (sizeof("nncoord-plans 1 ") - 1 + 2 * NNC_SHA256_HEX_BYTES)
+#define FIRST_LINE (sizeof("nncoord-plans 2 ") - 1 + 2 * NNC_SHA256_HEX_BYTES)
 
 TestSuite(plan_cache, .init = fixture_begin, .fini = fixture_end);
 
@@ -205,17 +205,49 @@ Test(plan_cache, a_file_with_any_byte_changed_or_cut_is_ignored_and_replaced) {
     nnc_plan_cache_close(cache);
 }
 
-/* A file of this device whose hash is right, whatever is in it. */
-static void write_body(const char *body, size_t size) {
-    char head[4096], digest[NNC_SHA256_HEX_BYTES];
+/* The hash of size bytes and of more. */
+static void digest_of(const char *bytes, size_t size, const char *more, size_t more_size,
+                      char ret_digest[NNC_SHA256_HEX_BYTES]) {
     struct nnc_sha256 *hash = NULL;
-    read_only_file(head, sizeof(head));
     cr_assert_eq(nnc_sha256_create(&hash), 0);
-    cr_assert_eq(nnc_sha256_update(hash, body, size), 0);
-    cr_assert_eq(nnc_sha256_hex(hash, digest), 0);
+    cr_assert_eq(nnc_sha256_update(hash, bytes, size), 0);
+    cr_assert_eq(nnc_sha256_update(hash, more, more_size), 0);
+    cr_assert_eq(nnc_sha256_hex(hash, ret_digest), 0);
     nnc_sha256_destroy(hash);
+}
+
+/* A copy in which each # is the right hash of its line up to there and of the text that the number
+ * before it makes long. Returns its size. */
+static size_t sign(const char *body, size_t size, char *ret_signed, size_t room) {
+    size_t used = 0;
+    for (size_t place = 0; place < size; place++) {
+        cr_assert_lt(used + NNC_SHA256_HEX_BYTES, room);
+        if (body[place] != '#') {
+            ret_signed[used++] = body[place];
+            continue;
+        }
+        const char *line = memrchr(body, '\n', place), *number = memrchr(body, ' ', place);
+        line = line != NULL ? line + 1 : body;
+        while (number != NULL && number > body && number[-1] != ' ') {
+            number--;
+        }
+        size_t rest = size - place - 1 > 0 ? size - place - 2 : 0; /* behind the newline */
+        size_t bytes = number != NULL ? strtoull(number, NULL, 10) : 0;
+        digest_of(line, (size_t)(body + place - line), body + size - rest,
+                  bytes < rest ? bytes : rest, ret_signed + used);
+        used += NNC_SHA256_HEX_BYTES - 1;
+    }
+    return used;
+}
+
+/* A file of this device whose hashes are right, whatever is in it. */
+static void write_body(const char *body, size_t size) {
+    char head[4096], digest[NNC_SHA256_HEX_BYTES], whole[2048];
+    read_only_file(head, sizeof(head));
+    size = sign(body, size, whole, sizeof(whole));
+    digest_of(whole, size, "", 0, digest);
     memcpy(head + FIRST_LINE - NNC_SHA256_HEX_BYTES, digest, NNC_SHA256_HEX_BYTES - 1);
-    memcpy(head + FIRST_LINE, body, size);
+    memcpy(head + FIRST_LINE, whole, size);
     write_only_file(head, FIRST_LINE + size);
 }
 
@@ -226,21 +258,21 @@ static const struct {
     const char *body;
     const char *text; /* of n = 1 afterwards; NULL: the file counts for nothing */
 } bodies[] = {
-    {"plan " KEY "0 " CAP " 10 4\ngood\n", "good"},
-    {"plan " KEY "0 " CAP " 10 4\ngood\nplan " KEY "0 " CAP " 10 3\nnew\n", "new"},
-    {"plan " KEY "0 " CAP " 10 4\ngood\nplan", NULL},
-    {"plan " KEY "0 " CAP " 10 4\ngood", NULL},
-    {"plan " KEY "0 " CAP " 10 5\ngood\n", NULL},
-    {"plan " KEY "0 " CAP " 10 3\ngood\n", NULL},
-    {"plan " KEY "0 " CAP " 10 18446744073709551615\ngood\n", NULL},
-    {"plan " KEY "0 " CAP " 10 262145\ngood\n", NULL},
-    {"plan " KEY "0 " CAP " 10 -4\ngood\n", NULL},
+    {"plan " KEY "0 " CAP " 10 4 #\ngood\n", "good"},
+    {"plan " KEY "0 " CAP " 10 4 #\ngood\nplan " KEY "0 " CAP " 10 3 #\nnew\n", "new"},
+    {"plan " KEY "0 " CAP " 10 4 #\ngood\nplan", NULL},
+    {"plan " KEY "0 " CAP " 10 4 #\ngood", NULL},
+    {"plan " KEY "0 " CAP " 10 5 #\ngood\n", NULL},
+    {"plan " KEY "0 " CAP " 10 3 #\ngood\n", NULL},
+    {"plan " KEY "0 " CAP " 10 18446744073709551615 #\ngood\n", NULL},
+    {"plan " KEY "0 " CAP " 10 262145 #\ngood\n", NULL},
+    {"plan " KEY "0 " CAP " 10 -4 #\ngood\n", NULL},
     {"plan " KEY "0 " CAP " 10\n", NULL},
-    {"plan " KEY "2 " CAP " 10 4\ngood\n", NULL},
-    {"plan " KEY "0 18446744073709551616 10 4\ngood\n", NULL},
-    {"plan " KEY "0 " CAP " 4294967296 4\ngood\n", NULL},
-    {"plan 0 0 1 64 0 0 4294967296 0 0 0 0 0 0 0 " CAP " 10 4\ngood\n", NULL},
-    {"plan 0 0 1 64 0 0  0 0 0 0 0 0 0 " CAP " 10 4\ngood\n", NULL},
+    {"plan " KEY "2 " CAP " 10 4 #\ngood\n", NULL},
+    {"plan " KEY "0 18446744073709551616 10 4 #\ngood\n", NULL},
+    {"plan " KEY "0 " CAP " 4294967296 4 #\ngood\n", NULL},
+    {"plan 0 0 1 64 0 0 4294967296 0 0 0 0 0 0 0 " CAP " 10 4 #\ngood\n", NULL},
+    {"plan 0 0 1 64 0 0  0 0 0 0 0 0 0 " CAP " 10 4 #\ngood\n", NULL},
     {"plan 0 0 1 64", NULL},
     {"plan 0 0 1 64 ", NULL},
     {"plan ", NULL},
@@ -266,11 +298,33 @@ Test(plan_cache, bodies_that_do_not_parse_count_for_nothing) {
     }
 }
 
+/* cuDNN would take them, and read and write memory of the other shape. */
+Test(plan_cache, texts_that_changed_their_places_count_for_nothing) {
+    struct nnc_plan_cache *cache = open_usual();
+    char bytes[4096];
+    put(cache, 1, "first");
+    put(cache, 2, "other");
+    save(cache);
+    size_t size = read_only_file(bytes, sizeof(bytes) - 1);
+    bytes[size] = '\0';
+    for (int i = 0; i < 2; i++) {
+        memcpy(strstr(bytes, "first\n"), "third\n", 6);
+        memcpy(strstr(bytes, "other\n"), "first\n", 6);
+        memcpy(strstr(bytes, "third\n"), "other\n", 6);
+        write_body(bytes + FIRST_LINE, size - FIRST_LINE);
+        cache = open_usual();
+        const char *found[2] = {find(cache, 1), find(cache, 2)};
+        cr_expect_eq(found[0] != NULL, i == 1, "swapped %d times", i + 1);
+        cr_expect_eq(found[1] != NULL, i == 1, "swapped %d times", i + 1);
+        nnc_plan_cache_close(cache);
+    }
+}
+
 Test(plan_cache, a_zero_byte_in_a_text_counts_for_nothing) {
     struct nnc_plan_cache *cache = open_usual();
     put(cache, 1, "the plan");
     save(cache);
-    static const char body[] = "plan " KEY "0 " CAP " 10 4\ngo\0d\n";
+    static const char body[] = "plan " KEY "0 " CAP " 10 4 #\ngo\0d\n";
     write_body(body, sizeof(body) - 1);
     cache = open_usual();
     cr_expect_null(find(cache, 1));
@@ -302,7 +356,7 @@ static void expect_saved_alike(struct nnc_plan_cache *cache, int round) {
 }
 
 Test(plan_cache, what_a_hostile_file_leaves_can_be_saved_and_read_again, .timeout = 50) {
-    static const char body[] = "plan " KEY "0 " CAP " 10 4\ngood\nplan " KEY "1 7 0 0\n\n";
+    static const char body[] = "plan " KEY "0 " CAP " 10 4 #\ngood\nplan " KEY "1 7 0 0 #\n\n";
     struct nnc_rng rng = nnc_rng_make(7, NNC_RNG_SYNTHETIC, 0, 0);
     struct nnc_plan_cache *cache = open_usual();
     uint32_t found = 0;
