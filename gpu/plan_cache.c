@@ -74,12 +74,15 @@ static int hash(const void *first, size_t first_bytes, const void *second, size_
 
 /* ---- in memory ---- */
 
-static bool is_same(const struct row *row, const struct nnc_dnn_key *key,
-                    const struct nnc_dnn_policy *policy) {
-    return memcmp(&row->key, key, sizeof(*key)) == 0 &&
-           row->policy.deterministic == policy->deterministic &&
+static bool is_under(const struct row *row, const struct nnc_dnn_policy *policy) {
+    return row->policy.deterministic == policy->deterministic &&
            row->policy.workspace_cap == policy->workspace_cap &&
            row->policy.autotune == policy->autotune;
+}
+
+static bool is_same(const struct row *row, const struct nnc_dnn_key *key,
+                    const struct nnc_dnn_policy *policy) {
+    return memcmp(&row->key, key, sizeof(*key)) == 0 && is_under(row, policy);
 }
 
 static void remove_row(struct nnc_plan_cache *cache, uint32_t number) {
@@ -98,6 +101,16 @@ const char *nnc_plan_cache_find(const struct nnc_plan_cache *cache, const struct
         }
     }
     return NULL;
+}
+
+bool nnc_plan_cache_is_under(const struct nnc_plan_cache *cache,
+                             const struct nnc_dnn_policy *policy) {
+    for (uint32_t number = 0; number < cache->count; number++) {
+        if (!is_under(&cache->rows[number], policy)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 int nnc_plan_cache_put(struct nnc_plan_cache *cache, const struct nnc_dnn_key *key,

@@ -29,6 +29,10 @@ void nnc_plan_cache_close(struct nnc_plan_cache *cache);
 const char *nnc_plan_cache_find(const struct nnc_plan_cache *cache, const struct nnc_dnn_key *key,
                                 const struct nnc_dnn_policy *policy);
 
+/* Whether all plans that are there were selected under the policy. */
+bool nnc_plan_cache_is_under(const struct nnc_plan_cache *cache,
+                             const struct nnc_dnn_policy *policy);
+
 /* Keep a copy of the text, instead of the one that was there. The oldest plans go when there are
  * too many. Errors: -ENOMEM; -E2BIG: this text is too long to be kept. */
 int nnc_plan_cache_put(struct nnc_plan_cache *cache, const struct nnc_dnn_key *key,

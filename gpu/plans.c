@@ -116,6 +116,9 @@ void nnc_gpu_plans_hear(struct nnc_gpu_plans *plans, char *content, size_t bytes
         nnc_log(NNC_LOG_INFO, "rank 0's choice of algorithms is not for this GPU, which chooses "
                               "for itself");
         nnc_error_clear();
+    } else if (!nnc_plan_cache_is_under(plans->told, &plans->policy)) {
+        nnc_log(NNC_LOG_WARN, "rank 0 chose its algorithms under another --autotune, --workspace "
+                              "or --deterministic than this rank, which chooses for itself");
     }
 }
 

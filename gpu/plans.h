@@ -36,7 +36,7 @@ int nnc_gpu_plans_get(struct nnc_gpu_plans *plans, const struct nnc_dnn_key *key
 
 /* All that was chosen, and nothing else, as bytes for the plans of another process; and what it
  * does with them. content[bytes] is 0, and what is heard is written over. Plans of another kind of
- * device, or another cuDNN, go unheard, with a line in the log.
+ * device, another cuDNN or another policy go unheard, with a line in the log.
  * Owner: caller frees the content. Errors: -ENOMEM. */
 int nnc_gpu_plans_tell(struct nnc_gpu_plans *plans, char **ret_content, size_t *ret_bytes);
 void nnc_gpu_plans_hear(struct nnc_gpu_plans *plans, char *content, size_t bytes);

@@ -9,8 +9,10 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const int32_t amps[] = {NNC_AMP_OFF, NNC_AMP_BF16, NNC_AMP_FP16};
 static const char *const models[] = {"residual bottlenecks with projection",
@@ -240,4 +242,42 @@ Test(cuda_state, the_type_follows_the_device) {
     cr_expect_eq(open_on("t4", NNC_AMP_BF16, &type), -NNC_E_USAGE);
     cr_expect(strstr(nnc_error_text(), "--amp fp16"), "%s", nnc_error_text());
     cuda_case_expect_no_leak();
+}
+
+/* What a backend that caps its workspace at `bytes` says when it hears the choices. */
+static void hear(size_t bytes, char *choices, size_t size, char *ret_words, size_t room) {
+    struct nnc_case_model model;
+    FILE *file = tmpfile();
+    int kept = dup(STDERR_FILENO);
+    cuda_case_configure("schedule=lazy", NNC_AMP_OFF);
+    case_device.workspace_bytes = bytes;
+    case_model_open(&nnc_backend_cuda, cuda_case_row("conv 3x3 relu"), &model);
+    fflush(stderr);
+    dup2(fileno(file), STDERR_FILENO);
+    model.ops->device->set_choices(model.backend, choices, size);
+    fflush(stderr);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    rewind(file);
+    ret_words[fread(ret_words, 1, room - 1, file)] = '\0';
+    fclose(file);
+    case_model_close(&model);
+}
+
+Test(cuda_state, choices_under_another_policy_are_not_left_in_silence) {
+    static const char words[] = "under another --autotune, --workspace or --deterministic";
+    for (int i = 0; i < 2; i++) {
+        struct nnc_case_model model;
+        char *choices = NULL, said[1024];
+        size_t size = 0;
+        cuda_case_configure("schedule=lazy", NNC_AMP_OFF);
+        size_t bytes = case_device.workspace_bytes;
+        case_model_open(&nnc_backend_cuda, cuda_case_row("conv 3x3 relu"), &model);
+        case_model_step(&model, NNC_CASE_WHOLE, 1);
+        cr_assert_eq(model.ops->device->get_choices(model.backend, &choices, &size), 0);
+        case_model_close(&model);
+        hear(i == 0 ? bytes : bytes / 2, choices, size, said, sizeof(said));
+        cr_expect_eq(strstr(said, words) != NULL, i == 1, "%s", said);
+        free(choices);
+    }
 }

@@ -320,6 +320,17 @@ Test(plan_cache, texts_that_changed_their_places_count_for_nothing) {
     }
 }
 
+Test(plan_cache, the_policy_of_what_is_there_is_told) {
+    struct nnc_plan_cache *cache = open_usual();
+    struct nnc_dnn_policy other = policy;
+    other.autotune++;
+    cr_expect(nnc_plan_cache_is_under(cache, &other));
+    put(cache, 1, "one");
+    cr_expect(nnc_plan_cache_is_under(cache, &policy));
+    cr_expect_not(nnc_plan_cache_is_under(cache, &other));
+    nnc_plan_cache_close(cache);
+}
+
 Test(plan_cache, a_zero_byte_in_a_text_counts_for_nothing) {
     struct nnc_plan_cache *cache = open_usual();
     put(cache, 1, "the plan");
