@@ -87,7 +87,8 @@ case_of() {
 }
 
 # The words of a case that failed: of its assertion; where those say nothing, the case is run again for
-# what a stand-in said when it stopped it. words_of TEST SUITE/CASE.
+# what a stand-in said when it stopped it; where nobody said anything, those of the signal that ended it,
+# without the line, which moves. words_of TEST SUITE/CASE.
 words_of() {
     local words program
     program=$work/build/$(targets_of "$1" | cut -d ' ' -f 1)
@@ -96,6 +97,7 @@ words_of() {
         words=$(LD_LIBRARY_PATH=$work/build/tests/gpu/fakecuda "$program" --filter "$2" 2>&1 |
             grep -aE '^(fakecuda|cuhost|rank [0-9]+): ' | head -n 1)
         words=${words:-$(sed -nE 's/^ +Assertion failed: //p' "$log" | head -n 1)}
+        words=${words:-$(sed -nE "s#^not ok - ${2/\//::} (unexpected signal after [^:]*).*#\1#p" "$log")}
     fi
     # One cell of a table, without addresses and folders, which differ from run to run.
     sed -E 's/0x[0-9a-f]{6,}/ADDRESS/g; s#[A-Za-z0-9_./-]*/([A-Za-z0-9_.-]+)#\1#g; s/[|]/\\|/g; s/[<>]/\\&/g' \
