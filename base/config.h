@@ -145,8 +145,8 @@ struct nnc_config {
  * that no launcher (coordinator/launcher.h) need say it. Files do not count: they are often the
  * record of another run. */
 struct nnc_config_given {
-    bool node; /* --nnodes or --node-rank */
-    bool endpoint, id;
+    bool nnodes, node_rank;
+    bool endpoint, id, secret;
 };
 
 /* Parsed command line: the verb, the configuration and the words of predict and `models show`. */
@@ -172,6 +172,11 @@ void nnc_config_defaults(struct nnc_config *ret_config);
  * "did you mean"; -ENOMEM. *ret_command and *ret_done are untouched then. */
 int nnc_command_parse(int argc, char **argv, const char *recipe_dir,
                       struct nnc_command *ret_command, bool *ret_done);
+
+/* Check what only a launcher may leave out: that this machine was told its number, where they are
+ * several, and that nothing is given which one machine has no use for. Errors: -NNC_E_USAGE with
+ * what to add. */
+int nnc_config_check_place(const struct nnc_command *command);
 
 /* Check what the options of several machines need of each other. Apart from the other checks
  * because a launcher may fill them in first. Errors: -NNC_E_USAGE with what to add. */

@@ -150,6 +150,34 @@ int nnc_config_check_secret(const struct nnc_config *config) {
     return 0;
 }
 
+/* Who gives what only several machines need would else train alone, once on each of them. */
+static int fail_unused(const char *name) {
+    char variable[NNC_NAME_MAX];
+    nnc_config_variable(nnc_config_find(name), variable);
+    bool is_set = nnc_env(variable) != NULL;
+    return nnc_fail(-NNC_E_USAGE,
+                    "--%s has no effect on one machine: add --nnodes N --node-rank R%s%s", name,
+                    is_set ? ", or unset " : "", is_set ? variable : "");
+}
+
+int nnc_config_check_place(const struct nnc_command *command) {
+    const struct nnc_config *config = &command->config;
+    const struct nnc_config_given *given = &command->given;
+    if (config->nnodes == 1 && (given->endpoint || given->secret || given->id)) {
+        return fail_unused(given->endpoint ? "rdzv-endpoint"
+                           : given->secret ? "rdzv-secret"
+                                           : "rdzv-id");
+    }
+    /* A file may give another number than 0; 0 is what any record of a run has. */
+    if (config->nnodes > 1 && !given->node_rank && config->node_rank == 0) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--nnodes %" PRIu32 " needs --node-rank: 0 on the machine of "
+                        "--rdzv-endpoint, 1 to %" PRIu32 " on the others",
+                        config->nnodes, config->nnodes - 1);
+    }
+    return 0;
+}
+
 int nnc_config_check_machines(const struct nnc_config *config) {
     if (config->node_rank >= config->nnodes) {
         return nnc_fail(-NNC_E_USAGE,

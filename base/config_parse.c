@@ -596,9 +596,11 @@ static int build(const struct line *line, const struct nnc_verb *verb, int used,
     command->args = line->words + (has_args ? used : line->word_count);
     command->arg_count = has_args ? line->word_count - used : 0;
     command->given = (struct nnc_config_given){
-        .node = is_given(line, "nnodes") || is_given(line, "node-rank"),
+        .nnodes = is_given(line, "nnodes"),
+        .node_rank = is_given(line, "node-rank"),
         .endpoint = is_given(line, "rdzv-endpoint"),
         .id = is_given(line, "rdzv-id"),
+        .secret = is_given(line, "rdzv-secret"),
     };
     return build_config(line, verb, used, recipe_dir, &command->config);
 }

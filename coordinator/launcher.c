@@ -338,6 +338,7 @@ static void warn_of_half(const struct nnc_launcher *launcher) {
     }
 }
 
+/* Take the place that a launcher gives: 1, or 0 when none started this. */
 static int ask_launchers(struct nnc_command *command) {
     for (const struct nnc_launcher *launcher = nnc_launchers; launcher->name != NULL; launcher++) {
         struct place place;
@@ -345,7 +346,10 @@ static int ask_launchers(struct nnc_command *command) {
             continue;
         }
         int code = read_place(launcher, &place);
-        return code < 0 || place.size == 1 ? code : take_place(&place, command);
+        if (code == 0 && place.size > 1) {
+            code = take_place(&place, command);
+        }
+        return code < 0 ? code : 1;
     }
     warn_of_half(&nnc_launchers[0]);
     return 0;
@@ -357,6 +361,10 @@ int nnc_launcher_apply(struct nnc_command *command) {
     if (!meets) {
         return 0;
     }
-    int code = command->given.node ? 0 : ask_launchers(command);
+    bool is_placed = command->given.nnodes || command->given.node_rank;
+    int code = is_placed ? 0 : ask_launchers(command);
+    if (code == 0) {
+        code = nnc_config_check_place(command);
+    }
     return code < 0 ? code : nnc_config_check_machines(&command->config);
 }

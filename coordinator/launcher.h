@@ -39,7 +39,9 @@ extern const struct nnc_launcher nnc_launchers[];
  * machines (train, bench comm) and its line and environment give neither --nnodes nor --node-rank:
  * nnodes, node_rank, endpoint, id, and of several processes on one machine that ask for GPUs, each
  * its own. An endpoint or id that is given stays. Then check what several machines need
- * (nnc_config_check_machines). Call it once, when the log is set up. Errors: -NNC_E_USAGE naming
+ * (nnc_config_check_machines), and where no launcher counts, what it would have said
+ * (nnc_config_check_place); one that started a single process may be given a secret all the same,
+ * for scripts serve any number. Call it once, when the log is set up. Errors: -NNC_E_USAGE naming
  * the variable or the option. */
 int nnc_launcher_apply(struct nnc_command *command);
 

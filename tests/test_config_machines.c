@@ -129,6 +129,42 @@ Test(config_machines, what_is_missing_is_named_with_the_way_to_get_it) {
     }
 }
 
+Test(config_machines, without_a_launcher_a_place_is_asked_for_and_nothing_is_given_in_vain) {
+    static const struct {
+        const char *line, *want; /* "": all is well */
+    } rows[] = {
+        {"train d", ""},
+        {"train d --nnodes 1 --node-rank 0 --rdzv-timeout 5", ""},
+        {"train d --nnodes 2 --node-rank 0 --rdzv-endpoint h --rdzv-secret s --rdzv-id x", ""},
+        {"train d --nnodes 2 --node-rank 1", ""},
+        {"train d --rdzv-endpoint h --rdzv-secret s",
+         "--rdzv-endpoint has no effect on one machine: add --nnodes N --node-rank R"},
+        {"train d --nnodes 1 --rdzv-endpoint h", "--rdzv-endpoint has no effect on one machine"},
+        {"train d --node-rank 1 --rdzv-secret s", "--rdzv-secret has no effect on one machine"},
+        {"train d --rdzv-id x", "--rdzv-id has no effect on one machine"},
+        {"train d --nnodes 3",
+         "--nnodes 3 needs --node-rank: 0 on the machine of --rdzv-endpoint, 1 to 2 on the others"},
+    };
+    for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
+        struct nnc_command command;
+        cr_assert_eq(parse(rows[row].line, &command), 0, "%s", nnc_error_text());
+        int code = nnc_config_check_place(&command);
+        cr_expect_eq(code, rows[row].want[0] == '\0' ? 0 : -NNC_E_USAGE, "%s", rows[row].line);
+        cr_expect(code == 0 || strstr(nnc_error_text(), rows[row].want) != NULL, "%s\n  said: %s",
+                  rows[row].line, nnc_error_text());
+        cr_expect(code == 0 || strstr(nnc_error_text(), "unset") == NULL);
+    }
+}
+
+Test(config_machines, a_variable_given_in_vain_is_named) {
+    struct nnc_command command;
+    setenv("NNCOORD_RDZV_SECRET", "s", 1);
+    cr_assert_eq(parse("train d", &command), 0, "%s", nnc_error_text());
+    cr_expect_eq(nnc_config_check_place(&command), -NNC_E_USAGE);
+    cr_expect(strstr(nnc_error_text(), "or unset NNCOORD_RDZV_SECRET") != NULL, "%s",
+              nnc_error_text());
+}
+
 /* A run's directory, as a machine of two left it, in ret_path. */
 static void write_run(char ret_path[64]) {
     char path[80];
@@ -160,13 +196,23 @@ Test(config_machines, only_line_and_environment_give_a_place_and_a_run_gives_non
     cr_assert_eq(parse(line, &command), 0, "%s", nnc_error_text());
     cr_expect_eq(command.config.nnodes, 2);
     cr_expect_str_eq(command.config.rdzv_id, "old");
-    cr_expect(!command.given.node && !command.given.endpoint && !command.given.id);
+    cr_expect(!command.given.nnodes && !command.given.node_rank);
+    cr_expect(!command.given.endpoint && !command.given.id && !command.given.secret);
+    cr_expect_eq(nnc_config_check_place(&command), -NNC_E_USAGE, "the record of machine 0");
+    command.config.node_rank = 1;
+    cr_expect_eq(nnc_config_check_place(&command), 0, "a file of machine 1 alone");
+    snprintf(line, sizeof(line), "train d --nnodes 1 --config %s", path);
+    cr_assert_eq(parse(line, &command), 0, "%s", nnc_error_text());
+    cr_expect_str_eq(command.config.rdzv_endpoint, "old:29500");
+    cr_expect_eq(nnc_config_check_place(&command), 0, "%s", nnc_error_text());
     cr_assert_eq(parse("train d --num_nodes 1 --rdzv-id x", &command), 0, "%s", nnc_error_text());
-    cr_expect(command.given.node && !command.given.endpoint && command.given.id);
+    cr_expect(command.given.nnodes && !command.given.node_rank);
+    cr_expect(!command.given.endpoint && command.given.id && !command.given.secret);
     setenv("NNCOORD_NODE_RANK", "0", 1);
     setenv("NNCOORD_RDZV_ENDPOINT", "h:1", 1);
     cr_assert_eq(parse("train d", &command), 0, "%s", nnc_error_text());
-    cr_expect(command.given.node && command.given.endpoint && !command.given.id);
+    cr_expect(!command.given.nnodes && command.given.node_rank);
+    cr_expect(command.given.endpoint && !command.given.id && !command.given.secret);
     unlink(path);
     rmdir(run);
 }

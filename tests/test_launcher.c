@@ -178,6 +178,34 @@ Test(launcher, what_the_user_says_wins) {
     CHECK(rows);
 }
 
+Test(launcher, one_process_may_be_given_what_several_need) {
+    static const struct row rows[] = {
+        {TASK "SLURM_STEP_NUM_TASKS=1 SLURM_PROCID=0", "train d --rdzv-secret s", 1, 0, "", "", ""},
+        {STANDALONE "WORLD_SIZE=1 RANK=0 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1",
+         "bench comm --rdzv-secret s --rdzv-id x", 1, 0, "", "x", ""},
+    };
+    CHECK(rows);
+}
+
+Test(launcher, without_one_nobody_trains_alone_or_waits_by_oversight) {
+    static const struct {
+        const char *variables, *line, *want;
+    } rows[] = {
+        {"", "train d --rdzv-endpoint h --rdzv-secret s", "--rdzv-endpoint has no effect"},
+        {BATCH, "train d --rdzv-secret s", "--rdzv-secret has no effect"},
+        {STANDALONE "RANK=", "train d --rdzv-secret s", "--rdzv-secret has no effect"},
+        {STANDALONE, "train d --nnodes 1 --rdzv-endpoint h", "--rdzv-endpoint has no effect"},
+        {"", "bench comm --nnodes 2 --rdzv-endpoint h --rdzv-secret s", "needs --node-rank"},
+        {TASK, "train d --nnodes 2 --rdzv-endpoint h --rdzv-secret s", "needs --node-rank"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct nnc_command command;
+        cr_expect_eq(apply(rows[i].variables, rows[i].line, &command), -NNC_E_USAGE, "row %zu", i);
+        cr_expect(strstr(nnc_error_text(), rows[i].want) != NULL, "row %zu: %s\n  said: %s", i,
+                  rows[i].want, nnc_error_text());
+    }
+}
+
 Test(launcher, half_a_launcher_is_none) {
     static const char *const names[] = {"RANK",       "LOCAL_RANK",  "LOCAL_WORLD_SIZE",
                                         "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"};
