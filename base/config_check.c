@@ -6,6 +6,7 @@
 
 #include "base/endpoint.h"
 #include "base/err.h"
+#include "base/text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -135,6 +136,12 @@ int nnc_config_check_rdzv_id(const struct nnc_config *config) {
 }
 
 int nnc_config_check_secret(const struct nnc_config *config) {
+    if (nnc_text_looks_secret(config->rdzv_secret)) {
+        return nnc_fail(-NNC_E_USAGE,
+                        "--rdzv-secret takes a file, not the secret itself, which others can see "
+                        "now: make a new one with `(umask 077; openssl rand -hex 32 > FILE)`; a "
+                        "file whose name looks like that is given as ./NAME");
+    }
     if (strncmp(config->rdzv_secret, "fd:", 3) != 0) {
         return 0;
     }

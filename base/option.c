@@ -31,7 +31,7 @@ struct shown {
 
 static struct shown show(const char *text) {
     struct shown shown;
-    nnc_text_escape(text, shown.text, sizeof(shown.text));
+    nnc_text_escape(nnc_text_looks_secret(text) ? "..." : text, shown.text, sizeof(shown.text));
     return shown;
 }
 

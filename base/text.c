@@ -10,7 +10,8 @@
 #include <string.h>
 
 enum {
-    WORD_MAX = 64, /* bytes of a word that count for its distance */
+    WORD_MAX = 64,      /* bytes of a word that count for its distance */
+    SECRET_DIGITS = 32, /* half a secret of a run is one too */
 };
 
 static unsigned min_unsigned(unsigned left, unsigned right) {
@@ -138,6 +139,16 @@ static size_t printable_bytes(const unsigned char *text) {
     bool is_valid =
         point >= least[length] && point <= 0x10ffff && (point < 0xd800 || point > 0xdfff);
     return is_valid && !is_control && !is_direction ? length : 0;
+}
+
+bool nnc_text_looks_secret(const char *text) {
+    size_t longest = 0;
+    for (const char *at = text; *at != '\0';) {
+        size_t digits = strspn(at, "0123456789abcdefABCDEF");
+        longest = digits > longest ? digits : longest;
+        at += digits > 0 ? digits : 1;
+    }
+    return longest >= SECRET_DIGITS && strchr(text, '/') == NULL;
 }
 
 bool nnc_text_is_plain(const char *text) {

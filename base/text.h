@@ -35,6 +35,10 @@ void nnc_text_duration(double seconds, char *ret_text, size_t room);
 /* True for valid UTF-8 without control characters, which includes "". */
 bool nnc_text_is_plain(const char *text);
 
+/* True for what may be a secret given in place of the file that has it: a word, not a path, with 32
+ * or more hexadecimal digits in a row. No error text may repeat it. */
+bool nnc_text_looks_secret(const char *text);
+
 /* Copy a hostile name so that it can be printed: control bytes, DEL, backslash and bytes that are
  * not part of valid UTF-8 become \xNN. A text that does not fit ends in "...". room >= 4 (assert).
  */

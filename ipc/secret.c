@@ -4,12 +4,14 @@
  *
  * Invariants:
  *   1. What has a name must be private: who could open it could join the run.
- *   2. What was read is wiped here, whatever comes of it, and no error text shows any of it. */
+ *   2. What was read is wiped here, whatever comes of it, and no error text shows any of it, nor a
+ *      name that may be the secret itself. */
 #include "ipc/secret.h"
 
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/regular.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -150,6 +152,9 @@ static int read_secret(int fd, const char *where, uint8_t ret_secret[NNC_SECRET_
 }
 
 int nnc_secret_read(const char *where, uint8_t ret_secret[NNC_SECRET_BYTES]) {
+    if (nnc_text_looks_secret(where)) {
+        return nnc_fail(-NNC_E_USAGE, "secret: a file has it, not the option itself; " HOW_TO_MAKE);
+    }
     int fd = named_descriptor(where);
     if (fd < 0 && is_descriptor(where)) {
         return nnc_fail(-NNC_E_USAGE, "secret: %s names no descriptor; fd:3 would", where);

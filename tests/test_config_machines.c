@@ -105,6 +105,32 @@ Test(config_machines, wrong_options_are_refused_with_a_sentence) {
     }
 }
 
+/* The secret of an error text would stand in a terminal, a log and a mail to a colleague. */
+Test(config_machines, a_secret_in_place_of_its_file_is_refused_and_not_repeated) {
+    static const char *const values[] = {
+        "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF",
+        "0112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF",
+        "fd:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+        "00112233445566778899aabbccddeeff",
+        "x00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n",
+    };
+    for (size_t row = 0; row < sizeof(values) / sizeof(values[0]); row++) {
+        struct nnc_command command;
+        char line[160];
+        snprintf(line, sizeof(line), "train d --nnodes 2 --rdzv-secret %s", values[row]);
+        cr_expect_eq(parse(line, &command), -NNC_E_USAGE, "%s", line);
+        cr_expect_null(strstr(nnc_error_text(), "112233"), "%s", nnc_error_text());
+        cr_expect_not_null(strstr(nnc_error_text(), "--rdzv-secret"), "%s", nnc_error_text());
+        setenv("NNCOORD_RDZV_SECRET", values[row], 1);
+        cr_expect_eq(parse("train d", &command), -NNC_E_USAGE, "%s", line);
+        cr_expect_null(strstr(nnc_error_text(), "112233"), "%s", nnc_error_text());
+        unsetenv("NNCOORD_RDZV_SECRET");
+    }
+    struct nnc_command command;
+    cr_expect_eq(parse("train d --rdzv-secret ./00112233445566778899aabbccddeeff", &command), 0);
+    cr_expect_eq(parse("train d --rdzv-secret key-0011223344556677", &command), 0);
+}
+
 Test(config_machines, what_is_missing_is_named_with_the_way_to_get_it) {
     static const struct {
         const char *line, *want; /* "": all is well */

@@ -138,6 +138,15 @@ Test(secret, a_descriptor_of_a_file_that_others_may_open_is_refused) {
     expect_refusal(where, "chmod 600 FILE");
 }
 
+Test(secret, the_secret_itself_is_no_place_and_is_not_repeated) {
+    expect_refusal(DIGITS, "openssl rand -hex 32");
+    expect_refusal("fd:" DIGITS, "openssl rand -hex 32");
+    expect_refusal(DIGITS "\n", "openssl rand -hex 32");
+    snprintf(path, sizeof(path), "%s/%.32s", folder, DIGITS); /* a name, for it is a path */
+    put_file(DIGITS, 0600);
+    expect_secret(path);
+}
+
 Test(secret, what_names_no_descriptor_is_refused) {
     static const char *names[] = {
         "fd:", "fd:x", "fd:-1", "fd: 3", "fd:3x", "fd:99999999999999999999", "fd:4294967299"};
