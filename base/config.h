@@ -195,9 +195,9 @@ int nnc_config_dump_yaml(const struct nnc_config *config, FILE *out);
  * small; NNC_SHARED_TEXT_MAX is enough. */
 ssize_t nnc_config_print_shared(const struct nnc_config *config, char *ret_text, size_t room);
 
-/* Compare with what nnc_config_print_shared() wrote on another machine; other[bytes] is that
- * machine's word, of any bytes. Returns 0 when all are alike; else 1, with the first difference in
- * ret_words, fit to be printed: "--lr is 0.2 there and 0.1 here". */
+/* Compare, on node 0, with what nnc_config_print_shared() wrote on another machine; other[bytes] is
+ * that machine's word, of any bytes. Returns 0 when all are alike; else 1, with the first
+ * difference in ret_words, fit to be printed: "--lr is 0.2 there and 0.1 on node 0". */
 int nnc_config_compare_shared(const struct nnc_config *own, const char *other, size_t bytes,
                               char *ret_words, size_t room);
 

@@ -83,8 +83,8 @@ int nnc_config_compare_shared(const struct nnc_config *own, const char *other, s
         if (strlen(here) != length || memcmp(here, value, length) != 0) {
             show(value, length, shown_there);
             show(here, strlen(here), shown_here);
-            snprintf(ret_words, room, "--%s is %s there and %s here", option->name, shown_there,
-                     shown_here);
+            snprintf(ret_words, room, "--%s is %s there and %s on node 0", option->name,
+                     shown_there, shown_here);
             return 1;
         }
         at = line_end + 1;

@@ -309,7 +309,7 @@ Test(config_machines, the_first_difference_is_told_in_words) {
     there.momentum = 0.5;
     ssize_t bytes = nnc_config_print_shared(&there, text, sizeof(text));
     cr_assert_eq(nnc_config_compare_shared(&here, text, (size_t)bytes, words, sizeof(words)), 1);
-    cr_expect_str_eq(words, "--lr is 0.2 there and 0.1 here");
+    cr_expect_str_eq(words, "--lr is 0.2 there and 0.1 on node 0");
     for (int longer = 0; longer < 2; longer++) { /* one value begins with the other */
         here.lr = longer ? 0.1 : 0.125;
         there = here;
@@ -317,14 +317,14 @@ Test(config_machines, the_first_difference_is_told_in_words) {
         bytes = nnc_config_print_shared(&there, text, sizeof(text));
         cr_assert_eq(nnc_config_compare_shared(&here, text, (size_t)bytes, words, sizeof(words)),
                      1);
-        cr_expect_str_eq(words, longer ? "--lr is 0.125 there and 0.1 here"
-                                       : "--lr is 0.1 there and 0.125 here");
+        cr_expect_str_eq(words, longer ? "--lr is 0.125 there and 0.1 on node 0"
+                                       : "--lr is 0.1 there and 0.125 on node 0");
     }
     there = here;
     strcpy(there.rdzv_id, "monday");
     bytes = nnc_config_print_shared(&there, text, sizeof(text));
     cr_assert_eq(nnc_config_compare_shared(&here, text, (size_t)bytes, words, sizeof(words)), 1);
-    cr_expect_str_eq(words, "--rdzv-id is monday there and not given here");
+    cr_expect_str_eq(words, "--rdzv-id is monday there and not given on node 0");
 }
 
 Test(config_machines, the_longest_options_fit_and_too_little_room_is_an_error) {

@@ -394,7 +394,7 @@ Test(nodes, machines_that_differ_end_with_what_differs, .init = set_up, .fini = 
         int status;
         const char *words;
     } rows[] = {
-        {{"--lr", "0.02", NULL}, 1, 2, "--lr is 0.02 there and 0.01 here"},
+        {{"--lr", "0.02", NULL}, 1, 2, "--lr is 0.02 there and 0.01 on node 0"},
         {{NULL}, 2, 2, "has 2 trainers and node 0 has 1"},
         {{"--limit-train-batches", "7", NULL}, 1, 2, "--limit-train-batches"},
         {{"--nnodes", "3", NULL}, 1, 2, "--nnodes 3"},

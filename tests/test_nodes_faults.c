@@ -92,7 +92,7 @@ Test(nodes_faults, a_machine_that_differs_is_told_so_and_its_place_stays_free) {
         void (*change)(struct nodes_case_machine *machine);
         const char *words;
     } rows[] = {
-        {other_rate, "--lr is 0.2 there and 0.1 here"},
+        {other_rate, "--lr is 0.2 there and 0.1 on node 0"},
         {other_data, "has another training set than node 0: all machines need the same files"},
         {other_validation, "has another validation set than node 0"},
         {one_rank, "has 1 trainer and node 0 has 2; all machines need as many"},
@@ -112,13 +112,13 @@ Test(nodes_faults, a_machine_that_differs_is_told_so_and_its_place_stays_free) {
     }
 }
 
-/* "there" and "here" mean the same on both machines. */
+/* Both machines print it, so it names them: "here" would be wrong on one. */
 Test(nodes_faults, the_sentence_on_options_says_whose_it_is) {
     nodes_case_prepare(&run, 2);
     run.machine[1].config.lr = 0.2;
     nodes_case_open_all(&run);
     nodes_case_join(&run, 1);
-    expect_failed(1, -NNC_E_USAGE, "node 0 says that", "there and 0.1 here");
+    expect_failed(1, -NNC_E_USAGE, "node 0 says that", "there and 0.1 on node 0");
     nodes_case_close_all(&run);
 }
 
