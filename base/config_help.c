@@ -112,8 +112,13 @@ static void print_option(FILE *out, const struct nnc_option *option) {
     const char *no = option->type == NNC_OPTION_BOOL ? "[no-]" : "";
     snprintf(left, sizeof(left), "  %s--%s%s%s%s", flag, no, option->name,
              value[0] != '\0' ? " " : "", value);
-    snprintf(text, sizeof(text), "%s%s%s%s", option->help, note[0] != '\0' ? " (" : "", note,
-             note[0] != '\0' ? ")" : "");
+    size_t used = (size_t)snprintf(text, sizeof(text), "%s%s%s%s", option->help,
+                                   note[0] != '\0' ? " (" : "", note, note[0] != '\0' ? ")" : "");
+    for (const char *const *alias = option->aliases; *alias != NULL && used < sizeof(text);
+         alias++) {
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s--%s",
+                                 alias == option->aliases ? "; also " : ", ", *alias);
+    }
     print_entry(out, left, text);
 }
 

@@ -775,12 +775,26 @@ Test(config, help_names_each_option_and_fits_80_columns) {
                      "%s", name);
     }
     cr_expect(strstr(train, "(default 30 epochs)") != NULL);
+    cr_expect(strstr(train, "; also --learning-rate\n") != NULL);
     cr_expect(strstr(train, "fashion-mnist") != NULL);
     for (char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
         cr_expect_leq(strcspn(line, "\n"), 80, "%.*s", (int)strcspn(line, "\n"), line);
     }
     free(text);
     free(train);
+}
+
+Test(config, help_names_each_other_name_of_an_option) {
+    char *text = capture(write_all_help);
+    for (size_t row = 0; row < nnc_config_option_count; row++) {
+        const char *const *alias = nnc_config_options[row].aliases;
+        for (; *alias != NULL; alias++) {
+            char name[80];
+            snprintf(name, sizeof(name), " --%s", *alias);
+            cr_expect(strstr(text, name) != NULL, "%s", name);
+        }
+    }
+    free(text);
 }
 
 static void write_shells(FILE *out) {
