@@ -189,26 +189,43 @@ static void write_overview(FILE *out) {
                   0, 2);
 }
 
-void nnc_config_write_help(FILE *out, const char *verb) {
+/* Does the row belong to the verb, and to its subverb unless that is NULL? */
+static bool is_row_of(const struct nnc_verb *row, const char *verb, const char *subverb) {
+    bool is_subverb =
+        subverb == NULL || (row->subverb != NULL && strcmp(row->subverb, subverb) == 0);
+    return strcmp(row->name, verb) == 0 && is_subverb;
+}
+
+void nnc_config_write_help(FILE *out, const char *verb, const char *subverb) {
     if (verb == NULL) {
         write_overview(out);
         return;
     }
     uint32_t mask = 0;
+    bool is_alike = true; /* do all rows take the same options? */
     for (const struct nnc_verb *row = nnc_config_verbs; row->name != NULL; row++) {
-        if (strcmp(row->name, verb) != 0) {
+        if (!is_row_of(row, verb, subverb)) {
             continue;
         }
         char left[80];
         verb_left(row, left, sizeof(left));
         fprintf(out, "%s nncoord%s [OPTION]...\n", mask == 0 ? "Usage:" : "      ", left + 1);
+        is_alike = is_alike && (mask == 0 || mask == row->mask);
         mask |= row->mask;
     }
     for (const struct nnc_verb *row = nnc_config_verbs; row->name != NULL; row++) {
-        if (strcmp(row->name, verb) == 0) {
+        if (is_row_of(row, verb, subverb)) {
             fprintf(out, "\n");
+            if (!is_alike) {
+                fprintf(out, "%s %s:\n", verb, row->subverb);
+            }
             print_wrapped(out, row->text, 0, 0);
         }
     }
-    print_options(out, mask);
+    if (is_alike) {
+        print_options(out, mask);
+    } else {
+        print_actions(out);
+        fprintf(out, "\nThe options of each: nncoord %s NAME --help\n", verb);
+    }
 }

@@ -654,7 +654,8 @@ static int run_action(const struct line *line, const struct nnc_verb *verb, int 
         return 1;
     }
     if (line->actions[NNC_ACTION_HELP]) {
-        nnc_config_write_help(stdout, used > 0 ? verb->name : NULL);
+        nnc_config_write_help(stdout, used > 0 ? verb->name : NULL,
+                              used > 1 ? verb->subverb : NULL);
         return 1;
     }
     if (line->completion != NULL) {

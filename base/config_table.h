@@ -137,8 +137,9 @@ void nnc_config_value_name(const struct nnc_option *option, char *ret_text, size
 /* The default in words, "" when there is nothing to say: "default 30 epochs". */
 void nnc_config_value_note(const struct nnc_option *option, char *ret_text, size_t room);
 
-/* Help on the whole program, or with verb (not NULL) on all rows of that verb. */
-void nnc_config_write_help(FILE *out, const char *verb);
+/* Help on the whole program, or with verb (not NULL) on all rows of that verb, or with subverb (not
+ * NULL) on that one. The options are listed where all these rows take the same. */
+void nnc_config_write_help(FILE *out, const char *verb, const char *subverb);
 
 /* Completion script. Errors: -NNC_E_USAGE for a shell that is none of bash, zsh, fish. */
 int nnc_config_write_completion(FILE *out, const char *shell);

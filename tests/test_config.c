@@ -751,13 +751,14 @@ Test(config, the_documents_are_those_of_the_table) {
 }
 
 static void write_train_help(FILE *out) {
-    nnc_config_write_help(out, "train");
+    nnc_config_write_help(out, "train", NULL);
 }
 
 static void write_all_help(FILE *out) {
-    nnc_config_write_help(out, NULL);
+    nnc_config_write_help(out, NULL, NULL);
     for (const struct nnc_verb *verb = nnc_config_verbs; verb->name != NULL; verb++) {
-        nnc_config_write_help(out, verb->name);
+        nnc_config_write_help(out, verb->name, NULL);
+        nnc_config_write_help(out, verb->name, verb->subverb);
     }
 }
 
@@ -782,6 +783,35 @@ Test(config, help_names_each_option_and_fits_80_columns) {
     }
     free(text);
     free(train);
+}
+
+static void write_comm_help(FILE *out) {
+    nnc_config_write_help(out, "bench", "comm");
+}
+
+static void write_bench_help(FILE *out) {
+    nnc_config_write_help(out, "bench", NULL);
+}
+
+Test(config, help_on_one_bench_has_its_options_and_no_other_bench) {
+    char *comm = capture(write_comm_help), *bench = capture(write_bench_help);
+    for (size_t row = 0; row < nnc_config_option_count; row++) {
+        const struct nnc_option *option = &nnc_config_options[row];
+        char name[80];
+        snprintf(name, sizeof(name), "--%s%s ", option->type == NNC_OPTION_BOOL ? "[no-]" : "",
+                 option->name);
+        bool is_comms = (option->verbs & NNC_VERB_BENCH_COMM) != 0;
+        cr_expect_eq(strstr(comm, name) != NULL, is_comms || option->type == NNC_OPTION_LEVEL, "%s",
+                     name);
+    }
+    cr_expect(strncmp(comm, "Usage: nncoord bench comm [OPTION]...\n\nTime", 43) == 0, "%s", comm);
+    cr_expect(strstr(comm, "bench synth") == NULL, "%s", comm);
+    cr_expect(strstr(bench, "       nncoord bench synth DIR [OPTION]...\n") != NULL);
+    cr_expect(strstr(bench, "\nbench comm:\nTime all-reduces") != NULL);
+    cr_expect(strstr(bench, "The options of each: nncoord bench NAME --help") != NULL);
+    cr_expect(strstr(bench, "--bench-steps") == NULL, "whose would it be?");
+    free(comm);
+    free(bench);
 }
 
 Test(config, help_names_each_other_name_of_an_option) {
