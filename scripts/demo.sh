@@ -12,7 +12,7 @@ if [ ! -f build/build.ninja ]; then
         exit 1
     }
 fi
-echo "building into build/ (a minute on two cores) ..." >&2
+echo "building into build/ (a minute on two cores, up to two with CUDA) ..." >&2
 ninja -C build --quiet
 echo "+ build/nncoord --gpus 0 $*"
 exec build/nncoord --gpus 0 "$@"
