@@ -94,6 +94,18 @@ prototypes() {
     ' "${headers[@]}"
 }
 
+# A path in backquotes in a document is a file, seen from the root or from the document's folder.
+paths() {
+    local file line path
+    while IFS=: read -r file line path; do
+        path=${path//\`/}
+        if [ ! -e "$path" ] && [ ! -e "${file%/*}/$path" ]; then
+            echo "$file:$line: there is no $path"
+        fi
+    done < <(find ./*.md base ipc coordinator loader data workers cpu gpu bench tests models containers docs scripts \
+        -name '*.md' | sort | xargs grep -noE '`[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+\.(c|cc|cu|h|sh|nn|py|sbatch)`')
+}
+
 formatting() {
     if command -v clang-format >/dev/null; then
         clang-format --dry-run "${sources[@]}" "${tests[@]}" 2>&1 | grep -E 'warning:' | cut -d: -f1,2 |
@@ -106,6 +118,7 @@ report "$(layers)"
 report "$(words)"
 report "$(spdx)"
 report "$(prototypes)"
+report "$(paths)"
 report "$(formatting)"
 echo "$breaches breaches of style in ${#sources[@]} source files"
 [ "$breaches" = 0 ]
