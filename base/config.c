@@ -296,7 +296,8 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_MACHINES, .aliases = {"num-nodes"}, .verbs = MEETS},
     {.name = "node-rank", .type = NNC_OPTION_U32, FIELD(node_rank), .unit = "", .min = 0,
      .max = NNC_MAX_NODES - 1, .def = "0",
-     .help = "number of this machine, from 0; machine 0 writes the run's directory",
+     .help = "number of this machine, from 0, without a launcher to be given on each of several; "
+             "machine 0 writes the run's directory",
      .group = NNC_GROUP_MACHINES, .verbs = MEETS, .local = true},
     {.name = "rdzv-endpoint", .type = NNC_OPTION_STRING, FIELD(rdzv_endpoint),
      .unit = "HOST:PORT", .def = "",
