@@ -193,7 +193,12 @@ static int fail_unknown(const struct line *line, const char *token) {
     char name[64], meant[128], shown[64];
     snprintf(name, sizeof(name), "%.*s", (int)strcspn(token + 2, "="), token + 2);
     nnc_text_escape(name, shown, sizeof(shown));
-    nnc_did_you_mean_text(name, line->names, "--", meant, sizeof(meant));
+    const char *ours = nnc_config_other_name(name);
+    if (ours != NULL) {
+        snprintf(meant, sizeof(meant), " (did you mean --%s?)", ours);
+    } else {
+        nnc_did_you_mean_text(name, line->names, "--", meant, sizeof(meant));
+    }
     return nnc_fail(-NNC_E_USAGE, "unknown option --%s%s; --help lists all", shown, meant);
 }
 

@@ -93,6 +93,10 @@ const char *nnc_config_group_title(enum nnc_config_group group);
 /* The row of a name or alias, without dashes in front; '_' counts as '-'. NULL: unknown. */
 const struct nnc_option *nnc_config_find(const char *name);
 
+/* The option of ours that does what another program's option of this name does, one that is too
+ * unlike to be guessed; NULL: nobody knows. '_' counts as '-'. */
+const char *nnc_config_other_name(const char *name);
+
 /* What whoever gives the option to a verb that lacks it may have meant; NULL: nobody knows. */
 const char *nnc_config_foreign_hint(const struct nnc_option *option, const struct nnc_verb *verb);
 

@@ -3,6 +3,8 @@
  * config_table.h. Rows of one verb stand together, the row without a subverb first. */
 #include "base/config_table.h"
 
+#include "base/text.h"
+
 #include <string.h>
 
 const struct nnc_verb nnc_config_verbs[] = {
@@ -201,6 +203,7 @@ static const struct {
     {"split", NNC_VERB_EVAL, "it takes the validation images; --val-data names others"},
     {"max-side", NNC_VERB_SHOW | NNC_VERB_TRAIN | NNC_VERB_BENCH_INPUT | NNC_VERB_CHECK,
      "it is one of `nncoord pack`; the side of a sample is --train-crop-size"},
+    {"bench-steps", NNC_VERB_TRAIN, "steps of an epoch are --limit-train-batches"},
     {"epochs", NNC_VERB_BENCH_INPUT, "measured passes are --bench-epochs"},
     {"epochs", NNC_VERB_BENCH_TRAIN, "measured steps are --bench-steps"},
     {"train-crop-size", NNC_VERB_EVAL | NNC_VERB_PREDICT,
@@ -208,6 +211,25 @@ static const struct {
     {"count", NNC_VERB_BENCH_INPUT, "measured batches are --bench-steps"},
     {"model", NNC_VERB_BENCH_INPUT | NNC_VERB_CHECK | NNC_VERB_SHOW, "no network is involved"},
 };
+
+/* Options of torchrun and torch.distributed.launch. */
+static const struct {
+    const char *theirs, *ours;
+} others[] = {
+    {"rdzv-backend", "rdzv-endpoint"},
+    {"rdzv-conf", "rdzv-timeout"},
+    {"master-addr", "rdzv-endpoint"},
+    {"master-port", "rdzv-endpoint"},
+};
+
+const char *nnc_config_other_name(const char *name) {
+    for (size_t row = 0; row < sizeof(others) / sizeof(others[0]); row++) {
+        if (nnc_edit_distance(others[row].theirs, name) == 0) {
+            return others[row].ours;
+        }
+    }
+    return NULL;
+}
 
 const char *nnc_config_foreign_hint(const struct nnc_option *option, const struct nnc_verb *verb) {
     for (size_t row = 0; row < sizeof(foreign) / sizeof(foreign[0]); row++) {

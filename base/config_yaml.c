@@ -445,7 +445,8 @@ static int is_yaml(const struct dirent *entry) {
 }
 
 static int fail_recipe(const char *name, const char *recipe_dir) {
-    char shown[80], meant[128] = "";
+    char shown[80], meant[128] = "", list[256] = "";
+    size_t used = 0;
     nnc_text_escape(name, shown, sizeof(shown));
     struct dirent **entries = NULL;
     int count = recipe_dir != NULL ? scandir(recipe_dir, &entries, is_yaml, alphasort) : 0;
@@ -454,14 +455,18 @@ static int fail_recipe(const char *name, const char *recipe_dir) {
         entries[number]->d_name[strlen(entries[number]->d_name) - strlen(".yaml")] = '\0';
         names[number < RECIPES_MAX ? number : RECIPES_MAX] =
             number < RECIPES_MAX ? entries[number]->d_name : NULL;
+        if (used < sizeof(list)) {
+            used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s",
+                                     number == 0 ? ": " : ", ", entries[number]->d_name);
+        }
     }
     nnc_did_you_mean_text(name, names, "", meant, sizeof(meant));
     for (int number = 0; number < count; number++) {
         free(entries[number]);
     }
     free(entries);
-    return nnc_fail(-NNC_E_USAGE, "no recipe \"%s\" in %s%s; a file is given as ./%s.yaml", shown,
-                    recipe_dir != NULL ? recipe_dir : "this installation", meant, shown);
+    return nnc_fail(-NNC_E_USAGE, "no recipe \"%s\"%s in %s%s; a file is given as ./%s.yaml", shown,
+                    meant, recipe_dir != NULL ? recipe_dir : "this installation", list, shown);
 }
 
 int nnc_config_find_recipe(const char *name, const char *recipe_dir, char ret_path[NNC_PATH_MAX]) {

@@ -554,6 +554,12 @@ Test(config, wrong_lines_say_what_was_meant) {
         {"train d --dump", "--dump belongs to the verb config"},
         {"train d --print-completion tcsh", "none of bash, zsh, fish"},
         {"train d --config nosuch", "no recipe \"nosuch\""},
+        {"train d --rdzv-backend c10d",
+         "unknown option --rdzv-backend (did you mean --rdzv-endpoint?)"},
+        {"train d --master_addr=h", "(did you mean --rdzv-endpoint?)"},
+        {"train d --master-port 1", "(did you mean --rdzv-endpoint?)"},
+        {"train d --steps 10", "--steps is not an option of `nncoord train`: steps of an epoch are "
+                               "--limit-train-batches"},
         {"train d --config ./nosuch.yaml", "./nosuch.yaml: No such file"},
         {"train d --val-crop-size 300", "give --val-resize-size 300 or more"},
         {"train d --crop-scale-min 0.5 --crop-scale-max 0.4", "is above"},
@@ -665,6 +671,20 @@ Test(config, options_foreign_to_a_verb_are_ignored_in_file_and_environment) {
         }
     }
     unlink(path);
+}
+
+Test(config, an_unknown_recipe_is_answered_with_those_that_are_there) {
+    struct nnc_command command;
+    bool done;
+    cr_expect_eq(parse_in("train d --config fashion_mnits", NNC_TEST_SOURCE_DIR "/models/recipes",
+                          &command, &done),
+                 -NNC_E_USAGE);
+    cr_expect(strstr(nnc_error_text(), "\"fashion_mnits\" (did you mean fashion-mnist?) in ") !=
+                  NULL,
+              "%s", nnc_error_text());
+    cr_expect(strstr(nnc_error_text(), "/recipes: cifar10-resnet20, fashion-mnist; a file is") !=
+                  NULL,
+              "%s", nnc_error_text());
 }
 
 Test(config, without_data_the_default_recipe_is_taken) {
