@@ -228,6 +228,122 @@ Test(fakecuda_nccl, remote_error_shows_in_the_state) {
     assert_all("devices=3,faults=ncclAllReduce:1:remote", see_remote_error, FINE);
 }
 
+/* Record an average of so many values into a graph. */
+static enum outcome record(struct rank *rank, size_t count, cudaGraphExec_t *ret_exec) {
+    cudaGraph_t graph;
+    if (cudaStreamBeginCapture(rank->stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+        return CALL_FAILED;
+    }
+    ncclAllReduce(rank->values, rank->values, count, ncclFloat32, ncclAvg, rank->comm,
+                  rank->stream);
+    enum outcome outcome = settle(rank);
+    if (cudaStreamEndCapture(rank->stream, &graph) != cudaSuccess ||
+        cudaGraphInstantiate(ret_exec, graph, 0) != cudaSuccess) {
+        return CALL_FAILED;
+    }
+    cudaGraphDestroy(graph);
+    return outcome;
+}
+
+static enum outcome launch(struct rank *rank, cudaGraphExec_t exec) {
+    if (cudaGraphLaunch(exec, rank->stream) != cudaSuccess ||
+        cudaEventRecord(rank->event, rank->stream) != cudaSuccess) {
+        return CALL_FAILED;
+    }
+    return poll_event(rank, 5000);
+}
+
+/* Recorded, it runs not at all; launched, each time; and queued calls may come in between. */
+static enum outcome average_by_graph(struct rank *rank) {
+    float *values = fakecuda_peek(rank->values);
+    cudaGraphExec_t exec = NULL;
+    enum outcome outcome = record(rank, COUNT, &exec);
+    if (outcome == FINE && values[1] != (float)(rank->rank + 1)) {
+        outcome = WRONG_VALUE;
+    }
+    for (int round = 0; round < 3 && outcome == FINE; round++) {
+        values[1] = (float)((round + 1) * (rank->rank + 1));
+        outcome = launch(rank, exec);
+        if (outcome == FINE && values[1] != (float)(2 * (round + 1))) {
+            outcome = WRONG_VALUE;
+        }
+        outcome = outcome == FINE ? average(rank, 9) : outcome;
+        outcome = outcome == FINE ? poll_event(rank, 5000) : outcome;
+    }
+    cudaGraphExecDestroy(exec);
+    if (outcome == FINE && ncclCommDestroy(rank->comm) != ncclSuccess) {
+        outcome = CALL_FAILED;
+    }
+    return outcome;
+}
+
+Test(fakecuda_nccl, a_recorded_average_is_one_at_each_launch) {
+    assert_all("devices=3,schedule=eager", average_by_graph, FINE);
+    assert_all("devices=3,schedule=lazy", average_by_graph, FINE);
+    assert_all("devices=3,schedule=random,seed=6", average_by_graph, FINE);
+}
+
+/* Whether the communicator says in words that ranks differ; ends the communicator. */
+static enum outcome is_told(struct rank *rank, enum outcome outcome, const char *wanted) {
+    bool told = strstr(ncclGetLastError(rank->comm), wanted) != NULL;
+    ncclCommAbort(rank->comm);
+    return outcome != ASYNC_ERROR ? outcome == FINE ? WRONG_VALUE : outcome
+           : told                 ? FINE
+                                  : WRONG_VALUE;
+}
+
+static enum outcome record_on_one_rank(struct rank *rank) {
+    cudaGraphExec_t exec = NULL;
+    enum outcome outcome = FINE;
+    if (rank->rank == 1) {
+        outcome = record(rank, COUNT, &exec);
+        outcome = outcome == FINE ? launch(rank, exec) : outcome;
+        cudaGraphExecDestroy(exec);
+    } else {
+        outcome = average(rank, COUNT);
+        outcome = outcome == FINE ? poll_event(rank, 5000) : outcome;
+    }
+    return is_told(rank, outcome, "recorded as number 1");
+}
+
+Test(fakecuda_nccl, a_call_recorded_on_one_rank_and_queued_on_others_is_named) {
+    assert_all("devices=3", record_on_one_rank, FINE);
+    assert_all("devices=3,schedule=lazy", record_on_one_rank, FINE);
+}
+
+static enum outcome record_twice_on_one_rank(struct rank *rank) {
+    cudaGraphExec_t exec[2] = {NULL, NULL};
+    enum outcome outcome = record(rank, COUNT, &exec[0]);
+    outcome = outcome == FINE ? launch(rank, exec[0]) : outcome;
+    if (outcome == FINE && rank->rank == 1) {
+        outcome = record(rank, COUNT, &exec[1]);
+    }
+    outcome = outcome == FINE ? launch(rank, exec[rank->rank == 1]) : outcome;
+    cudaGraphExecDestroy(exec[0]);
+    if (exec[1]) {
+        cudaGraphExecDestroy(exec[1]);
+    }
+    return is_told(rank, outcome, "recorded as number 2");
+}
+
+Test(fakecuda_nccl, a_call_recorded_anew_on_one_rank_is_named) {
+    assert_all("devices=3", record_twice_on_one_rank, FINE);
+}
+
+static enum outcome abort_under_a_graph(struct rank *rank) {
+    cudaGraphExec_t exec = NULL;
+    enum outcome outcome = record(rank, COUNT, &exec);
+    fakecuda_record_violations(true);
+    ncclCommAbort(rank->comm);
+    const char *text = fakecuda_violation();
+    bool told = text && strstr(text, "ncclCommAbort: 1 collectives are in graphs");
+    return outcome != FINE ? outcome : told ? FINE : WRONG_VALUE;
+}
+
+Test(fakecuda_nccl, a_communicator_must_not_end_before_the_graphs_it_is_in) {
+    assert_all("devices=3,schedule=lazy", abort_under_a_graph, FINE);
+}
+
 static enum outcome record_too_early(struct rank *rank) {
     fakecuda_record_violations(true);
     ncclAllReduce(rank->values, rank->values, COUNT, ncclFloat32, ncclSum, rank->comm,

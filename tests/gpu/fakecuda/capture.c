@@ -37,7 +37,8 @@ struct seen {
 };
 
 struct fake_capture {
-    unsigned uses; /* the capturing streams together, marks, graphs, executables */
+    unsigned uses;   /* the capturing streams together, marks, graphs, executables, launches */
+    unsigned graphs; /* graphs and executables alone */
     bool active, invalid;
     enum cudaStreamCaptureMode mode;
     pthread_t thread;
@@ -83,6 +84,19 @@ void fake_capture_release(struct fake_capture *capture) {
     free(capture->entries);
     free(capture->marks);
     free(capture);
+}
+
+/* The program has let go of a graph; one that is queued still runs. */
+static void forget(struct fake_capture *capture) {
+    if (--capture->graphs > 0) {
+        return;
+    }
+    for (size_t i = 0; i < capture->entry_count; i++) {
+        const struct fake_work *work = &capture->entries[i].work;
+        if (work->forgotten) {
+            work->forgotten(work->closure);
+        }
+    }
 }
 
 static struct entry *add_entry(cudaStream_t stream, enum entry_kind kind) {
@@ -202,9 +216,11 @@ cudaError_t fake_capture_end(cudaStream_t stream, cudaGraph_t *ret_graph) {
     capture->active = false;
     active = NULL;
     cudaGraph_t graph = code ? NULL : calloc(1, sizeof *graph);
+    capture->graphs = 1;
     if (graph) {
         graph->capture = capture;
     } else {
+        forget(capture);
         fake_capture_release(capture);
     }
     *ret_graph = graph;
@@ -226,6 +242,7 @@ cudaError_t fake_graph_instantiate(cudaGraph_t graph, cudaGraphExec_t *ret_exec)
     }
     exec->capture = graph->capture;
     exec->capture->uses++;
+    exec->capture->graphs++;
     cudaError_t code = cudaSuccess;
     for (unsigned lane = 1; lane < exec->capture->lane_count && !code; lane++) {
         code = fake_stream_create(fake_device(), &exec->lanes[lane]);
@@ -293,11 +310,13 @@ void fake_graph_exec_destroy(cudaGraphExec_t exec) {
             fake_stream_destroy(exec->lanes[lane]);
         }
     }
+    forget(exec->capture);
     fake_capture_release(exec->capture);
     free(exec);
 }
 
 void fake_graph_destroy(cudaGraph_t graph) {
+    forget(graph->capture);
     fake_capture_release(graph->capture);
     free(graph);
 }

@@ -140,7 +140,8 @@ struct fake_work {
     uint64_t (*begin)(void *closure);             /* NULL; at each queueing: a token */
     bool (*ready)(void *closure, uint64_t token); /* NULL: always; polled at the queue's head */
     void (*run)(void *closure);
-    void (*done)(void *closure); /* after the last run, or when the work is refused */
+    void (*done)(void *closure);      /* after the last run, or when the work is refused */
+    void (*forgotten)(void *closure); /* NULL; where it was recorded: no graph of it is left */
     void *closure;
 };
 

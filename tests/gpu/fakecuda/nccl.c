@@ -119,7 +119,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *ret_state) {
     } else {
         queue_held(comm);
         bool pending = !nccl_check_complete(comm) || comm->held_count > 0 ||
-                       (comm->finalizing && comm->done < comm->queued);
+                       (comm->finalizing && (comm->done < comm->queued || comm->in_graphs > 0));
         *ret_state = comm->error ? comm->error : pending ? ncclInProgress : ncclSuccess;
     }
     fake_leave(code);
@@ -144,8 +144,18 @@ static void drop_held(struct ncclComm *comm) {
     comm->held_count = 0;
 }
 
+/* The library waits for the end of each graph that it was recorded in. */
+static void check_graphs(const char *function, const struct ncclComm *comm) {
+    if (comm->in_graphs > 0) {
+        fake_violation("%s: %u collectives are in graphs that were not destroyed: it would not "
+                       "return",
+                       function, comm->in_graphs);
+    }
+}
+
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
     cudaError_t code = fake_enter("ncclCommDestroy");
+    check_graphs("ncclCommDestroy", comm);
     drop_held(comm);
     nccl_release(comm);
     fake_leave(code);
@@ -154,6 +164,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
     cudaError_t code = fake_enter("ncclCommAbort");
+    check_graphs("ncclCommAbort", comm);
     comm->aborted = true;
     drop_held(comm);
     nccl_release(comm);

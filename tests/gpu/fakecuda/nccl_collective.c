@@ -8,6 +8,11 @@
  * ncclInProgress. Under the schedules lazy and random it is queued when the caller asks for the
  * state: an event that was recorded before that does not cover it, and shows as a race.
  *
+ * A collective that is called while its stream is captured is recorded, and is called at each
+ * launch of the graph. All ranks must have recorded it, as the same call in their order of
+ * recording: to queue it on one of them, or to record it there anew, is a difference like any
+ * other.
+ *
  * Invariants: 1. Calls of a communicator run in the order of their queueing, whatever the streams.
  *             2. A communicator lives until the last of its operations is gone. */
 #include "tests/gpu/fakecuda/nccl_world.h"
@@ -37,11 +42,16 @@ static void describe(int rank, const struct nccl_call *call, size_t room, char *
         snprintf(text, room, "rank %d all-reduce of %llu %s, %s", rank, count, types[call->type],
                  ops[call->op]);
     }
+    size_t length = strlen(text);
+    if (call->recorded > 0) {
+        snprintf(text + length, room - length, ", recorded as number %llu",
+                 (unsigned long long)call->recorded);
+    }
 }
 
 static bool agree(const struct nccl_call *a, const struct nccl_call *b) {
     return a->kind == b->kind && a->count == b->count && a->type == b->type && a->op == b->op &&
-           a->root == b->root;
+           a->root == b->root && a->recorded == b->recorded;
 }
 
 static uint64_t begin(void *closure) {
@@ -87,7 +97,7 @@ static bool ready(void *closure, uint64_t number) {
         }
         there++;
         if (!agree(&peer->call, &collective->call)) {
-            char mine[100], other[100];
+            char mine[120], other[120];
             describe(comm->rank, &collective->call, sizeof mine, mine);
             describe(rank, &peer->call, sizeof other, other);
             comm->error = nccl_fail(comm, ncclInvalidUsage, "call %llu differs: %s; %s",
@@ -117,7 +127,14 @@ void nccl_drop(void *closure) {
     free(collective);
 }
 
+/* The graphs that it was recorded in are gone. */
+static void forgotten(void *closure) {
+    struct collective *collective = closure;
+    collective->comm->in_graphs--;
+}
+
 ncclResult_t nccl_submit(struct collective *collective) {
+    struct ncclComm *comm = collective->comm;
     size_t bytes = collective->call.count * nccl_type_bytes(collective->call.type);
     const struct fake_range ranges[] = {
         {.memory = collective->send, .bytes = bytes},
@@ -131,13 +148,22 @@ ncclResult_t nccl_submit(struct collective *collective) {
                              .ready = ready,
                              .run = run,
                              .done = nccl_drop,
+                             .forgotten = forgotten,
                              .closure = collective};
     cudaStream_t real = fake_stream_of(collective->stream);
     if (!real) {
         nccl_drop(collective);
         return ncclInvalidArgument;
     }
-    return fake_submit(real, &work) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
+    bool records = real->capture != NULL;
+    if (records) {
+        collective->call.recorded = ++comm->recorded;
+    }
+    bool taken = fake_submit(real, &work) == cudaSuccess;
+    if (records && taken) {
+        comm->in_graphs++;
+    }
+    return taken ? ncclSuccess : ncclUnhandledCudaError;
 }
 
 /* Queue now, or hold it back as a thread of the library would. */

@@ -27,6 +27,7 @@ struct nccl_call {
     ncclDataType_t type;
     ncclRedOp_t op;
     int root;
+    uint64_t recorded; /* number among the rank's recorded calls; 0: queued */
 };
 
 /* Rank's words: `call` and its area are of call number `published`; the next is written when all
@@ -72,6 +73,8 @@ struct ncclComm {
     int rank, ranks, device;
     bool blocking, complete, aborted, finalizing;
     uint64_t queued, published, done; /* numbers of calls */
+    uint64_t recorded;                /* calls that were recorded, since ever */
+    unsigned in_graphs;               /* those of them in graphs that are there */
     ncclResult_t error;
     char words[256];
     struct collective *held[HELD_MAX]; /* in progress: not yet queued */
