@@ -2,11 +2,31 @@
 /* NCCL without ever waiting inside it; see comm.h.
  *
  * Invariants: (1) after each call the communicator is settled, NCCL's word for "no longer in
- * progress", before the next call; (2) all ranks queue the same slices in the same order; (3) after
- * an error only abort and finish are called.
+ * progress", before the next call; (2) all ranks queue the same slices in the same order, and
+ * record the same; (3) after an error only abort and finish are called; (4) graphs with averages in
+ * them are destroyed before the communicator.
+ *
+ * Recorded averages rest on this:
+ *   - Recording a collective, and launching its graph, is something that all ranks of the
+ *     communicator do or none does; the graphs come of the same recording. (NCCL user guide, "Using
+ *     NCCL with CUDA Graphs".) exec.c sees to it.
+ *   - Recorded and queued collectives may follow each other (the same page;
+ * NCCL_GRAPH_MIXING_SUPPORT is on unless someone turns it off, and here they never overlap). Graphs
+ * of several communicators launched by one thread may deadlock: a process has one.
+ *   - A communicator that does not block calls CUDA from a thread of its own, whose calls end up in
+ *     the capture that the stream is in. A thread-local capture forbids that thread nothing, and
+ *     its last call has come when the communicator is settled: (1) keeps the recording in order.
+ *     (CUDA Runtime API, cudaStreamBeginCapture, cudaThreadExchangeStreamCaptureMode.)
+ *   - Memory that the communicator knows (ncclCommRegister) may be recorded; what NCCL itself
+ *     registers for a graph lives as long as the graph. (The guide, "User Buffer Registration".)
+ *   - Each recorded collective holds the communicator: finalize, destroy and abort wait for the
+ *     graph's end (localPersistentRefs in NCCL's init.cc and enqueue.cc). An executable graph that
+ *     is destroyed while it runs is freed when it ends (CUDA Runtime API, cudaGraphExecDestroy),
+ *     which an abort brings about, as it stops kernels first. So graphs go first, in any case.
  *
  * What it does not do: recover. The coordinator restarts all ranks.
- * Source: NCCL user guide, "Fault tolerance", "User buffer registration". */
+ * Source: NCCL user guide, "Fault tolerance", "User buffer registration", "Using NCCL with CUDA
+ * Graphs"; NCCL 2.28, src/init.cc, src/enqueue.cc. */
 #include "gpu/comm.h"
 
 #include "base/clock.h"
@@ -108,20 +128,19 @@ static int settle(const struct nnc_nccl *comm, ncclResult_t result, const char *
 }
 
 static int make_events(struct nnc_nccl *comm) {
-    cudaError_t error = cudaSuccess;
-    for (int number = 0; error == cudaSuccess && number < NNC_COMM_RECENT; number++) {
-        error = cudaEventCreateWithFlags(&comm->ready[number], cudaEventDisableTiming);
-        if (error == cudaSuccess) {
-            error = cudaEventCreateWithFlags(&comm->done[number], cudaEventDisableTiming);
-        }
+    cudaError_t error = cudaEventCreateWithFlags(&comm->ready, cudaEventDisableTiming);
+    if (error == cudaSuccess) {
+        error = cudaEventCreateWithFlags(&comm->done, cudaEventDisableTiming);
     }
     return nnc_device_check(error, "events of the communicator");
 }
 
 int nnc_comm_init(struct nnc_nccl *comm, struct nnc_device *device,
-                  const struct nnc_backend_params *params, const uint8_t id[NNC_COMM_ID_BYTES]) {
+                  const struct nnc_backend_params *params, const uint8_t id[NNC_COMM_ID_BYTES],
+                  struct nnc_comm_counts *counts) {
     assert(params->rank < params->ranks && !comm->comm);
     comm->device = device;
+    comm->counts = counts;
     if (params->device.deterministic) {
         /* Sums inside a switch have no fixed order. Whoever set it knows better. */
         setenv("NCCL_ALGO", "^NVLS", 0);
@@ -175,13 +194,11 @@ void nnc_comm_finish(struct nnc_nccl *comm) {
         comm->comm = NULL;
     }
     nnc_comm_abort(comm);
-    for (int number = 0; number < NNC_COMM_RECENT; number++) {
-        if (comm->ready[number]) {
-            cudaEventDestroy(comm->ready[number]);
-        }
-        if (comm->done[number]) {
-            cudaEventDestroy(comm->done[number]);
-        }
+    if (comm->ready) {
+        cudaEventDestroy(comm->ready);
+    }
+    if (comm->done) {
+        cudaEventDestroy(comm->done);
     }
     *comm = (struct nnc_nccl){0};
 }
@@ -208,10 +225,12 @@ int nnc_comm_average(struct nnc_nccl *comm, const struct nnc_comm_slice *slice) 
     if (!comm->comm) {
         return nnc_fail(-NNC_E_COMM, "the communicator was left");
     }
-    cudaStream_t stream = comm->device->stream[NNC_STREAM_COMM];
-    uint32_t place = comm->queued % NNC_COMM_RECENT;
-    int rc =
-        nnc_device_order(comm->device, NNC_STREAM_COMM, NNC_STREAM_COMPUTE, comm->ready[place]);
+    struct nnc_device *device = comm->device;
+    cudaStream_t stream = device->stream[NNC_STREAM_COMM];
+    int rc = nnc_gpu_count(device->stream[NNC_STREAM_COMPUTE], &comm->counts->ready);
+    if (rc == 0) {
+        rc = nnc_device_order(device, NNC_STREAM_COMM, NNC_STREAM_COMPUTE, comm->ready);
+    }
     if (rc < 0) {
         return rc;
     }
@@ -219,34 +238,28 @@ int nnc_comm_average(struct nnc_nccl *comm, const struct nnc_comm_slice *slice) 
                                         types[slice->type], ncclAvg, comm->comm, stream);
     rc = settle(comm, result, "average of gradients");
     if (rc == 0) {
-        rc = nnc_device_check(cudaEventRecord(comm->done[place], stream), "end of a reduction");
+        rc = nnc_gpu_count(stream, &comm->counts->reduced);
     }
-    comm->queued += rc == 0;
+    if (rc == 0) {
+        rc = nnc_device_check(cudaEventRecord(comm->done, stream), "end of a reduction");
+    }
+    comm->apart = true;
     return rc;
 }
 
 int nnc_comm_join(struct nnc_nccl *comm) {
-    if (!comm->comm || comm->queued == 0) {
+    /* An event of a recording must not be waited for outside of it, nor the other way round: only
+     * what was averaged since the last time. */
+    if (!comm->comm || !comm->apart) {
         return 0;
     }
-    cudaEvent_t last = comm->done[(comm->queued - 1) % NNC_COMM_RECENT];
-    return nnc_device_check(cudaStreamWaitEvent(comm->device->stream[NNC_STREAM_COMPUTE], last, 0),
-                            "end of a reduction");
-}
-
-/* How many of the recordings have happened. They do in order: from the newest back, up to one that
- * has. */
-static uint64_t happened(const cudaEvent_t events[NNC_COMM_RECENT], uint64_t queued) {
-    uint64_t pending = 0;
-    while (pending < NNC_COMM_RECENT && pending < queued &&
-           cudaEventQuery(events[(queued - 1 - pending) % NNC_COMM_RECENT]) != cudaSuccess) {
-        cudaGetLastError();
-        pending++;
-    }
-    return queued - pending;
+    comm->apart = false;
+    cudaStream_t compute = comm->device->stream[NNC_STREAM_COMPUTE];
+    return nnc_device_check(cudaStreamWaitEvent(compute, comm->done, 0), "end of a reduction");
 }
 
 void nnc_comm_progress(const struct nnc_nccl *comm, uint64_t *ret_ready, uint64_t *ret_reduced) {
-    *ret_ready = happened(comm->ready, comm->queued);
-    *ret_reduced = happened(comm->done, comm->queued);
+    /* Relaxed: the numbers alone count. */
+    *ret_ready = comm->counts ? __atomic_load_n(&comm->counts->ready, __ATOMIC_RELAXED) : 0;
+    *ret_reduced = comm->counts ? __atomic_load_n(&comm->counts->reduced, __ATOMIC_RELAXED) : 0;
 }

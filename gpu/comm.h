@@ -5,7 +5,11 @@
  *   compute  ... dW of bucket 0 | dW of bucket 1 ...                    | update
  *   comm           wait, average bucket 0 | wait, average bucket 1 | ->
  *
- * NCCL is never waited for inside its own calls (blocking = 0): every wait asks for its error. */
+ * NCCL is never waited for inside its own calls (blocking = 0): every wait asks for its error.
+ *
+ * Averages may be recorded: called while compute is captured they become part of its graph, once
+ * for all launches. How far the device is, is therefore counted on the device: the event of a
+ * recording says nothing of a launch, and must not be asked during a capture. */
 #ifndef NNC_GPU_COMM_H
 #define NNC_GPU_COMM_H
 
@@ -14,9 +18,6 @@
 
 #include <nccl.h>
 
-/* So many of the latest reductions are told apart. */
-#define NNC_COMM_RECENT 64
-
 /* One slice of gradients. */
 struct nnc_comm_slice {
     void *values;
@@ -24,13 +25,19 @@ struct nnc_comm_slice {
     enum nnc_gpu_type type;
 };
 
+/* Slices that are final, and those that are averaged, since open. Pinned memory, written by the
+ * device: `ready` from compute, `reduced` from comm. */
+struct nnc_comm_counts {
+    uint64_t ready, reduced;
+};
+
 struct nnc_nccl {
     struct nnc_device *device;
-    ncclComm_t comm;    /* NULL: one rank, or aborted */
-    void *registration; /* of the gradients; NULL: none */
-    /* Entry r % NNC_COMM_RECENT is of reduction r: its slice is final, it is averaged. */
-    cudaEvent_t ready[NNC_COMM_RECENT], done[NNC_COMM_RECENT];
-    uint64_t queued; /* reductions since open */
+    ncclComm_t comm;                /* NULL: one rank, or aborted */
+    void *registration;             /* of the gradients; NULL: none */
+    struct nnc_comm_counts *counts; /* borrowed; outlives all queued work */
+    cudaEvent_t ready, done;        /* the last slice is final, is averaged */
+    bool apart;                     /* compute does not wait for the last averages yet */
 };
 
 /* Device memory that a communicator may reduce in place: `collective` asks NCCL for it, which falls
@@ -45,13 +52,15 @@ void nnc_comm_memory_free(struct nnc_device *device, bool collective, struct nnc
 int nnc_comm_name(uint8_t ret_id[NNC_COMM_ID_BYTES]);
 
 /* Join, which waits for all ranks. deterministic: leave out algorithms whose bits differ from run
- * to run. comm is zero-filled before.
+ * to run. comm is zero-filled before, and so are the counts, pinned memory.
  * Owner:  end with nnc_comm_finish(), after an error too.
  * Errors: -NNC_E_COMM, what alive says. */
 int nnc_comm_init(struct nnc_nccl *comm, struct nnc_device *device,
-                  const struct nnc_backend_params *params, const uint8_t id[NNC_COMM_ID_BYTES]);
+                  const struct nnc_backend_params *params, const uint8_t id[NNC_COMM_ID_BYTES],
+                  struct nnc_comm_counts *counts);
 
-/* Takes a half-built one; leaves the other ranks without a word when work is still queued. */
+/* Takes a half-built one; leaves the other ranks without a word when work is still queued. No graph
+ * that averages were recorded in is left: NCCL waits for the end of those, without end. */
 void nnc_comm_finish(struct nnc_nccl *comm);
 
 /* Let NCCL know the memory of the gradients: a help, no need. Once. */
@@ -64,10 +73,12 @@ int nnc_comm_average(struct nnc_nccl *comm, const struct nnc_comm_slice *slice);
 /* Let compute wait for all averages queued so far. */
 int nnc_comm_join(struct nnc_nccl *comm);
 
-/* Leave because a peer is gone. Does not wait; nothing is reduced any more. */
+/* Leave because a peer is gone. Does not wait; nothing is reduced any more. No graph is left, as
+ * above. */
 void nnc_comm_abort(struct nnc_nccl *comm);
 
-/* Slices that are final, and those that are averaged, since open. Never waits. */
+/* Slices that are final, and those that are averaged, since open. Never waits, and calls nothing:
+ * it may be asked during a capture. */
 void nnc_comm_progress(const struct nnc_nccl *comm, uint64_t *ret_ready, uint64_t *ret_reduced);
 
 #endif

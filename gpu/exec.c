@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A step as a whole, all of it queued:
  *
- *   compute   step values | labels, INPUT | forward, loss, backward          | metrics | wait |
- *   comm                                      average of each bucket as it is final     ^
+ *   compute   step values | labels, INPUT | forward, loss, backward          | wait | metrics |
+ *   comm                                      average of each bucket as it is final ^
  *   host      claims a flight                                                  lets it go
  *
  * A flight is one such piece of work. At most NNC_FLIGHTS are under way: the host runs ahead of the
@@ -13,7 +13,13 @@
  * executable and queued as one graph from then on. What changes from step to step is in device
  * memory that the steps before it fill, so the recording holds for all.
  *
- * Invariant: a flight's memory is the device's from its claim until it has landed. */
+ * Several ranks record their averages with it, which they must do together or not at all (comm.c).
+ * So they go by what all know alike: only steps in which every rank has its full batch are
+ * recorded, the first such step is queued, the second recorded, the others are launched. Any other
+ * step is queued by all. For the same reason a rank does not record a second time.
+ *
+ * Invariants: (1) a flight's memory is the device's from its claim until it has landed; (2) whether
+ * a training step is queued, recorded or launched follows from the steps' global counts alone. */
 #include "gpu/exec.h"
 
 #include "base/err.h"
@@ -136,7 +142,11 @@ static int run_body(struct nnc_executable *exe) {
             rc = reduce_after(exe, number, &bucket);
         }
     }
-    return rc < 0 || !exe->program->training ? rc : reduce(backend, backend->bucket_count);
+    if (rc == 0 && exe->program->training) {
+        rc = reduce(backend, backend->bucket_count);
+    }
+    /* Here, not behind the metrics: a recording ends where all its streams have come together. */
+    return rc < 0 ? rc : nnc_comm_join(&backend->comm);
 }
 
 /* Record the body. It cannot be run at the same time: recording queues nothing. */
@@ -155,7 +165,11 @@ static int record(struct nnc_executable *exe) {
         rc = nnc_device_check(ended, "end of a recording");
     }
     if (rc == 0) {
-        rc = nnc_device_check(cudaGraphInstantiate(&exe->graph, graph, 0), "graph of a step");
+        /* Each kernel keeps the priority of the stream that it was recorded on: averages come
+         * first. (CUDA Runtime API, cudaGraphInstantiateFlagUseNodePriority.) */
+        rc = nnc_device_check(
+            cudaGraphInstantiate(&exe->graph, graph, cudaGraphInstantiateFlagUseNodePriority),
+            "graph of a step");
     }
     if (graph) {
         cudaGraphDestroy(graph);
@@ -164,18 +178,51 @@ static int record(struct nnc_executable *exe) {
     return rc;
 }
 
-/* The body, as a graph where that is wanted and the executable has run once: libraries load code at
- * their first call, which cannot be recorded. */
-static int queue_body(struct nnc_executable *exe) {
-    if (!exe->backend->params.device.graphs || !exe->warm) {
-        exe->warm = true;
-        return run_body(exe);
-    }
-    if (exe->graph && exe->graph_generation != exe->backend->generation) {
+static void drop_graph(struct nnc_executable *exe) {
+    if (exe->graph) {
         cudaGraphExecDestroy(exe->graph);
         exe->graph = NULL;
     }
-    int rc = exe->graph ? 0 : record(exe);
+}
+
+void nnc_exec_forget(struct nnc_backend *backend) {
+    for (struct nnc_executable *exe = backend->executables; exe; exe = exe->next) {
+        drop_graph(exe);
+        exe->warm = false;
+    }
+}
+
+/* Whether every rank has its full batch, as every rank knows. The full one: a rank whose short
+ * batch happens to be the mean of all must not take the step for such. */
+static bool is_whole(const struct nnc_backend *backend, uint32_t global_count) {
+    uint32_t ranks = backend->params.ranks;
+    return ranks == 1 || global_count == (uint64_t)ranks * backend->full_batch;
+}
+
+/* Drop a graph that is no longer right. Errors: -NNC_E_COMM: it may not be made anew. */
+static int check_graph(struct nnc_executable *exe) {
+    if (!exe->graph || exe->graph_generation == exe->backend->generation) {
+        return 0;
+    }
+    if (exe->program->training && exe->backend->comm.comm) {
+        return nnc_fail(-NNC_E_COMM, "a step cannot be recorded a second time, the other ranks do "
+                                     "not: memory has moved since; leave --cuda-graphs out");
+    }
+    drop_graph(exe);
+    return 0;
+}
+
+/* The body, as a graph where that is wanted and possible and the executable has run once: libraries
+ * load code at their first call, and NCCL connects ranks, which cannot be recorded. */
+static int queue_body(struct nnc_executable *exe, bool whole) {
+    if (!exe->backend->params.device.graphs || !whole || !exe->warm) {
+        exe->warm = exe->warm || whole;
+        return run_body(exe);
+    }
+    int rc = check_graph(exe);
+    if (rc == 0 && !exe->graph) {
+        rc = record(exe);
+    }
     return rc < 0 ? rc
                   : nnc_device_check(cudaGraphLaunch(exe->graph, nnc_exec_stream(exe)),
                                      "launch of a step");
@@ -197,11 +244,11 @@ static int queue_input(struct nnc_executable *exe) {
 }
 
 /* Input, body and metrics. */
-static int queue_batch(struct nnc_executable *exe, struct nnc_flight *flight) {
+static int queue_batch(struct nnc_executable *exe, bool whole, struct nnc_flight *flight) {
     struct nnc_backend *backend = exe->backend;
     int rc = queue_input(exe);
     if (rc == 0) {
-        rc = queue_body(exe);
+        rc = queue_body(exe, whole);
     }
     if (rc == 0) {
         rc = queue_copy(backend, &flight->host->metrics, backend->step_metrics.memory,
@@ -238,13 +285,13 @@ int nnc_exec_step(struct nnc_executable *exe, const struct nnc_step_params *para
     rc = queue_copy(backend, backend->step_values.memory, &flight->host->step,
                     sizeof(flight->host->step));
     if (rc == 0) {
-        rc = queue_batch(exe, flight);
+        rc = queue_batch(exe, is_whole(backend, params->global_count), flight);
     }
-    if (rc == 0) {
-        announce(exe->program, params);
-        rc = nnc_comm_join(&backend->comm);
+    if (rc < 0) {
+        return rc;
     }
-    return rc < 0 ? rc : let_go(backend, flight);
+    announce(exe->program, params);
+    return let_go(backend, flight);
 }
 
 int nnc_exec_evaluate(struct nnc_executable *exe) {
@@ -252,7 +299,7 @@ int nnc_exec_evaluate(struct nnc_executable *exe) {
     assert(!exe->program->training);
     int rc = take_off(exe->backend, &flight);
     if (rc == 0) {
-        rc = queue_batch(exe, flight);
+        rc = queue_batch(exe, true, flight); /* no rank hears of it */
     }
     return rc < 0 ? rc : let_go(exe->backend, flight);
 }

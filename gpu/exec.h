@@ -50,6 +50,8 @@ struct nnc_backend {
     struct nnc_feeds feeds;
     struct nnc_block arena, workspace;
     uint64_t generation; /* counts moves of arena and workspace: recorded graphs are stale then */
+    struct nnc_executable *executables; /* all of them */
+    uint32_t full_batch;                /* of the largest training program */
     /* struct nnc_gpu_step of steps and of updates, struct nnc_gpu_metrics. */
     struct nnc_block step_values, update_values, step_metrics;
     struct nnc_flight flight[NNC_FLIGHTS];
@@ -59,6 +61,7 @@ struct nnc_backend {
      */
     struct nnc_comm_slice *slices;
     uint32_t bucket_count;
+    struct nnc_comm_counts *counts; /* of the communicator */
 };
 
 /* What an operation has beside its place in the program. */
@@ -79,7 +82,8 @@ struct nnc_executable {
     struct nnc_feed_shape feed;
     cudaGraphExec_t graph; /* of a whole step but its input; NULL: not recorded */
     uint64_t graph_generation;
-    bool warm; /* a step was queued without a graph */
+    bool warm;                   /* a step that could have been recorded was queued */
+    struct nnc_executable *next; /* of the backend's */
 };
 
 /* What one kind of operation does in one pass. All but run may be NULL. */
@@ -130,6 +134,10 @@ void nnc_exec_release(struct nnc_executable *exe);
 int nnc_exec_feed(struct nnc_executable *exe, const struct nnc_feed *feed);
 int nnc_exec_step(struct nnc_executable *exe, const struct nnc_step_params *params);
 int nnc_exec_evaluate(struct nnc_executable *exe);
+
+/* Drop what was recorded: the communicator comes or goes. Each executable starts as if it had never
+ * run. */
+void nnc_exec_forget(struct nnc_backend *backend);
 int nnc_exec_logits(struct nnc_executable *exe, float *ret_logits);
 int nnc_exec_update(struct nnc_backend *backend, const struct nnc_sgd *sgd);
 int nnc_exec_zero_gradients(struct nnc_backend *backend);

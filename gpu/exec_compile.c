@@ -190,10 +190,8 @@ static int prepare(struct nnc_executable *exe) {
     return rc < 0 ? rc : nnc_device_wait_all(&backend->device);
 }
 
-static int make(struct nnc_backend *backend, const struct nnc_program *program,
-                struct nnc_executable *exe) {
+static int make(const struct nnc_program *program, struct nnc_executable *exe) {
     const struct nnc_graph *graph = program->graph;
-    exe->backend = backend;
     exe->program = program;
     exe->feed = (struct nnc_feed_shape){
         .batch = program->batch,
@@ -220,10 +218,16 @@ int nnc_exec_compile(struct nnc_backend *backend, const struct nnc_program *prog
     if (!exe) {
         return nnc_fail(-ENOMEM, "no memory for an executable");
     }
-    int rc = make(backend, program, exe);
+    exe->backend = backend; /* release() needs it */
+    exe->next = backend->executables;
+    backend->executables = exe;
+    int rc = make(program, exe);
     if (rc < 0) {
         nnc_exec_release(exe);
         return rc;
+    }
+    if (program->training && program->batch > backend->full_batch) {
+        backend->full_batch = program->batch;
     }
     *ret_executable = exe;
     return 0;
@@ -241,6 +245,11 @@ void nnc_exec_release(struct nnc_executable *exe) {
     if (exe->graph) {
         cudaGraphExecDestroy(exe->graph);
     }
+    struct nnc_executable **place = &exe->backend->executables;
+    while (*place != exe) {
+        place = &(*place)->next;
+    }
+    *place = exe->next;
     free(exe->ops);
     free(exe->offset);
     free(exe);

@@ -198,6 +198,10 @@ int nnc_gpu_sgd(cudaStream_t stream, const struct nnc_gpu_arena *arena,
  * good steps, up to 2^24, down to 1; as torch.amp.GradScaler. nonfinite becomes 0. */
 int nnc_gpu_scaler_update(cudaStream_t stream, struct nnc_gpu_scaler *scaler);
 
+/* *counter += 1, when the stream has come so far. counter may be pinned host memory, where the host
+ * reads it at any time; one stream writes it. */
+int nnc_gpu_count(cudaStream_t stream, uint64_t *counter);
+
 /* copy = values in the type, count of them. */
 int nnc_gpu_cast(cudaStream_t stream, enum nnc_gpu_type type, const float *values, size_t count,
                  void *ret_copy);

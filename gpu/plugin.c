@@ -81,6 +81,13 @@ static int make_flights(struct nnc_backend *backend) {
     return rc;
 }
 
+static int make_counts(struct nnc_backend *backend) {
+    void *counts = NULL;
+    int rc = nnc_device_host_alloc(sizeof(*backend->counts), &counts);
+    backend->counts = counts;
+    return rc;
+}
+
 static int build(struct nnc_backend *backend) {
     const struct nnc_backend_params *params = &backend->params;
     int rc = nnc_device_init(&backend->device, params);
@@ -97,14 +104,13 @@ static int build(struct nnc_backend *backend) {
     if (rc == 0) {
         rc = nnc_feeds_init(&backend->feeds, &backend->device);
     }
-    return rc < 0 ? rc : make_flights(backend);
+    if (rc == 0) {
+        rc = make_flights(backend);
+    }
+    return rc < 0 ? rc : make_counts(backend);
 }
 
 static int cuda_open(const struct nnc_backend_params *params, struct nnc_backend **ret_backend) {
-    if (params->device.graphs && params->ranks > 1) {
-        return nnc_fail(-NNC_E_USAGE, "--cuda-graphs is for one GPU: with %u ranks leave it out",
-                        params->ranks);
-    }
     struct nnc_backend *backend = calloc(1, sizeof(*backend));
     if (!backend) {
         return nnc_fail(-ENOMEM, "no memory for the CUDA backend");
@@ -134,6 +140,7 @@ static void free_memory(struct nnc_backend *backend) {
             cudaEventDestroy(backend->flight[number].done);
         }
     }
+    cudaFreeHost(backend->counts);
     nnc_device_finish(device);
 }
 
@@ -219,11 +226,13 @@ static int cuda_comm_open(struct nnc_backend *backend, const uint8_t id[NNC_COMM
     if (backend->params.ranks < 2) {
         return 0;
     }
-    int rc = nnc_comm_init(&backend->comm, &backend->device, &backend->params, id);
+    nnc_exec_forget(backend); /* what was recorded averages nothing */
+    int rc = nnc_comm_init(&backend->comm, &backend->device, &backend->params, id, backend->counts);
     return rc < 0 ? rc : nnc_comm_register(&backend->comm, &backend->state.gradients);
 }
 
 static void cuda_comm_abort(struct nnc_backend *backend) {
+    nnc_exec_forget(backend);
     nnc_comm_abort(&backend->comm);
 }
 

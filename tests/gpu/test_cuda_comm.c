@@ -104,11 +104,13 @@ static void run_ranks(int (*run)(void), int ret_status[RANKS]) {
 }
 
 static const char usual[] = "devices=2,schedule=random,seed=4";
+static bool records; /* steps, as --cuda-graphs does */
 
 static void open_model(const struct nnc_backend_ops *ops, int32_t amp, const char *fake,
                        struct nnc_case_model *model) {
     cuda_case_configure(fake, amp);
     case_device.ordinal = own_rank;
+    case_device.graphs = records;
     const struct nnc_case_params params = {.ops = ops, .device = case_device};
     must(nnc_case_open(&params, cuda_case_row("vgg in small"), model), "model");
 }
@@ -373,11 +375,188 @@ Test(cuda_comm, a_dead_peer_ends_the_wait_not_the_process, .timeout = 60) {
     cr_expect(WIFSIGNALED(status[1]) && WTERMSIG(status[1]) == SIGKILL);
 }
 
-Test(cuda_comm, graphs_are_for_one_rank) {
-    struct nnc_backend *backend = NULL;
-    const struct nnc_backend_params params = {.ranks = 2, .device = {.graphs = true}};
-    cr_expect_eq(nnc_backend_cuda.open(&params, &backend), -NNC_E_USAGE);
-    cr_expect(strstr(nnc_error_text(), "--cuda-graphs"), "%s", nnc_error_text());
+/* ---- recorded steps ---- */
+
+/* Samples of a rank in a step. Rank 0 always has a whole batch and cannot tell from it that rank 1
+ * has one sample less in step 4 and none in step 6. */
+static uint32_t samples_in(const struct nnc_case_model *model, int step, uint32_t rank) {
+    uint32_t batch = model->row->batch;
+    return rank == 0 || (step != 4 && step != 6) ? batch : step == 4 ? batch - 1 : 0;
+}
+
+/* Queue one step of this rank, without its update. */
+static int queue_step(struct nnc_case_model *model, int step) {
+    const struct nnc_feed feed = {model->images, model->sample_stride, model->labels};
+    uint32_t own = samples_in(model, step, own_rank);
+    struct nnc_executable *exe =
+        model->executable[own == model->row->batch ? NNC_CASE_WHOLE : NNC_CASE_SMALL];
+    const struct nnc_step_params params = {.step = (uint64_t)step,
+                                           .first = own_rank * model->row->batch,
+                                           .global_count = samples_in(model, step, 0) +
+                                                           samples_in(model, step, 1)};
+    if (own == 0) {
+        return model->ops->zero_gradients(model->backend);
+    }
+    int rc = model->ops->feed(exe, &feed);
+    return rc < 0 ? rc : model->ops->step(exe, &params);
+}
+
+/* Steps and updates, nothing of which is waited for. */
+static int queue_steps(struct nnc_case_model *model, int from, int to) {
+    const struct nnc_sgd sgd = {.lr = 0.01f, .momentum = 0.9f};
+    int rc = 0;
+    for (int step = from; rc == 0 && step < to; step++) {
+        rc = queue_step(model, step);
+        rc = rc < 0 ? rc : model->ops->update(model->backend, &sgd);
+    }
+    return rc;
+}
+
+/* All values, one after the other, and the loss scale behind them. */
+static void get_values(struct nnc_case_model *model, float *ret_values) {
+    struct nnc_loss_scale scale;
+    size_t count = 0;
+    for (uint32_t number = 0; number < model->graph->param_count; number++) {
+        must(model->ops->get(model->backend, NNC_STATE_VALUE, number, ret_values + count),
+             "values");
+        count += model->graph->params[number].count;
+        assert(count < sizeof(shared->gradients[0]) / sizeof(float));
+    }
+    must(model->ops->device->get_scale(model->backend, &scale), "loss scale");
+    ret_values[count] = scale.scale;
+    if (scale.scale >= 0x1p24f) {
+        fprintf(stderr, "rank %u: the loss scale is still %g\n", own_rank, (double)scale.scale);
+        _exit(1);
+    }
+}
+
+static const char *fake_of_run;
+
+/* A loss scale that is too large at first: steps are skipped on all ranks. */
+static int train_recorded(void) {
+    const struct nnc_loss_scale scale = {.scale = 0x1p24f};
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct nnc_case_model model;
+    uint64_t ready = 0;
+    uint64_t reduced = 0;
+    ops.open = open_rank;
+    open_model(&ops, amp_of_run, fake_of_run, &model);
+    choose_labels(&model, own_rank);
+    /* What is recorded alone is not what is launched together. */
+    must(queue_step(&model, 0), "step alone");
+    must(queue_step(&model, 1), "step alone");
+    must(ops.device->finish(model.backend), "end of the steps alone");
+    join(&model);
+    must(ops.device->set_scale(model.backend, &scale), "loss scale");
+    must(queue_steps(&model, 0, 10), "steps");
+    must(ops.device->finish(model.backend), "end of the steps");
+    get_values(&model, shared->gradients[own_rank]);
+    ops.device->progress(model.backend, &ready, &reduced);
+    bool recorded = model.executable[NNC_CASE_WHOLE]->graph != NULL &&
+                    model.executable[NNC_CASE_SMALL]->graph == NULL;
+    nnc_case_close(&model);
+    if (recorded != records || ready != reduced || reduced == 0 || reduced % 10 != 0) {
+        fprintf(stderr, "rank %u: recorded: %d; %llu and %llu reductions of 10 steps\n", own_rank,
+                recorded, (unsigned long long)ready, (unsigned long long)reduced);
+        return 1;
+    }
+    return 0;
+}
+
+static void expect_the_bits_of_queued_steps(int32_t amp) {
+    static const char *const fakes[] = {"devices=2,schedule=eager", "devices=2,schedule=lazy",
+                                        "devices=2,schedule=random,seed=7",
+                                        "devices=2,schedule=random,seed=8"};
+    static float queued[1 << 14];
+    amp_of_run = amp;
+    for (int number = -1; number < 4; number++) {
+        int status[RANKS];
+        records = number >= 0;
+        fake_of_run = fakes[number < 0 ? 0 : number];
+        run_ranks(train_recorded, status);
+        cr_assert_eq(status[0], 0, "%s", fake_of_run);
+        cr_assert_eq(status[1], 0, "%s", fake_of_run);
+        if (!records) {
+            memcpy(queued, shared->gradients[0], sizeof(queued));
+        }
+        for (uint32_t rank = 0; rank < RANKS; rank++) {
+            cr_expect_arr_eq(shared->gradients[rank], queued, sizeof(queued), "rank %u, %s", rank,
+                             fake_of_run);
+        }
+    }
+    cr_expect_neq(queued[0], 0);
+}
+
+Test(cuda_comm, recorded_steps_of_ranks_give_the_bits_of_queued_ones, .timeout = 120) {
+    expect_the_bits_of_queued_steps(NNC_AMP_BF16);
+}
+
+Test(cuda_comm, recorded_steps_of_ranks_skip_as_queued_ones_do, .timeout = 120) {
+    expect_the_bits_of_queued_steps(NNC_AMP_FP16);
+}
+
+/* Rank 1 dies at its second launch; rank 0 waits inside a graph, and gets out of it. */
+static int survive_in_a_graph(void) {
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct nnc_case_model model;
+    ops.open = open_rank;
+    open_model(&ops, NNC_AMP_OFF, "devices=2,faults=cudaGraphLaunch:2:kill@1", &model);
+    join(&model);
+    must(queue_steps(&model, 0, 2), "steps");
+    must(ops.device->finish(model.backend), "end of the steps");
+    deadline_ns = nnc_clock_ns() + 300 * 1000 * 1000;
+    int rc = queue_steps(&model, 2, 3);
+    rc = rc < 0 ? rc : ops.device->finish(model.backend);
+    bool recorded = model.executable[NNC_CASE_WHOLE]->graph != NULL;
+    ops.device->comm_abort(model.backend);
+    nnc_case_close(&model);
+    if (rc != -NNC_E_STOPPED || !recorded) {
+        fprintf(stderr, "%d: %s\n", rc, nnc_error_text());
+        return 1;
+    }
+    return 0;
+}
+
+Test(cuda_comm, a_dead_peer_ends_the_wait_for_a_graph_not_the_process, .timeout = 60) {
+    int status[RANKS];
+    records = true;
+    run_ranks(survive_in_a_graph, status);
+    cr_expect_eq(status[0], 0);
+    cr_expect(WIFSIGNALED(status[1]) && WTERMSIG(status[1]) == SIGKILL);
+}
+
+/* The other ranks would not know of it. */
+static int record_again(void) {
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct nnc_case_model model;
+    struct nnc_program *program = NULL;
+    struct nnc_executable *larger = NULL;
+    ops.open = open_rank;
+    open_model(&ops, NNC_AMP_OFF, usual, &model);
+    join(&model);
+    must(queue_steps(&model, 0, 2), "steps");
+    const struct nnc_program_params params = {model.graph, 8 * model.row->batch, false, 0};
+    must(nnc_program_create(&params, &program), "larger program");
+    must(ops.compile(model.backend, program, &larger), "larger program");
+    int rc = queue_steps(&model, 2, 3);
+    bool told = strstr(nnc_error_text(), "--cuda-graphs") != NULL;
+    ops.release(larger);
+    ops.device->comm_abort(model.backend);
+    nnc_case_close(&model);
+    nnc_program_destroy(program);
+    if (rc != -NNC_E_COMM || !told) {
+        fprintf(stderr, "%d: %s\n", rc, nnc_error_text());
+        return 1;
+    }
+    return 0;
+}
+
+Test(cuda_comm, ranks_refuse_to_record_a_second_time, .timeout = 60) {
+    int status[RANKS];
+    records = true;
+    run_ranks(record_again, status);
+    cr_expect_eq(status[0], 0);
+    cr_expect_eq(status[1], 0);
 }
 
 /* ---- what rank 0 chose ---- */

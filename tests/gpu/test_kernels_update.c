@@ -286,6 +286,20 @@ Test(update, the_loss_scale_doubles_after_two_thousand_good_steps) {
     cr_assert_eq(update_of(good).scale, 16777216);
 }
 
+static int launch_count(const void *context) {
+    return nnc_gpu_count(NULL, *(uint64_t *const *)context);
+}
+
+Test(update, a_count_goes_up_by_one) {
+    uint64_t *counter = device_alloc(sizeof(*counter));
+    *counter = 0xffffffff;
+    device_run(launch_count, &counter);
+    cr_expect_eq(*counter, 0x100000000);
+    device_run(launch_count, &counter);
+    cr_expect_eq(*counter, 0x100000001);
+    device_clear();
+}
+
 Test(update, a_fixed_loss_scale_stays_but_bad_steps_count) {
     struct nnc_gpu_scaler fixed = {.scale = 1, .nonfinite = 1, .skipped = 4};
     struct nnc_gpu_scaler after = update_of(fixed);
