@@ -287,7 +287,8 @@ const struct nnc_option nnc_config_options[] = {
      .group = NNC_GROUP_DEVICES, .verbs = COMPUTES},
     {.name = "cuda-graphs", .type = NNC_OPTION_BOOL, FIELD(cuda_graphs), .unit = "",
      .def = "false",
-     .help = "record a step on the GPU once and replay it; helps small batches",
+     .help = "record a step on the GPU once, with the ranks' reductions, and replay it; helps "
+             "small batches",
      .group = NNC_GROUP_DEVICES, .verbs = RUNS | BENCH_GPU},
     {.name = "nnodes", .type = NNC_OPTION_U32, FIELD(nnodes), .unit = "machines", .min = 1,
      .max = NNC_MAX_NODES, .def = "1",

@@ -172,6 +172,33 @@ Test(cuda_runs, a_recorded_step_gives_the_bits_of_a_queued_one, .init = set_up, 
     cr_expect(run_case_same(scratch, "recorded", "queued"));
 }
 
+#define UNEVEN                                                                                     \
+    RESNET, "--amp", "fp16", "--epochs", "2", "--limit-val-batches", "1", "--global-batch"
+
+/* 640 samples in batches of 66: the last one has 33 and 13. */
+Test(cuda_runs, recorded_steps_of_two_gpus_give_the_bits_of_queued_ones_in_every_order,
+     .init = set_up, .fini = tear_down, .timeout = 300) {
+    static const char *const fakes[] = {"devices=2,schedule=eager", "devices=2,schedule=lazy",
+                                        "devices=2,schedule=random,seed=1"};
+    train("queued", ROW(UNEVEN, "66", "--gpus", "2"));
+    for (size_t i = 0; i < sizeof(fakes) / sizeof(fakes[0]); i++) {
+        char out[16];
+        snprintf(out, sizeof(out), "recorded-%zu", i);
+        run_case_fake(fakes[i]);
+        train(out, ROW(UNEVEN, "66", "--gpus", "2", "--cuda-graphs"));
+        cr_expect(run_case_same(scratch, out, "queued"), "%s", fakes[i]);
+    }
+}
+
+/* 640 samples in batches of 48: the last one has 12, 4, none and none. So rank 0 sees a full batch,
+ * and rank 1 one that is a quarter of all. */
+Test(cuda_runs, a_short_batch_is_recorded_by_no_rank_whatever_its_share, .init = set_up,
+     .fini = tear_down, .timeout = 300) {
+    train("queued", ROW(UNEVEN, "48", "--gpus", "4"));
+    train("recorded", ROW(UNEVEN, "48", "--gpus", "4", "--cuda-graphs"));
+    cr_expect(run_case_same(scratch, "recorded", "queued"));
+}
+
 Test(cuda_runs, a_resumed_run_with_loss_scaling_has_the_bits_of_an_uninterrupted_one,
      .init = set_up, .fini = tear_down, .timeout = 120) {
     train("whole", ROW(RESNET, SHORT, "--gpus", "2", "--amp", "fp16", "--epochs", "2"));
@@ -203,6 +230,7 @@ struct fault {
     const char *fake;
     int status;
     const char *says[3];
+    const char *option; /* NULL: none */
 };
 
 /* A fault comes again in each process, so a restart does not help for long. */
@@ -221,6 +249,14 @@ static const struct fault faults[] = {
     {"devices=2,faults=(norm_backward<T>):20:hang@1",
      4,
      {"trainer 1", "waits for its GPU", "(1 of 1)"}},
+    {"devices=2,faults=cudaGraphLaunch:3:kill@1",
+     4,
+     {"trainer 1", "signal 9", "(1 of 1)"},
+     "--cuda-graphs"},
+    {"devices=2,faults=cudaGraphLaunch:3:hang@1",
+     4,
+     {"trainer 1", "waits for its GPU", "(1 of 1)"},
+     "--cuda-graphs"},
 };
 
 static void suffer(const struct fault *row, const char *out) {
@@ -228,7 +264,7 @@ static void suffer(const struct fault *row, const char *out) {
     struct command command = run_case_train(
         scratch, out,
         ROW(RESNET, "--limit-train-batches", "12", "--limit-val-batches", "2", "--gpus", "2",
-            "--amp", "bf16", "--max-restarts", "1", "--step-timeout", "2"));
+            "--amp", "bf16", "--max-restarts", "1", "--step-timeout", "2", row->option));
     command_wait(&command);
     cr_expect_eq(command.status, row->status, "%s: exit %d: %s", row->fake, command.status,
                  command.err);
@@ -360,20 +396,19 @@ static unsigned strikes_wanted(void) {
     return text == NULL ? 8 : (unsigned)atoi(text);
 }
 
-Test(cuda_runs, a_killed_or_stopped_trainer_is_named_within_five_seconds_and_the_run_goes_on,
-     .init = set_up, .fini = tear_down, .timeout = 3600) {
+/* A long run with the option (NULL: none), struck so often. */
+static void strike_often(const char *option, unsigned wanted) {
     struct nnc_rng rng = nnc_rng_make(3, NNC_RNG_SYNTHETIC, 7, 0);
     struct command command = run_case_train(
         scratch, "struck",
         ROW(RESNET, "--gpus", "2", "--amp", "bf16", "--epochs", "100000", "--max-restarts", "1000",
-            "--step-timeout", "2", "--save-every", "100000", "--limit-val-batches", "1"));
+            "--step-timeout", "2", "--save-every", "100000", "--limit-val-batches", "1", option));
     pid_t pids[16];
     for (int i = 0; i < 200 && find_descendants(command.pid, "nncoord-trainer", pids, 16) < 2;
          i++) {
         usleep(50000);
     }
     usleep(2500000);
-    unsigned wanted = strikes_wanted();
     for (unsigned number = 0; number < wanted; number++) {
         strike(&command, &rng, number);
     }
@@ -382,4 +417,14 @@ Test(cuda_runs, a_killed_or_stopped_trainer_is_named_within_five_seconds_and_the
     cr_expect_eq(command.status, 75, "exit %d: %s", command.status, command.err);
     cr_expect_eq(count_our_processes(scratch), 0, "processes are left");
     command_free(&command);
+}
+
+Test(cuda_runs, a_killed_or_stopped_trainer_is_named_within_five_seconds_and_the_run_goes_on,
+     .init = set_up, .fini = tear_down, .timeout = 3600) {
+    strike_often(NULL, strikes_wanted());
+}
+
+Test(cuda_runs, so_is_one_whose_steps_are_recorded, .init = set_up, .fini = tear_down,
+     .timeout = 3600) {
+    strike_often("--cuda-graphs", strikes_wanted() / 2);
 }
