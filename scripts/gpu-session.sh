@@ -207,6 +207,8 @@ training() {
     if step "photographs for ResNet-50" 60 training.txt "$program" bench synth "$scratch/photographs" --count 1000; then
         step "training: ResNet-50" 60 training.txt "$program" "$scratch/photographs" --model resnet50 --gpus all \
             --batch-size 64 --epochs 4 --output-dir "$scratch/resnet50"
+        step "training: ResNet-50, recorded steps" 45 training.txt "$program" "$scratch/photographs" \
+            --model resnet50 --gpus all --batch-size 64 --epochs 4 --cuda-graphs --output-dir "$scratch/recorded"
     fi
 }
 

@@ -88,11 +88,12 @@ int launch(const char *name, void (*kernel)(Params...), dim3 grid, dim3 block, v
 using std::max;
 using std::min;
 
-#define threadIdx       cuhost::thread_index
-#define blockIdx        cuhost::block_index
-#define blockDim        cuhost::block_size
-#define gridDim         cuhost::grid_size
-#define __syncthreads() cuhost::barrier(__FILE__, __LINE__)
+#define threadIdx              cuhost::thread_index
+#define blockIdx               cuhost::block_index
+#define blockDim               cuhost::block_size
+#define gridDim                cuhost::grid_size
+#define __syncthreads()        cuhost::barrier(__FILE__, __LINE__)
+#define __threadfence_system() ((void)0) /* one thread runs at a time */
 
 template <typename T> T __shfl_xor_sync(unsigned mask, T value, unsigned lane_mask) {
     static_assert(sizeof(T) <= sizeof(uint64_t));
