@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "gpu/driver.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -89,10 +90,9 @@ static void list_one(int ordinal, struct nnc_devices *devices) {
 void nnc_device_list(struct nnc_devices *ret_devices) {
     int found = 0;
     memset(ret_devices, 0, sizeof(*ret_devices));
-    cudaError_t error = cudaGetDeviceCount(&found);
-    if (error != cudaSuccess) {
-        cudaGetLastError();
-        snprintf(ret_devices->why, sizeof(ret_devices->why), "%s", cudaGetErrorString(error));
+    nnc_driver_versions(&ret_devices->versions);
+    if (nnc_driver_count(&found) < 0) {
+        snprintf(ret_devices->why, sizeof(ret_devices->why), "%s", nnc_error_text());
         return;
     }
     for (int ordinal = 0; ordinal < found; ordinal++) {
@@ -122,7 +122,7 @@ int nnc_device_init(struct nnc_device *device, const struct nnc_backend_params *
     int ordinal = (int)params->device.ordinal;
     device->alive = params->alive;
     device->context = params->context;
-    int rc = nnc_device_check(cudaGetDeviceCount(&found), "no GPU");
+    int rc = nnc_driver_count(&found);
     if (rc < 0) {
         return rc;
     }

@@ -23,12 +23,20 @@ struct nnc_device_info {
     char name[64];     /* "NVIDIA H100 80GB HBM3" */
 };
 
+/* Versions of what talks to the devices, 10000 * major + 100 * minor + patch; 0: there is none. */
+struct nnc_device_versions {
+    uint32_t driver; /* the CUDA that it supports */
+    uint32_t runtime, cudnn, nccl;
+};
+
 /* What `nncoord-trainer --devices` answers on NNC_FD_CHANNEL (a pipe there). */
 struct nnc_devices {
     uint32_t count;
-    uint32_t reserved;
+    uint32_t loaded; /* 1: the plug-in for devices was loaded; 0: why says why not */
+    struct nnc_device_versions versions;
     struct nnc_device_info item[NNC_DEVICES_MAX];
-    char why[NNC_ERROR_TEXT_MAX]; /* none were found: in the words of driver or loader */
+    char why[NNC_ERROR_TEXT_MAX]; /* none were found: the cause, with the words of driver or loader
+                                   */
 };
 
 #endif

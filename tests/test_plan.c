@@ -99,7 +99,7 @@ static struct nnc_devices devices_of(uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         devices.item[i].ordinal = i;
     }
-    strcpy(devices.why, count == 0 ? "libcudart.so.13: cannot open shared object file" : "");
+    strcpy(devices.why, count == 0 ? "no NVIDIA driver is installed here (CUDA says: ...)" : "");
     return devices;
 }
 
@@ -127,7 +127,10 @@ Test(plan, gpus_that_cannot_be_had_are_refused_with_the_reason_and_the_line_that
         uint32_t count;
         const char *says[2];
     } rows[] = {
-        {"1", NNC_BACKEND_AUTO, 0, {"--gpus 1: no GPU can be used: libcudart", "`--gpus 0`"}},
+        {"1",
+         NNC_BACKEND_AUTO,
+         0,
+         {"--gpus 1: no GPU can be used: no NVIDIA driver", "`--gpus 0`"}},
         {"all", NNC_BACKEND_AUTO, 0, {"--gpus all", "`--gpus 0`"}},
         {"", NNC_BACKEND_CUDA, 0, {"--backend cuda", "`--backend auto`"}},
         {"0", NNC_BACKEND_CUDA, 1, {"--backend cuda", "--gpus 0"}},

@@ -181,8 +181,8 @@ struct nnc_backend_ops {
 /* The part of a table that only devices have. A wait ends early with what params.alive says. After
  * -NNC_E_HARDWARE or -NNC_E_COMM only abort, release and close may be called. */
 struct nnc_device_ops {
-    /* Devices that can be used. None at all is no error: ret_devices->why says why, in the words of
-     * the driver. */
+    /* Devices that can be used, and versions. None at all is no error: ret_devices->why says why,
+     * with the words of the driver. ret_devices->loaded is left to the caller. */
     void (*list)(struct nnc_devices *ret_devices);
 
     /* Make the memory that feeds come from fast to copy from. Errors: -ENOTSUP: the platform

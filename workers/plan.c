@@ -211,6 +211,7 @@ int nnc_plan_devices_main(void) {
         snprintf(devices.why, sizeof(devices.why), "%s", nnc_error_text());
     } else {
         ops->device->list(&devices);
+        devices.loaded = 1;
     }
     return write_answer(&devices, sizeof(devices));
 }

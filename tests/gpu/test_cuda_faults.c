@@ -5,10 +5,13 @@
 
 #include "base/config.h"
 #include "base/err.h"
+#include "gpu/driver.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
+#include <cudnn_version.h>
 #include <errno.h>
+#include <nccl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,10 +168,13 @@ Test(cuda_faults, a_device_that_hangs_is_left_when_the_caller_says_so, .timeout 
 
 Test(cuda_faults, without_a_driver_there_is_no_device_and_a_reason) {
     static struct nnc_devices devices;
-    cuda_case_configure("faults=cudaGetDeviceCount:0:olddriver", NNC_AMP_OFF);
+    cuda_case_configure("driver=0", NNC_AMP_OFF);
     nnc_backend_cuda.device->list(&devices);
     cr_expect_eq(devices.count, 0);
-    cr_expect(strstr(devices.why, "CUDA driver version is insufficient"), "%s", devices.why);
+    cr_expect_eq(devices.versions.driver, 0);
+    cr_expect_eq(strstr(devices.why, "no NVIDIA driver is installed here (CUDA says: CUDA driver "
+                                     "version is insufficient for CUDA runtime version)"),
+                 devices.why, "%s", devices.why);
     cuda_case_configure("devices=3,device_json=" NNC_TEST_SOURCE_DIR "/tests/devices/a100.json",
                         NNC_AMP_OFF);
     nnc_backend_cuda.device->list(&devices);
@@ -179,6 +185,51 @@ Test(cuda_faults, without_a_driver_there_is_no_device_and_a_reason) {
     cr_expect_neq(devices.item[0].name[0], 0);
     cr_expect_neq(devices.item[0].bus[0], 0);
     cr_expect_gt(devices.item[0].memory, 0);
+}
+
+Test(cuda_faults, an_old_driver_is_named_with_its_version_and_the_one_that_is_needed) {
+    static struct nnc_devices devices;
+    char needs[64];
+    cuda_case_configure("driver=11080", NNC_AMP_OFF);
+    nnc_backend_cuda.device->list(&devices);
+    cr_expect_eq(devices.count, 0);
+    cr_expect_eq(devices.versions.driver, 110800);
+    cr_expect(strstr(devices.why, "too old: it supports CUDA 11.8"), "%s", devices.why);
+    snprintf(needs, sizeof(needs), "needs one that supports %d.0", CUDART_VERSION / 1000);
+    cr_expect(strstr(devices.why, needs), "%s", devices.why);
+    cr_expect(strstr(devices.why, "CUDA driver version is insufficient"), "%s", devices.why);
+}
+
+Test(cuda_faults, versions_are_those_of_the_libraries_that_run) {
+    static struct nnc_devices devices;
+    cuda_case_configure("driver=13020", NNC_AMP_OFF);
+    nnc_backend_cuda.device->list(&devices);
+    cr_expect_eq(devices.versions.driver, 130200);
+    cr_expect_eq(devices.versions.runtime,
+                 CUDART_VERSION / 1000 * 10000 + CUDART_VERSION % 1000 * 10);
+    cr_expect_eq(devices.versions.cudnn, CUDNN_VERSION);
+    cr_expect_eq(devices.versions.nccl, NCCL_VERSION_CODE);
+}
+
+Test(cuda_faults, a_container_is_known_by_what_its_program_leaves_in_it) {
+    static const struct {
+        const char *make, *start;
+    } rows[] = {{"true", NULL},
+                {"touch .dockerenv", "docker run --gpus all"},
+                {"mkdir run && touch run/.containerenv", "podman run"},
+                {"mkdir .singularity.d", "apptainer run --nv"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char root[] = "/tmp/nncoord-test-XXXXXX";
+        char text[128];
+        cr_assert_not_null(mkdtemp(root));
+        snprintf(text, sizeof(text), "cd %s && %s", root, rows[i].make);
+        cr_assert_eq(system(text), 0, "%s", text);
+        const char *start = nnc_driver_container(root);
+        cr_expect(rows[i].start == NULL ? start == NULL : start && strstr(start, rows[i].start),
+                  "%s: %s", rows[i].make, start == NULL ? "none" : start);
+        snprintf(text, sizeof(text), "rm -r %s", root);
+        cr_expect_eq(system(text), 0, "%s", text);
+    }
 }
 
 Test(cuda_faults, a_gpu_that_is_not_there_is_a_usage_error) {

@@ -235,7 +235,8 @@ struct fault {
 
 /* A fault comes again in each process, so a restart does not help for long. */
 static const struct fault faults[] = {
-    {"faults=cudaGetDeviceCount:0:olddriver", 2, {"--gpus 2", "driver", "--gpus 0"}},
+    {"driver=0", 2, {"--gpus 2: no GPU can be used: no NVIDIA driver", "CUDA says", "--gpus 0"}},
+    {"driver=11080", 2, {"--gpus 2", "too old: it supports CUDA 11.8", "--gpus 0"}},
     {"faults=cudaGetDeviceCount:0:nodevice", 2, {"--gpus 2", "no CUDA-capable device"}},
     {"devices=1", 2, {"--gpus 2", "this machine has 1", "--gpus all"}},
     {"devices=2,faults=cudaHostRegister:0:refuse", 0, {"cannot be pinned", "copied once more"}},

@@ -578,10 +578,17 @@ Test(fakecuda, rank_can_be_killed, .signal = SIGKILL) {
     OK(cudaMemsetAsync(world.a, 0, BYTES, world.copy));
 }
 
-Test(fakecuda, old_driver_and_no_device_are_told_apart) {
-    int count = -1;
-    fakecuda_configure("faults=cudaGetDeviceCount:1:olddriver;cudaGetDeviceCount:2:nodevice");
+Test(fakecuda, a_missing_driver_an_old_one_and_no_device_are_told_apart) {
+    int count = -1, version = -1;
+    fakecuda_configure("driver=0");
     cr_assert_eq(cudaGetDeviceCount(&count), cudaErrorInsufficientDriver);
+    OK(cudaDriverGetVersion(&version));
+    cr_assert_eq(version, 0);
+    fakecuda_configure("driver=11080");
+    cr_assert_eq(cudaGetDeviceCount(&count), cudaErrorInsufficientDriver);
+    OK(cudaDriverGetVersion(&version));
+    cr_assert_eq(version, 11080);
+    fakecuda_configure("faults=cudaGetDeviceCount:1:nodevice");
     cr_assert_eq(cudaGetDeviceCount(&count), cudaErrorNoDevice);
     OK(cudaGetDeviceCount(&count));
     cr_assert_eq(count, 1);

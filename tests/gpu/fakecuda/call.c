@@ -48,8 +48,6 @@ static cudaError_t apply(enum fake_action action) {
         return cudaErrorUnknown;
     case FAKE_REFUSE:
         return cudaErrorNotSupported;
-    case FAKE_OLD_DRIVER:
-        return cudaErrorInsufficientDriver;
     case FAKE_NO_DEVICE:
         return cudaErrorNoDevice;
     case FAKE_FAIL:

@@ -79,13 +79,23 @@ cudaError_t cudaRuntimeGetVersion(int *version) {
     return cudaSuccess;
 }
 
+static int driver_version(void) {
+    int driver = fake_settings()->driver;
+    return driver >= 0 ? driver : (int)fake_device_number(0, "driverVer", CUDART_VERSION);
+}
+
+/* 0 and no error where no driver is installed. */
 cudaError_t cudaDriverGetVersion(int *version) {
-    *version = (int)fake_device_number(0, "driverVer", CUDART_VERSION);
+    *version = driver_version();
     return cudaSuccess;
 }
 
+/* One word for a driver of an older major version and for none at all. */
 cudaError_t cudaGetDeviceCount(int *count) {
     cudaError_t code = fake_enter("cudaGetDeviceCount");
+    if (!code && driver_version() < CUDART_VERSION / 1000 * 1000) {
+        code = cudaErrorInsufficientDriver;
+    }
     *count = code ? 0 : fake_settings()->devices;
     return fake_leave(code || *count ? code : cudaErrorNoDevice);
 }

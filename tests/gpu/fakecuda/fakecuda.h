@@ -38,7 +38,6 @@ enum fake_action {
     FAKE_HANG,
     FAKE_KILL,
     FAKE_REFUSE,
-    FAKE_OLD_DRIVER,
     FAKE_NO_DEVICE,
     FAKE_REMOTE,
     FAKE_SLOW,
@@ -50,6 +49,7 @@ struct fake_settings {
     enum fake_schedule schedule;
     uint64_t seed;
     int devices;
+    int driver;              /* CUDA version of the driver; 0: none; -1: as the device has it */
     size_t memory;           /* bytes of the arena that all devices share */
     char device_json[4096];  /* text of the file */
     int described;           /* the device that it describes; -1: all */

@@ -32,12 +32,12 @@ struct counter {
 };
 
 static const char *const action_names[] = {
-    [FAKE_NONE] = "none",          [FAKE_OOM] = "oom",
-    [FAKE_ERROR] = "error",        [FAKE_LATE] = "late",
-    [FAKE_HANG] = "hang",          [FAKE_KILL] = "kill",
-    [FAKE_REFUSE] = "refuse",      [FAKE_OLD_DRIVER] = "olddriver",
-    [FAKE_NO_DEVICE] = "nodevice", [FAKE_REMOTE] = "remote",
-    [FAKE_SLOW] = "slow",          [FAKE_FAIL] = "fail",
+    [FAKE_NONE] = "none",     [FAKE_OOM] = "oom",
+    [FAKE_ERROR] = "error",   [FAKE_LATE] = "late",
+    [FAKE_HANG] = "hang",     [FAKE_KILL] = "kill",
+    [FAKE_REFUSE] = "refuse", [FAKE_NO_DEVICE] = "nodevice",
+    [FAKE_REMOTE] = "remote", [FAKE_SLOW] = "slow",
+    [FAKE_FAIL] = "fail",
 };
 _Static_assert(sizeof action_names / sizeof action_names[0] == FAKE_ACTION_COUNT,
                "a row an action");
@@ -136,6 +136,8 @@ static void read_pair(const char *key, char *value) {
         settings.seed = number_of(value);
     } else if (!strcmp(key, "devices")) {
         settings.devices = (int)number_of(value);
+    } else if (!strcmp(key, "driver")) {
+        settings.driver = (int)number_of(value);
     } else if (!strcmp(key, "memory_mib")) {
         settings.memory = (size_t)number_of(value) << 20;
     } else if (!strcmp(key, "device_json")) {
@@ -159,6 +161,7 @@ static void read_settings(const char *text) {
     settings = (struct fake_settings){
         .devices = 1,
         .described = -1,
+        .driver = -1,
         .memory = (size_t)2 << 30,
         .read_only_register = true,
     };
