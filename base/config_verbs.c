@@ -80,8 +80,9 @@ const struct nnc_verb nnc_config_verbs[] = {
      .words = NNC_WORDS_NONE,
      .mask = NNC_VERB_DOCTOR,
      .help = "report what this machine offers and lacks",
-     .text = "Report processors, memory, limits, io_uring, GPUs and storage as nncoord sees them, "
-             "and what it does without."},
+     .text = "Report processors, memory, limits, io_uring, GPUs, CUDA's libraries and the "
+             "installation as nncoord sees them, and what it does without. Exit status 2 when the "
+             "GPUs of --gpus cannot be had, with what stands in the way."},
     {.name = "selftest",
      .words_name = "",
      .words = NNC_WORDS_NONE,

@@ -582,6 +582,12 @@ Test(command, doctor_and_config_answer, .init = set_up, .fini = tear_down, .time
     json_t *object = json_loads(doctor.out, 0, NULL);
     cr_assert(json_is_object(json_object_get(object, "io_uring")));
     json_decref(object);
+    /* More than any machine has. */
+    struct command greedy = command_run(scratch, "doctor", "--gpus", "64", NULL);
+    cr_assert_eq(greedy.status, 2, "%s", greedy.err);
+    cr_assert_not_null(strstr(greedy.err, "stands in the way of --gpus 64: "), "%s", greedy.err);
+    cr_assert_not_null(strstr(greedy.out, "nncoord_cuda.so"), "%s", greedy.out);
+    command_free(&greedy);
     struct command config = command_run(scratch, "config", "dump", "--lr", "0.25", NULL);
     cr_assert_eq(config.status, 0, "%s", config.err);
     cr_assert_not_null(strstr(config.out, "lr: 0.25"), "%s", config.out);
