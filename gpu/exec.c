@@ -138,11 +138,11 @@ static int run_body(struct nnc_executable *exe) {
                               "zeros for the metrics");
     for (uint32_t number = 1; rc == 0 && number < exe->program->op_count; number++) {
         rc = run_op(exe, number);
-        if (rc == 0) {
+        if (rc == 0 && !exe->alone) {
             rc = reduce_after(exe, number, &bucket);
         }
     }
-    if (rc == 0 && exe->program->training) {
+    if (rc == 0 && exe->program->training && !exe->alone) {
         rc = reduce(backend, backend->bucket_count);
     }
     /* Here, not behind the metrics: a recording ends where all its streams have come together. */
@@ -284,8 +284,10 @@ int nnc_exec_step(struct nnc_executable *exe, const struct nnc_step_params *para
     };
     rc = queue_copy(backend, backend->step_values.memory, &flight->host->step,
                     sizeof(flight->host->step));
+    exe->alone = params->alone;
     if (rc == 0) {
-        rc = queue_batch(exe, is_whole(backend, params->global_count), flight);
+        /* A step alone is none of those that are recorded. */
+        rc = queue_batch(exe, is_whole(backend, params->global_count) && !exe->alone, flight);
     }
     if (rc < 0) {
         return rc;

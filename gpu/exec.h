@@ -83,6 +83,7 @@ struct nnc_executable {
     cudaGraphExec_t graph; /* of a whole step but its input; NULL: not recorded */
     uint64_t graph_generation;
     bool warm;                   /* a step that could have been recorded was queued */
+    bool alone;                  /* the step that is queued now sums over no ranks */
     struct nnc_executable *next; /* of the backend's */
 };
 

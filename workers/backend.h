@@ -71,6 +71,7 @@ struct nnc_step_params {
     uint32_t first; /* place of this rank's first sample in the global batch: dropout counter */
     /* Samples of this step over all ranks: gradients are d(loss sum) / global_count. */
     uint32_t global_count;
+    bool alone; /* sum over no ranks, as if none had been joined */
     /* Called as soon as the gradients of a reduction bucket are final (backward still going on);
      * may be NULL. */
     void (*bucket_ready)(void *context, uint32_t bucket);
@@ -201,8 +202,8 @@ struct nnc_device_ops {
     int (*get_type)(const struct nnc_backend *backend, struct nnc_device_type *ret_type);
 
     /* A communicator's name, made by rank 0 and told to all; then every rank joins, which waits for
-     * all. From then on step and zero_gradients sum the gradients over the ranks, bucket by bucket,
-     * while the backward pass goes on. One rank needs none.
+     * all. From then on steps (but those alone) and zero_gradients sum the gradients over the
+     * ranks, bucket by bucket, while the backward pass goes on. One rank needs none.
      * Errors: -NNC_E_COMM. */
     int (*comm_id)(uint8_t ret_id[NNC_COMM_ID_BYTES]);
     int (*comm_open)(struct nnc_backend *backend, const uint8_t id[NNC_COMM_ID_BYTES]);

@@ -216,6 +216,58 @@ Test(cuda_comm, ranks_sum_their_gradients_and_get_equal_bytes, .timeout = 60) {
     }
 }
 
+static int queue_alone(struct nnc_executable *exe, const struct nnc_step_params *params) {
+    struct nnc_step_params own = *params;
+    own.alone = true;
+    return nnc_backend_cuda.step(exe, &own);
+}
+
+/* A step with the others before and behind it. */
+static int step_alone(void) {
+    static float expected[1 << 14];
+    static float values[1 << 14];
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct nnc_case_model model;
+    uint64_t ready[3], reduced[3];
+    ops.open = open_rank;
+    open_model(&nnc_backend_cuda, NNC_AMP_OFF, usual, &model);
+    choose_labels(&model, own_rank);
+    make_step(&model, 1);
+    size_t count = get_gradients(&model, expected);
+    nnc_case_close(&model);
+    open_model(&ops, NNC_AMP_OFF, usual, &model);
+    join(&model);
+    choose_labels(&model, own_rank);
+    for (int number = 0; number < 3; number++) {
+        model.ops = &ops;
+        ops.step = number == 1 ? queue_alone : nnc_backend_cuda.step;
+        make_step(&model, 1);
+        get_gradients(&model, number == 1 ? values : shared->gradients[own_rank]);
+        ops.device->progress(model.backend, &ready[number], &reduced[number]);
+    }
+    nnc_case_close(&model);
+    /* Ranks average, so a gradient alone is scaled by their number. */
+    for (size_t place = 0; place < count; place++) {
+        values[place] /= RANKS;
+    }
+    double error = distance(expected, values, count);
+    bool good = error < 4 * 0x1p-24 && reduced[0] == reduced[1] && reduced[1] < reduced[2];
+    if (!good) {
+        fprintf(stderr, "rank %u: error %g, %llu %llu %llu reductions\n", own_rank, error,
+                (unsigned long long)reduced[0], (unsigned long long)reduced[1],
+                (unsigned long long)reduced[2]);
+    }
+    return good ? 0 : 1;
+}
+
+Test(cuda_comm, step_alone_sums_over_no_ranks_and_the_next_one_does_again, .timeout = 60) {
+    int status[RANKS];
+    run_ranks(step_alone, status);
+    cr_expect_eq(status[0], 0);
+    cr_expect_eq(status[1], 0);
+    cr_expect_arr_eq(shared->gradients[0], shared->gradients[1], sizeof(shared->gradients[0]));
+}
+
 /* The second step has samples on rank 0 alone. */
 static int add_nothing(void) {
     static float expected[1 << 14];
