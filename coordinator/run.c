@@ -263,6 +263,7 @@ static void on_comm(struct nnc_run_state *run, const struct nnc_message *message
     struct nnc_msg_comm comm;
     memcpy(&comm, message->body, sizeof(comm));
     if (run->params->on_comm != NULL && comm.figure < NNC_COMM_FIGURES) {
+        nnc_report_clear(&run->report); /* it may print */
         run->params->on_comm(run->params->context, &comm);
     }
 }

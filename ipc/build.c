@@ -49,6 +49,7 @@ static const size_t layout[] = {
     sizeof(struct nnc_msg_eval),
     sizeof(struct nnc_msg_snapshot),
     sizeof(struct nnc_msg_saved),
+    sizeof(struct nnc_msg_comm),
     sizeof(struct nnc_msg_logits),
     sizeof(struct nnc_msg_done),
     sizeof(struct nnc_child_page),

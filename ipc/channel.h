@@ -114,6 +114,7 @@ struct nnc_msg_comm {
     uint32_t repeats;
     uint64_t bytes; /* that each rank gives and gets; 0: ALONE */
     double seconds; /* of the slowest rank, median over the repeats */
+    double spread;  /* seconds between the quartiles of the repeats */
 };
 
 struct nnc_msg_done {

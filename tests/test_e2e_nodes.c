@@ -457,6 +457,9 @@ Test(nodes, bench_comm_measures_between_machines, .init = set_up, .fini = tear_d
     expect_status(&machines, 0);
     cr_expect_eq(json_number(machines.command[0].out, "ranks"), 2);
     expect_words(&machines.command[0], "all gradients");
+    expect_words(&machines.command[0], "overlap: ");
+    cr_expect_not_null(strstr(machines.command[0].out, "\"overlap\": "), "%s",
+                       machines.command[0].out);
     cr_expect_str_eq(machines.command[1].out, "");
     free_all(&machines);
 }

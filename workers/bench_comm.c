@@ -2,19 +2,21 @@
 /* bench comm, in each rank:
  *
  *   all-reduces of growing size     of the host's communicator; a device's takes gradients alone
- *   steps alone                     feed, forward, backward, update; no rank waits for another
- *   (devices join)
- *   steps together                  the same with the sums, as a training has them
  *   the sums of all gradients       with nothing beside them
+ *   steps alone                     feed, forward, backward, update; no rank waits for another
+ *   steps together                  the same with the sums, as a training has them
  *
- * Every repeat begins when all ranks are there, and counts as long as the slowest rank took. The
- * median over the repeats goes to the coordinator, from rank 0.
+ * Every repeat begins when all ranks are there, and counts as long as the slowest rank took. Steps
+ * alone and together take turns, and the turn's first changes: what comes and goes on the machine,
+ * or comes with time, meets both alike. Median and quartiles over the repeats go to the
+ * coordinator, from rank 0, as soon as they are known.
  *
  * It judges nothing: what the figures mean is said in docs/selftest.md. */
 #include "base/clock.h"
 #include "base/err.h"
 #include "workers/train_private.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -25,6 +27,7 @@ enum {
     SMALLEST_FLOATS = 1024,
     LARGEST_FLOATS = 16 << 20,
     STEP_UP = 4, /* from one size to the next */
+    TURNS_MAX = 2,
 };
 
 struct bench {
@@ -65,7 +68,8 @@ static int step(struct bench *bench, bool together) {
         nnc_engine_executable(trainer->params.engine, NNC_PHASE_TRAIN, batch);
     const struct nnc_step_params params = {.step = trainer->steps,
                                            .first = trainer->setup->number * batch,
-                                           .global_count = trainer->setup->ranks * batch};
+                                           .global_count = trainer->setup->ranks * batch,
+                                           .alone = !together};
     trainer_beat(trainer, NNC_DOING_FORWARD);
     int code = ops->feed(executable, bench->feed);
     code = code < 0 ? code : ops->step(executable, &params);
@@ -113,37 +117,65 @@ static int time_once(struct bench *bench, int (*work)(struct bench *), double *r
     return 0;
 }
 
-/* The median of the repeats, told to the coordinator. */
-static int measure(struct bench *bench, enum nnc_comm_figure figure, int (*work)(struct bench *),
-                   uint64_t bytes) {
-    double seconds[REPEATS_MAX];
+/* What is timed; several take turns. */
+struct work {
+    enum nnc_comm_figure figure;
+    int (*run)(struct bench *bench);
+    uint64_t bytes;
+};
+
+/* Sorts the values. */
+static int tell(struct bench *bench, const struct work *work, double *seconds) {
+    uint32_t count = bench->repeats;
+    qsort(seconds, count, sizeof(seconds[0]), by_value);
+    const struct nnc_msg_comm message = {.figure = work->figure,
+                                         .repeats = count,
+                                         .bytes = work->bytes,
+                                         .seconds = seconds[count / 2],
+                                         .spread =
+                                             seconds[(size_t)count * 3 / 4] - seconds[count / 4]};
+    return trainer_send(bench->trainer, NNC_MSG_COMM, &message, sizeof(message));
+}
+
+/* One turn of each, forwards and backwards by turns. */
+static int take_turns(struct bench *bench, const struct work *works, uint32_t count, uint32_t round,
+                      double ret_seconds[TURNS_MAX]) {
+    int code = 0;
+    for (uint32_t i = 0; code >= 0 && i < count; i++) {
+        uint32_t turn = round % 2 == 0 ? i : count - 1 - i;
+        code = time_once(bench, works[turn].run, &ret_seconds[turn]);
+    }
+    return code;
+}
+
+static int measure(struct bench *bench, const struct work *works, uint32_t count) {
+    double seconds[TURNS_MAX][REPEATS_MAX], once[TURNS_MAX];
+    assert(count <= TURNS_MAX);
     int code = 0;
     for (uint32_t i = 0; i < WARMUP + bench->repeats && !bench->trainer->stopping; i++) {
-        double once;
-        code = time_once(bench, work, &once);
+        code = take_turns(bench, works, count, i, once);
         if (code < 0) {
             return code;
         }
-        if (i >= WARMUP) {
-            seconds[i - WARMUP] = once;
+        for (uint32_t turn = 0; i >= WARMUP && turn < count; turn++) {
+            seconds[turn][i - WARMUP] = once[turn];
         }
     }
     if (bench->trainer->stopping || bench->trainer->setup->number != 0) {
         return 0;
     }
-    qsort(seconds, bench->repeats, sizeof(seconds[0]), by_value);
-    const struct nnc_msg_comm message = {.figure = figure,
-                                         .repeats = bench->repeats,
-                                         .bytes = bytes,
-                                         .seconds = seconds[bench->repeats / 2]};
-    return trainer_send(bench->trainer, NNC_MSG_COMM, &message, sizeof(message));
+    for (uint32_t turn = 0; code >= 0 && turn < count; turn++) {
+        code = tell(bench, &works[turn], seconds[turn]);
+    }
+    return code;
 }
 
 static int measure_sizes(struct bench *bench) {
     int code = 0;
     for (bench->count = SMALLEST_FLOATS; code >= 0 && bench->count <= LARGEST_FLOATS;
          bench->count *= STEP_UP) {
-        code = measure(bench, NNC_COMM_SUM, sum_values, bench->count * sizeof(float));
+        const struct work sum = {NNC_COMM_SUM, sum_values, bench->count * sizeof(float)};
+        code = measure(bench, &sum, 1);
     }
     return code;
 }
@@ -158,15 +190,13 @@ static uint64_t gradient_bytes(const struct bench *bench) {
 }
 
 static int measure_all(struct bench *bench) {
-    const struct nnc_device_ops *device = trainer_device(bench->trainer);
     uint64_t bytes = gradient_bytes(bench);
-    int code = device == NULL ? measure_sizes(bench) : 0;
-    code = code < 0 ? code : measure(bench, NNC_COMM_ALONE, step_alone, 0);
-    if (code >= 0 && device != NULL) {
-        code = trainer_join_devices(bench->trainer, device);
-    }
-    code = code < 0 ? code : measure(bench, NNC_COMM_TOGETHER, step_together, bytes);
-    return code < 0 ? code : measure(bench, NNC_COMM_GRADIENTS, sum_gradients, bytes);
+    const struct work sums = {NNC_COMM_GRADIENTS, sum_gradients, bytes};
+    const struct work steps[] = {{NNC_COMM_ALONE, step_alone, 0},
+                                 {NNC_COMM_TOGETHER, step_together, bytes}};
+    int code = trainer_device(bench->trainer) == NULL ? measure_sizes(bench) : 0;
+    code = code < 0 ? code : measure(bench, &sums, 1);
+    return code < 0 ? code : measure(bench, steps, 2);
 }
 
 int trainer_run_bench_comm(struct nnc_trainer *trainer) {

@@ -116,10 +116,6 @@ int trainer_send_done(struct nnc_trainer *trainer, double seconds);
 /* Fill in what identifies the run: seed, batch, samples, parameters. Errors: -ENOMEM. */
 int trainer_init_state(struct nnc_trainer *trainer);
 
-/* The ranks' devices find each other: rank 0's name for the communicator goes to all. All ranks
- * call it. */
-int trainer_join_devices(struct nnc_trainer *trainer, const struct nnc_device_ops *device);
-
 /* Take a snapshot of the state between two steps. All ranks call it. durable: it belongs on disk.
  */
 int trainer_snapshot(struct nnc_trainer *trainer, bool durable, bool for_stop);

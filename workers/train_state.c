@@ -268,7 +268,9 @@ static int load_tensors(struct nnc_trainer *trainer, float *tensors) {
     return code < 0 ? code : restore_loss_scale(trainer);
 }
 
-int trainer_join_devices(struct nnc_trainer *trainer, const struct nnc_device_ops *device) {
+/* The ranks' devices find each other: rank 0's name for the communicator goes to all. All ranks
+ * call it. */
+static int join_devices(struct nnc_trainer *trainer, const struct nnc_device_ops *device) {
     uint8_t id[NNC_COMM_ID_BYTES] = {0};
     uint8_t all[NNC_MAX_RANKS][NNC_COMM_ID_BYTES];
     int code = trainer->setup->number == 0 ? device->comm_id(id) : 0;
@@ -296,9 +298,7 @@ static int prepare_device(struct nnc_trainer *trainer) {
             trainer->pinned = memory;
         }
     }
-    /* bench comm joins when it has measured steps without. */
-    bool joins = trainer->setup->ranks > 1 && trainer->setup->mode != NNC_MODE_BENCH_COMM;
-    return joins ? trainer_join_devices(trainer, device) : 0;
+    return trainer->setup->ranks > 1 ? join_devices(trainer, device) : 0;
 }
 
 int nnc_trainer_load(struct nnc_trainer *trainer) {
