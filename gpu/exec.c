@@ -16,10 +16,12 @@
  * Several ranks record their averages with it, which they must do together or not at all (comm.c).
  * So they go by what all know alike: only steps in which every rank has its full batch are
  * recorded, the first such step is queued, the second recorded, the others are launched. Any other
- * step is queued by all. For the same reason a rank does not record a second time.
+ * step is queued by all, and so is one alone, which has no averages. For the same reason a rank
+ * does not record a second time.
  *
  * Invariants: (1) a flight's memory is the device's from its claim until it has landed; (2) whether
- * a training step is queued, recorded or launched follows from the steps' global counts alone. */
+ * a training step is queued, recorded or launched follows from what all ranks know of the steps:
+ * their global counts, and which are alone. */
 #include "gpu/exec.h"
 
 #include "base/err.h"

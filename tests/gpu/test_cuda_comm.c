@@ -556,6 +556,54 @@ Test(cuda_comm, recorded_steps_of_ranks_skip_as_queued_ones_do, .timeout = 120) 
     expect_the_bits_of_queued_steps(NNC_AMP_FP16);
 }
 
+/* The number of reductions when all that was queued is over. */
+static uint64_t reductions_so_far(struct nnc_case_model *model) {
+    uint64_t ready = 0;
+    uint64_t reduced = 0;
+    must(model->ops->device->finish(model->backend), "end of the steps");
+    model->ops->device->progress(model->backend, &ready, &reduced);
+    return reduced;
+}
+
+/* Three steps together are queued, recorded and launched; one alone leaves the graph as it is. */
+static int step_alone_beside_a_graph(void) {
+    struct nnc_backend_ops ops = nnc_backend_cuda;
+    struct nnc_case_model model;
+    uint64_t reduced[3];
+    ops.open = open_rank;
+    open_model(&ops, NNC_AMP_OFF, usual, &model);
+    model.ops = &ops;
+    join(&model);
+    choose_labels(&model, own_rank);
+    for (int step = 0; step < 3; step++) {
+        must(queue_step(&model, step), "step");
+    }
+    reduced[0] = reductions_so_far(&model);
+    ops.step = queue_alone;
+    must(queue_step(&model, 3), "step alone");
+    reduced[1] = reductions_so_far(&model);
+    ops.step = nnc_backend_cuda.step;
+    must(queue_step(&model, 4), "step");
+    reduced[2] = reductions_so_far(&model);
+    bool recorded = model.executable[NNC_CASE_WHOLE]->graph != NULL;
+    nnc_case_close(&model);
+    if (!recorded || reduced[1] != reduced[0] || reduced[2] * 3 != reduced[0] * 4) {
+        fprintf(stderr, "rank %u: recorded: %d; %llu %llu %llu reductions\n", own_rank, recorded,
+                (unsigned long long)reduced[0], (unsigned long long)reduced[1],
+                (unsigned long long)reduced[2]);
+        return 1;
+    }
+    return 0;
+}
+
+Test(cuda_comm, step_alone_is_queued_where_those_together_are_launched, .timeout = 60) {
+    int status[RANKS];
+    records = true;
+    run_ranks(step_alone_beside_a_graph, status);
+    cr_expect_eq(status[0], 0);
+    cr_expect_eq(status[1], 0);
+}
+
 /* Rank 1 dies at its second launch; rank 0 waits inside a graph, and gets out of it. */
 static int survive_in_a_graph(void) {
     struct nnc_backend_ops ops = nnc_backend_cuda;
