@@ -244,6 +244,17 @@ int nnc_device_wait(struct nnc_device *device, cudaEvent_t event) {
     }
 }
 
+int nnc_device_look(struct nnc_device *device) {
+    for (int stream = 0; stream < NNC_STREAM_COUNT; stream++) {
+        cudaError_t error = cudaStreamQuery(device->stream[stream]);
+        if (error != cudaSuccess && error != cudaErrorNotReady) {
+            return nnc_device_check(error, "work on the GPU");
+        }
+    }
+    int rc = device->peers ? device->peers(device->peers_context) : 0;
+    return rc < 0 ? rc : 0;
+}
+
 int nnc_device_wait_stream(struct nnc_device *device, enum nnc_stream stream) {
     cudaEvent_t mark = device->mark[stream];
     int rc = nnc_device_check(cudaEventRecord(mark, device->stream[stream]), "mark of a stream");

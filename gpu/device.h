@@ -80,6 +80,10 @@ int nnc_device_wait(struct nnc_device *device, cudaEvent_t event);
 int nnc_device_wait_stream(struct nnc_device *device, enum nnc_stream stream);
 int nnc_device_wait_all(struct nnc_device *device);
 
+/* Ask all streams and the peers without waiting; not while a stream is recorded. Errors: of what
+ * was queued; of a peer. */
+int nnc_device_look(struct nnc_device *device);
+
 /* Whether freeing memory cannot block: the device gets idle, or fails, within some seconds,
  * whatever alive says. */
 bool nnc_device_drain(struct nnc_device *device);

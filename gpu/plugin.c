@@ -236,6 +236,10 @@ static void cuda_comm_abort(struct nnc_backend *backend) {
     nnc_comm_abort(&backend->comm);
 }
 
+static int cuda_look(struct nnc_backend *backend) {
+    return nnc_device_look(&backend->device);
+}
+
 static void cuda_progress(const struct nnc_backend *backend, uint64_t *ret_ready,
                           uint64_t *ret_reduced) {
     nnc_comm_progress(&backend->comm, ret_ready, ret_reduced);
@@ -284,6 +288,7 @@ static const struct nnc_device_ops device_ops = {
     .comm_id = nnc_comm_name,
     .comm_open = cuda_comm_open,
     .comm_abort = cuda_comm_abort,
+    .look = cuda_look,
     .progress = cuda_progress,
     .get_choices = cuda_get_choices,
     .set_choices = cuda_set_choices,

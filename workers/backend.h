@@ -211,6 +211,10 @@ struct nnc_device_ops {
     /* Leave the communicator because a peer is gone; does not wait. */
     void (*comm_abort)(struct nnc_backend *backend);
 
+    /* Look at the device without waiting: an error of what was queued, or of a peer, comes out here.
+     * For while the host waits for something else; not within a step. */
+    int (*look)(struct nnc_backend *backend);
+
     /* Gradient buckets that are computed, and those that are summed over the ranks, since open: for
      * the diagnosis of a hang. Never waits; may be called from params.alive. */
     void (*progress)(const struct nnc_backend *backend, uint64_t *ret_ready, uint64_t *ret_reduced);

@@ -92,10 +92,13 @@ static const struct nnc_link_ops child_link = {
     .send = link_send,
 };
 
-/* A long wait for other ranks is still life. */
+/* A long wait for other ranks is still life, unless the device has failed meanwhile. */
 static int comm_alive(void *context) {
-    nnc_child_beat(context, NNC_DOING_REDUCE);
-    return 0;
+    const struct process *process = context;
+    nnc_child_beat(process->child, NNC_DOING_REDUCE);
+    const struct nnc_device_ops *device =
+        process->engine == NULL ? NULL : nnc_engine_ops(process->engine)->device;
+    return device == NULL ? 0 : device->look(nnc_engine_backend(process->engine));
 }
 
 /* So is one for the device, whatever it does; how far it is tells whether it hangs. */
@@ -164,7 +167,7 @@ static int attach_comm(struct process *process) {
                                            .fd = setup->comm_fd,
                                            .deadline_ms = COLLECTIVE_DEADLINE_MS,
                                            .alive = comm_alive,
-                                           .context = process->child};
+                                           .context = process};
     code = code < 0 ? code : nnc_comm_create(&params, &process->comm);
     if (setup->comm_fd >= 0) {
         close(setup->comm_fd);
