@@ -103,7 +103,7 @@ paths() {
             echo "$file:$line: there is no $path"
         fi
     done < <(find ./*.md base ipc coordinator loader data workers cpu gpu bench tests models containers docs scripts \
-        -name '*.md' | sort | xargs grep -noE '`[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+\.(c|cc|cu|h|sh|nn|py|sbatch)`')
+        -name '*.md' | sort | xargs grep -noE "\`[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+\.(c|cc|cu|h|sh|nn|py|sbatch)\`")
 }
 
 formatting() {

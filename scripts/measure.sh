@@ -3,7 +3,7 @@
 # Measures what docs/measurements.md quotes. Each section is a function; no argument runs all that need no data
 # beside Debian's packages.
 #
-#   scripts/measure.sh [demo|mlp|first-batch|resnet20|overfit|photographs|loaders|cold|gpu-ladder|strikes ...]
+#   scripts/measure.sh [demo|mlp|first-batch|resnet20|overfit|photographs|loaders|cold|gpu-ladder|strikes|machines ...]
 #   CIFAR10=DIR  class folders train/ and val/ of CIFAR-10 images    (resnet20, first-batch)
 #   IMAGES=DIR   class folders of at least 50 full-size photographs   (overfit, photographs, loaders, cold)
 set -euo pipefail
@@ -162,6 +162,22 @@ strikes() {
     local begin=$SECONDS
     NNC_TEST_STRIKES=200 build/tests/gpu/test_cuda_runs --filter '*/a_killed*' --timeout 3000
     echo "200 strikes: $((SECONDS - begin)) s"
+}
+
+# All-reduces between two machines, both of them this one, and between two ranks of one.
+machines() {
+    local common=(bench comm --model resnet50 --batch-size 2 --input 3x64x64 --threads 1) node
+    (umask 077 && openssl rand -hex 32 >"$out/secret")
+    for node in 1 0; do
+        "$nncoord" "${common[@]}" --nnodes 2 --node-rank "$node" --rdzv-endpoint 127.0.0.1:29517 \
+            --rdzv-secret "$out/secret" 2>"$out/node-$node" &
+    done
+    wait
+    "$nncoord" "${common[@]}" --cpu-ranks 2 2>"$out/ranks"
+    echo "two machines:"
+    grep -E 'bytes|GB/s' "$out/node-0"
+    echo "two ranks of one machine:"
+    grep -E 'bytes|GB/s' "$out/ranks"
 }
 
 sections=("$@")

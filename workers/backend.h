@@ -165,8 +165,7 @@ struct nnc_backend_ops {
                const float *values);
 
     /* The gradients of a reduction bucket as one flat run of host floats in the backend's own
-     * layout (equal on all ranks), for reduction in place. NULL in device backends, which bring
-     * their own communicator. */
+     * layout, for reduction in place. NULL in device backends: they have a communicator. */
     int (*bucket)(struct nnc_backend *backend, uint32_t bucket, float **ret_values,
                   size_t *ret_count);
 
@@ -211,18 +210,16 @@ struct nnc_device_ops {
     /* Leave the communicator because a peer is gone; does not wait. */
     void (*comm_abort)(struct nnc_backend *backend);
 
-    /* Look at the device without waiting: an error of what was queued, or of a peer, comes out here.
-     * For while the host waits for something else; not within a step. */
+    /* Tell of an error of what was queued, or of a peer. Never waits; not within a step. */
     int (*look)(struct nnc_backend *backend);
 
     /* Gradient buckets that are computed, and those that are summed over the ranks, since open: for
      * the diagnosis of a hang. Never waits; may be called from params.alive. */
     void (*progress)(const struct nnc_backend *backend, uint64_t *ret_ready, uint64_t *ret_reduced);
 
-    /* The algorithms that this backend's executables run, as bytes for another one that compiles
-     * nothing before: it will run the same, where its device is of the same kind; else it chooses
-     * for itself. choices[bytes] is 0, and what is set is written over.
-     * Owner: caller frees. Errors: -ENOMEM. */
+    /* The algorithms that this backend's executables run, as bytes for one that has compiled
+     * nothing yet and will run the same, if its device is of the same kind. choices[bytes] is 0,
+     * and what is set is written over. Owner: caller frees. Errors: -ENOMEM. */
     int (*get_choices)(struct nnc_backend *backend, char **ret_choices, size_t *ret_bytes);
     void (*set_choices)(struct nnc_backend *backend, char *choices, size_t bytes);
 
@@ -230,8 +227,7 @@ struct nnc_device_ops {
     int (*set_scale)(struct nnc_backend *backend, const struct nnc_loss_scale *scale);
 };
 
-/* What a plug-in exports under NNC_BACKEND_PLUGIN. It calls nnc_fail() and friends of the program
- * that loads it. */
+/* What a plug-in exports under NNC_BACKEND_PLUGIN; it calls nnc_fail() of who loads it. */
 struct nnc_backend_plugin {
     const char *(*build_id)(void); /* nnc_build_id() of its build must be that of the program */
     const struct nnc_backend_ops *ops;
