@@ -208,14 +208,18 @@ int nnc_device_host_alloc(size_t bytes, void **ret_memory) {
     return rc;
 }
 
-int nnc_device_query(cudaEvent_t event) {
-    cudaError_t state = cudaEventQuery(event);
+/* 1 done, 0 not yet, or an error, of what a query says. */
+static int judge_query(cudaError_t state) {
     if (state == cudaErrorNotReady) {
-        cudaGetLastError();
+        cudaGetLastError(); /* or the next launch takes it for its own */
         return 0;
     }
     int rc = nnc_device_check(state, "work on the GPU failed");
     return rc < 0 ? rc : 1;
+}
+
+int nnc_device_query(cudaEvent_t event) {
+    return judge_query(cudaEventQuery(event));
 }
 
 static int may_wait(const struct nnc_device *device) {
@@ -246,9 +250,9 @@ int nnc_device_wait(struct nnc_device *device, cudaEvent_t event) {
 
 int nnc_device_look(struct nnc_device *device) {
     for (int stream = 0; stream < NNC_STREAM_COUNT; stream++) {
-        cudaError_t error = cudaStreamQuery(device->stream[stream]);
-        if (error != cudaSuccess && error != cudaErrorNotReady) {
-            return nnc_device_check(error, "work on the GPU");
+        int rc = judge_query(cudaStreamQuery(device->stream[stream]));
+        if (rc < 0) {
+            return rc;
         }
     }
     int rc = device->peers ? device->peers(device->peers_context) : 0;
