@@ -26,6 +26,8 @@ struct run {
     int32_t labels[3];
 };
 
+static int looks; /* at the device after each step */
+
 static int train(struct run *run, uint32_t steps) {
     const struct nnc_backend_ops *ops = &nnc_backend_cuda;
     const struct nnc_feed feed = {run->images, 3 * 7 * 7, run->labels};
@@ -40,6 +42,9 @@ static int train(struct run *run, uint32_t steps) {
         }
         if (rc == 0) {
             rc = ops->update(run->backend, &sgd);
+        }
+        for (int look = 0; rc == 0 && look < looks; look++) {
+            rc = ops->device->look(run->backend);
         }
         if (rc == 0) {
             rc = ops->poll(run->backend, &metrics);
@@ -141,6 +146,14 @@ Test(cuda_faults, what_a_kernel_does_wrong_is_told_by_a_later_call) {
     int rc = run_with("schedule=lazy,faults=scaler_update:2:late", NNC_AMP_FP16, false);
     cr_expect_eq(rc, -NNC_E_HARDWARE, "%d", rc);
     cr_expect(strstr(nnc_error_text(), "CUDA says"), "%s", nnc_error_text());
+}
+
+/* A caller that waits for something else calls nothing that would tell. */
+Test(cuda_faults, a_look_tells_of_what_failed_and_leaves_no_error_of_its_own) {
+    looks = 50;
+    cr_expect_eq(run_with("schedule=lazy", NNC_AMP_FP16, false), 0, "%s", nnc_error_text());
+    int rc = run_with("schedule=lazy,faults=scaler_update:2:late", NNC_AMP_FP16, false);
+    cr_expect_eq(rc, -NNC_E_HARDWARE, "%d", rc);
 }
 
 static int alive_calls;
