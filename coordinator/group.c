@@ -236,6 +236,9 @@ static void on_done(struct nnc_group *group, uint32_t number, uint64_t now_ns,
     group->child[number].done = true;
     set_state(&group->child[number], NNC_CHILD_DRAINING, now_ns, "DONE");
     group->child[number].deadline_ns = now_ns + group->params.grace_ns;
+    if (group->phase == NNC_GROUP_FAILING || group->phase == NNC_GROUP_RESTARTING) {
+        return; /* said before it was killed: what the group does is decided */
+    }
     for (uint32_t i = 0; i < group->params.trainers; i++) {
         if (!group->child[i].done) {
             return;

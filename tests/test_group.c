@@ -291,6 +291,30 @@ Test(group, done_trainers_end_the_run_when_the_loaders_are_gone) {
     free(world);
 }
 
+/* It was on its way when the group failed, or began to start again. */
+Test(group, a_last_word_of_a_doomed_trainer_changes_nothing) {
+    struct world *world = begin_running(1, 2);
+    struct nnc_actions actions = {.count = 0};
+    nnc_group_abort(&world->group, -NNC_E_DATA_BUDGET, "too many", world->now, &actions);
+    perform(world, &actions);
+    message(world, 0, NNC_MSG_DONE);
+    reap_doomed(world);
+    cr_expect(world->finished);
+    cr_expect_eq(world->group.code, -NNC_E_DATA_BUDGET);
+    cr_expect_str_eq(world->group.verdict, "too many");
+    free(world);
+    world = begin_running(2, 1);
+    message(world, 0, NNC_MSG_DONE);
+    actions.count = 0;
+    nnc_group_restart_with(&world->group, "another machine's", world->now, &actions);
+    perform(world, &actions);
+    message(world, 1, NNC_MSG_DONE);
+    cr_expect_eq(world->group.phase, NNC_GROUP_RESTARTING);
+    reap_doomed(world);
+    cr_expect_eq(world->group.generation, 2);
+    free(world);
+}
+
 Test(group, a_signal_stops_once_and_the_second_stops_now) {
     struct world *world = begin_running(2, 1);
     struct nnc_actions actions = {.count = 0};
