@@ -386,8 +386,7 @@ static void trainer_died(struct nnc_group *group, uint32_t number,
 
 void nnc_group_restart_with(struct nnc_group *group, const char *words, uint64_t now_ns,
                             struct nnc_actions *actions) {
-    bool over = group->phase == NNC_GROUP_FINISHED && group->code < 0;
-    if (group->phase == NNC_GROUP_RESTARTING || group->phase == NNC_GROUP_FAILING || over) {
+    if (group->phase == NNC_GROUP_RESTARTING || group->code < 0) {
         return; /* for the same reason, or for one that weighs more */
     }
     if (group->phase == NNC_GROUP_STOPPING) {

@@ -284,10 +284,10 @@ void nnc_run_take_share(struct nnc_run_state *run, const struct nnc_message *mes
 
 /* Node 0 adds the shares of all machines up. */
 static void give_share(struct nnc_run_state *run, const struct nnc_message *message) {
-    if (run->params->config->node_rank != 0 && run->far.nodes != NULL) {
-        nnc_nodes_tell_child(run->far.nodes, message);
-    } else {
+    if (nnc_run_leads(run)) {
         nnc_run_take_share(run, message);
+    } else {
+        nnc_nodes_tell_child(run->far.nodes, message);
     }
 }
 
@@ -499,7 +499,7 @@ static void find_hung_saver(struct nnc_run_state *run, uint64_t now_ns) {
 /* Ask for a snapshot when the interval has passed. */
 static void ask_snapshot(struct nnc_run_state *run, uint64_t now_ns) {
     bool wanted = run->params->mode == NNC_MODE_TRAIN && run->group.phase == NNC_GROUP_RUNNING &&
-                  run->plan.first_rank == 0 && run->params->config->snapshot_interval != 0;
+                  nnc_run_leads(run) && run->params->config->snapshot_interval != 0;
     if (!wanted || now_ns < run->next_snapshot_ns || run->saving.running) {
         return;
     }
@@ -702,8 +702,7 @@ static int conclude(struct nnc_run_state *run) {
         return nnc_fail(-NNC_E_CHECKPOINT, "%" PRIu32 " checkpoints could not be written: %s",
                         run->saving.failures, run->saving.failure);
     }
-    if (run->group.stop_signals != 0 && run->params->mode == NNC_MODE_TRAIN &&
-        run->plan.first_rank == 0) {
+    if (run->group.stop_signals != 0 && run->params->mode == NNC_MODE_TRAIN && nnc_run_leads(run)) {
         return nnc_fail(-NNC_E_STOPPED,
                         "stopped by a signal; checkpoint %s is durable, --resume %s goes on",
                         result->checkpoint, run->setup.run_dir);

@@ -89,6 +89,11 @@ struct nnc_run_state {
     struct nnc_run_nodes far;
 };
 
+/* Whether this is the only machine of the run, or node 0, which alone reports, saves and judges. */
+static inline bool nnc_run_leads(const struct nnc_run_state *run) {
+    return run->plan.first_rank == 0;
+}
+
 /* Plan the run and make everything that outlives a generation: index memfds, snapshot, plan, memory
  * check. */
 int nnc_run_prepare(struct nnc_run_state *run);

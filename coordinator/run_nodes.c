@@ -34,7 +34,7 @@
 /* ---- what comes ---- */
 
 static void on_begin(struct nnc_run_state *run, const struct nnc_nodes_event *event) {
-    if (run->plan.first_rank != 0) {
+    if (!nnc_run_leads(run)) {
         run->setup.start = NNC_START_FRESH; /* rank 0 alone reads a checkpoint, all get its state */
         run->setup.start_epoch = event->start.epoch;
         run->setup.start_step = event->start.step;
@@ -57,7 +57,6 @@ static void on_restart(struct nnc_run_state *run, const struct nnc_nodes_event *
     }
     nnc_report_clear(&run->report);
     run->finished = run->far.told_done = false; /* should its trainers have been through */
-    run->far.told_restarts = run->group.restarts + 1;
     nnc_group_restart_with(&run->group, event->words, nnc_clock_ns(), &actions);
     run->far.told_restarts = run->group.restarts;
     nnc_run_perform(run, &actions);

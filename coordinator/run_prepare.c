@@ -225,7 +225,7 @@ int nnc_run_open_records(struct nnc_run_state *run) {
     FILE *metrics = run->params->rundir == NULL ? NULL : run->params->rundir->metrics;
     nnc_report_init(&run->report, run->params->config, &run->plan.schedule, metrics);
     run->report.peak_flops = run->peak_flops;
-    run->report.silent = run->params->mode == NNC_MODE_PREDICT || run->plan.first_rank != 0;
+    run->report.silent = run->params->mode == NNC_MODE_PREDICT || !nnc_run_leads(run);
     run->report.best_acc1 = run->has_model ? run->answer.best_acc1 : -1.0;
     return 0;
 }

@@ -98,7 +98,7 @@ static void find_stuck_exits(struct nnc_run_state *run, uint64_t now_ns) {
 static void find_hung_trainer(struct nnc_run_state *run, uint64_t now_ns) {
     struct nnc_stall_rank ranks[NNC_MAX_RANKS];
     char words[256];
-    if (run->plan.first_rank != 0 || !nnc_run_nodes_heard(run, now_ns)) {
+    if (!nnc_run_leads(run) || !nnc_run_nodes_heard(run, now_ns)) {
         return;
     }
     memcpy(ranks, run->far.rank, sizeof(ranks));
