@@ -2,6 +2,7 @@
 /* The coordinators' protocol of a run on several machines: they begin together, tell each other
  * what happens, find out who does not fit and who is gone, and end together. */
 #include "base/err.h"
+#include "tests/support/descriptors.h"
 #include "tests/support/nodes_case.h"
 
 #include <criterion/criterion.h>
@@ -164,11 +165,11 @@ static void leave_early(uint32_t first, int steps) {
 }
 
 Test(nodes, what_is_left_of_a_generation_does_not_disturb_the_next) {
-    int before = nodes_case_descriptors();
+    int before = count_descriptors();
     for (int steps = 0; steps < 12; steps++) {
         leave_early(0, steps);
         leave_early(1, steps);
-        cr_assert_eq(nodes_case_descriptors(), before, "after %d steps", steps);
+        cr_assert_eq(count_descriptors(), before, "after %d steps", steps);
     }
 }
 
@@ -339,18 +340,18 @@ Test(nodes, who_was_done_and_joins_again_is_not_done) {
 /* ---- what is left behind ---- */
 
 Test(nodes, no_descriptor_is_left_behind) {
-    int before = nodes_case_descriptors();
+    int before = count_descriptors();
     nodes_case_begin(&run, 3);
     nodes_case_join(&run, 2);
     expect_begun(2);
     nodes_case_close_all(&run);
-    cr_expect_eq(nodes_case_descriptors(), before);
+    cr_expect_eq(count_descriptors(), before);
     nodes_case_prepare(&run, 3); /* and of those that are stopped on their way to each other */
     nodes_case_open_all(&run);
     nodes_case_join(&run, 1);
     for (int steps = 0; steps < 12; steps++) {
         nodes_case_close_all(&run);
-        cr_expect_eq(nodes_case_descriptors(), before, "after %d steps", steps);
+        cr_expect_eq(count_descriptors(), before, "after %d steps", steps);
         nodes_case_prepare(&run, 3);
         nodes_case_open_all(&run);
         nodes_case_join(&run, 1);
@@ -360,5 +361,5 @@ Test(nodes, no_descriptor_is_left_behind) {
     }
     nodes_case_close_all(&run);
     nnc_nodes_close(NULL, 0, "");
-    cr_expect_eq(nodes_case_descriptors(), before);
+    cr_expect_eq(count_descriptors(), before);
 }

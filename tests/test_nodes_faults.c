@@ -2,6 +2,7 @@
 /* Several machines that do not fit together, do not come, or go away: all the others learn it, once
  * and in words that name the machine. */
 #include "base/err.h"
+#include "tests/support/descriptors.h"
 #include "tests/support/nodes_case.h"
 
 #include <criterion/criterion.h>
@@ -204,11 +205,11 @@ static void expect_unopened(const char *endpoint, const char *words) {
     strcpy(run.machine[1].config.rdzv_endpoint, endpoint);
     run.machine[1].config.node_rank = 0;
     struct nnc_nodes *nodes = NULL;
-    int before = nodes_case_descriptors();
+    int before = count_descriptors();
     cr_expect_eq(nnc_nodes_open(&run.machine[1].params, &nodes), -NNC_E_USAGE, "%s", endpoint);
     cr_expect(strstr(nnc_error_text(), words) != NULL, "%s", nnc_error_text());
     cr_expect_null(nodes);
-    cr_expect_eq(nodes_case_descriptors(), before);
+    cr_expect_eq(count_descriptors(), before);
 }
 
 Test(nodes_faults, an_endpoint_that_cannot_be_node_0s_is_refused_with_a_remedy) {

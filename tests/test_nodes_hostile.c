@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/rng.h"
 #include "ipc/setup.h"
+#include "tests/support/descriptors.h"
 #include "tests/support/nodes_case.h"
 
 #include <criterion/criterion.h>
@@ -411,7 +412,7 @@ Test(nodes_hostile, words_of_noise_from_node_0_are_cut) {
 /* Lengths and bodies by chance; whatever comes of it, it is an end or nothing. */
 Test(nodes_hostile, frames_by_chance_do_no_harm) {
     struct nnc_rng rng = nnc_rng_make(17, NNC_RNG_SYNTHETIC, 1, 0);
-    int before = nodes_case_descriptors();
+    int before = count_descriptors();
     for (int round = 0; round < 150; round++) {
         uint32_t node = nnc_rng_below(&rng, 2);
         if (node == 0) {
@@ -429,6 +430,6 @@ Test(nodes_hostile, frames_by_chance_do_no_harm) {
             nodes_case_work(&run);
         }
         end();
-        cr_assert_eq(nodes_case_descriptors(), before, "round %d", round);
+        cr_assert_eq(count_descriptors(), before, "round %d", round);
     }
 }

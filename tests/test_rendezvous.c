@@ -5,10 +5,10 @@
 #include "base/err.h"
 #include "base/rng.h"
 #include "coordinator/rendezvous.h"
+#include "tests/support/descriptors.h"
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -91,17 +91,6 @@ static uint16_t free_port(void) {
     uint16_t port = port_of(nnc_door_address(door));
     nnc_door_close(door);
     return port;
-}
-
-static int count_descriptors(void) {
-    DIR *directory = opendir("/proc/self/fd");
-    int count = 0;
-    cr_assert_not_null(directory);
-    while (readdir(directory) != NULL) {
-        count++;
-    }
-    closedir(directory);
-    return count;
 }
 
 /* Wait until something happened on the sockets. */

@@ -7,7 +7,6 @@
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
@@ -172,15 +171,4 @@ const char *nodes_case_name(uint32_t node) {
     gethostname(host, sizeof(host) - 1);
     snprintf(names[node], sizeof(names[node]), "node %" PRIu32 " (%s)", node, host);
     return names[node];
-}
-
-int nodes_case_descriptors(void) {
-    DIR *directory = opendir("/proc/self/fd");
-    int count = 0;
-    cr_assert_not_null(directory);
-    while (readdir(directory) != NULL) {
-        count++;
-    }
-    closedir(directory);
-    return count;
 }

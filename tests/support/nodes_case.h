@@ -66,7 +66,4 @@ void nodes_case_close_all(struct nodes_case *run);
 /* "node 2 (HOST)", HOST being this machine. */
 const char *nodes_case_name(uint32_t node);
 
-/* The open descriptors of this process. */
-int nodes_case_descriptors(void);
-
 #endif
